@@ -1,0 +1,44 @@
+"""Amplifier: a small kernel for systems of AI agents. Mechanism only: sessions, modules, events, a gate, transports."""
+
+from ._context import Context
+from ._descriptor import Limits, ModuleDescriptor, load_descriptor
+from ._errors import (
+    BadRequest,
+    BudgetExceeded,
+    Cancelled,
+    Forbidden,
+    Internal,
+    KernelError,
+    Oom,
+    Timeout,
+    Unreachable,
+    UnsupportedOp,
+)
+from ._event import Event
+from ._kernel import Kernel, Sessions
+from ._plan import Plan
+from ._runtime import Settings
+from ._session import Session
+
+__all__ = [
+    "BadRequest",
+    "BudgetExceeded",
+    "Cancelled",
+    "Context",
+    "Event",
+    "Forbidden",
+    "Internal",
+    "Kernel",
+    "KernelError",
+    "Limits",
+    "ModuleDescriptor",
+    "Oom",
+    "Plan",
+    "Session",
+    "Sessions",
+    "Settings",
+    "Timeout",
+    "Unreachable",
+    "UnsupportedOp",
+    "load_descriptor",
+]

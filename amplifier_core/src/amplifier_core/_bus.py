@@ -1,0 +1,195 @@
+"""The bus: gives each event its number, has it written, and offers it to the observers.
+
+Owns ``seq``, the sinks and the observers' queues. It decides nothing: policy is asked elsewhere, observers are only
+told, and neither a slow nor a failing one can delay or fail the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ._errors import KernelError, one_line
+from ._event import Envelope, event_id, within_limit
+from ._json import encode_checked
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from ._ids import Clock, Ids, Span
+    from .hookspecs import Sink
+
+_NOBODY: tuple[Observer, ...] = ()
+_DRAIN_SECONDS = 2.0  # how long a kernel that closes waits for its observers to hear the rest
+
+
+class Bus:
+    """One kernel's events. Not safe to call from other threads than the loop's."""
+
+    def __init__(self, clock: Clock, ids: Ids, sinks: Sequence[Sink], limit: int | None) -> None:
+        self._clock = clock
+        self._tag = ids.hex16()[:8]
+        self._sinks = tuple(sinks)
+        self._lost: dict[Sink, int] = {}
+        self._limit = limit
+        self._seq = 0
+        self.closed = False
+
+    @property
+    def limit(self) -> int | None:
+        """Bytes of JSON above which a value in ``data`` is left out; ``None``: never."""
+        return self._limit
+
+    def emit(  # noqa: PLR0913 - the fields of the envelope
+        self,
+        event: str,
+        *,
+        observers: Sequence[Observer] = _NOBODY,
+        component: str = "kernel",
+        session_id: str | None = None,
+        span: Span | None = None,
+        module: str | None = None,
+        status: str | None = None,
+        duration_ms: float | None = None,
+        data: Mapping[str, Any] | None = None,
+        error: KernelError | None = None,
+        bounded: bool = False,
+    ) -> None:
+        """Number, write and offer one event. ``data`` is JSON; ``bounded`` says that its size has been seen to."""
+        self._seq = seq = self._seq + 1
+        ts = self._clock.time()
+        request_id, span_id, parent_span_id = span or (None, None, None)
+        envelope = Envelope(
+            event_id(ts, seq, self._tag),
+            ts,
+            event,
+            component,
+            seq,
+            module,
+            status,
+            duration_ms,
+            session_id,
+            request_id,
+            span_id,
+            parent_span_id,
+            data or None,
+            error.body() if error else None,
+        )  # fmt: skip - as the envelope is laid out
+        line = encode_checked(envelope)
+        if self._limit is not None and len(line) > self._limit and not bounded and data:
+            envelope.data = within_limit(data, self._limit)
+            line = encode_checked(envelope)
+        line += b"\n"
+        for sink in self._sinks:
+            try:
+                sink.write(line)
+            except Exception as failure:  # noqa: BLE001 - a sink is foreign code, and the run goes on
+                self._sink_failed(sink, failure)
+        for observer in observers:
+            observer.offer(event, line)
+
+    def request(self, event: str, session_id: str, span: Span, data: Mapping[str, Any]) -> Envelope:
+        """Make an envelope that is asked about rather than logged, such as ``policy:request``: it has no ``seq``."""
+        ts = self._clock.time()
+        return Envelope(
+            event_id(ts, self._seq, self._tag + span.span_id), ts, event, "kernel", None, None, None, None,
+            session_id, *span, data,
+        )  # fmt: skip
+
+    def lost(self) -> int:
+        """Count the events that a sink did not take."""
+        return sum(self._lost.values())
+
+    def close(self) -> None:
+        """Close the sinks; nothing can be emitted afterwards."""
+        self.closed = True
+        sinks, self._sinks = self._sinks, ()
+        for sink in sinks:
+            try:
+                sink.close()
+            except Exception:  # noqa: BLE001, S112 - foreign code, and the others have to be closed
+                continue
+
+    def _sink_failed(self, sink: Sink, failure: Exception) -> None:
+        """Count what a sink lost, and tell the other sinks the first time."""
+        first = sink not in self._lost
+        self._lost[sink] = self._lost.get(sink, 0) + 1
+        if not first:
+            return
+        name = type(sink).__name__
+        others = [other for other in self._sinks if other not in self._lost]
+        sinks, self._sinks = self._sinks, tuple(others)
+        self.emit("sink:error", data={"sink": name}, error=KernelError(f"sink {name}: {one_line(failure)}"))
+        self._sinks = sinks
+
+
+class Observer:
+    """Somebody who is told of events: one bounded queue and one task, which ends with ``close``."""
+
+    def __init__(
+        self,
+        name: str,
+        tell: Callable[[bytes], Awaitable[None]],
+        report: Callable[[str, Mapping[str, Any], KernelError | None], None],
+        size: int,
+    ) -> None:
+        self.name = name
+        self.holders = 0
+        self._tell = tell
+        self._report = report
+        self._size = size
+        self._queue: deque[tuple[str, bytes]] = deque()
+        self._dropped = 0
+        self._failures = 0
+        self._wake: asyncio.Future[None] | None = None
+        self._closing = False
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"observer {name}")
+
+    def offer(self, event: str, line: bytes) -> None:
+        """Take an event, or count it as dropped if the queue is full. Never waits."""
+        if len(self._queue) >= self._size:
+            self._dropped += 1
+            return
+        self._queue.append((event, line))
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def close(self) -> None:
+        """Let the observer hear what is queued, for a bounded time, then end."""
+        self._closing = True
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+        await asyncio.wait((self._task,), timeout=_DRAIN_SECONDS)
+        self._dropped += len(self._queue)
+        self._queue.clear()
+        self._task.cancel()
+        await asyncio.wait((self._task,))
+        self._tell_dropped()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._queue:
+                event, line = self._queue.popleft()
+                await self._deliver(event, line)
+                self._tell_dropped()
+            if self._closing:
+                return
+            self._wake = loop.create_future()
+            await self._wake
+            self._wake = None
+
+    async def _deliver(self, event: str, line: bytes) -> None:
+        try:
+            await self._tell(line)
+        except Exception as error:  # noqa: BLE001 - an observer is foreign code, and can't fail the run
+            self._failures += 1
+            if event != "hook:error":  # two observers that fail would otherwise keep each other busy for ever
+                failure = KernelError.from_exception(error, f"observer {self.name}")
+                self._report("hook:error", {"hook": self.name, "event": event, "failures": self._failures}, failure)
+
+    def _tell_dropped(self) -> None:
+        if dropped := self._dropped:
+            self._dropped = 0
+            self._report("events:dropped", {"hook": self.name, "count": dropped}, None)

@@ -1,0 +1,117 @@
+"""Capabilities: one word for what a module declares, what policy approves and what the host enforces (section 6).
+
+Owns the grammar, the canonical form and the order "covers". It grants nothing and enforces nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SYSTEM_CALLS = (
+    "session.create",
+    "session.fork",
+    "session.end",
+    "mount",
+    "unmount",
+    "mounts",
+    "describe",
+    "invoke",
+    "emit",
+    "register_hook",
+    "context.get",
+    "context.set_fragment",
+)
+"""The names of section 8."""
+
+SCRATCH = "$tmp"
+"""The path that stands for a module's own scratch folder."""
+
+_HOST_PORT = re.compile(r"(?:\*|[A-Za-z0-9._-]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5})\Z")
+_VARIABLE = re.compile(r"[^=:\s]+\Z")
+_CUSTOM = re.compile(r"x-[a-z0-9][a-z0-9._-]*\Z")
+_HIGHEST_PORT = 65535
+
+
+def canonical(word: str, base: Path) -> str:
+    """Give the one spelling of a capability: paths absolute, with symbolic links and ``..`` resolved.
+
+    Raises ``ValueError`` that says what was expected, for anything that section 6 does not know.
+    """
+    namespace, _, rest = word.partition(":")
+    action, _, resource = rest.partition(":")
+    if "\0" in word:
+        problem = "no NUL character"
+    elif namespace == "fs" and action in ("read", "write"):
+        return f"fs:{action}:{_canonical_path(resource, base)}"
+    elif namespace == "net":
+        problem = _net_problem(action, resource)
+    elif namespace == "env":
+        problem = "" if _VARIABLE.match(rest) else "env:NAME"
+    elif namespace == "sys":
+        problem = (
+            "" if action in SYSTEM_CALLS and rest != f"{action}:" else "sys:NAME[:PATTERN] with a system call's name"
+        )
+    elif _CUSTOM.match(namespace):
+        problem = "" if action and rest != f"{action}:" else "x-NAMESPACE:ACTION[:RESOURCE]"
+    else:
+        problem = "one of fs:read:PATH, fs:write:PATH, net:connect:…, net:listen:*, env:NAME, sys:NAME, x-…:…"
+    if problem:
+        raise ValueError(f"expected {problem}, got {word!r}")
+    return word
+
+
+def covers(grant: str, wanted: str) -> bool:
+    """Tell whether one canonical capability contains another one."""
+    namespace, action, resource = _split(grant)
+    wanted_namespace, wanted_action, wanted_resource = _split(wanted)
+    if namespace != wanted_namespace:
+        return False
+    if namespace == "fs":
+        return action in ("write", wanted_action) and _contains(resource, wanted_resource)
+    if action != wanted_action:
+        return False
+    if not resource or resource == wanted_resource:
+        return True
+    if resource.endswith("*") and namespace in ("net", "sys"):
+        return wanted_resource.startswith(resource[:-1])
+    return wanted_resource.startswith(f"{resource}:")
+
+
+def enforced_by_kernel(word: str) -> bool:
+    """Tell whether the kernel itself enforces a capability, wherever the module runs: ``sys:`` alone."""
+    return word.startswith("sys:")
+
+
+def _split(word: str) -> tuple[str, str, str]:
+    namespace, _, rest = word.partition(":")
+    action, _, resource = rest.partition(":")
+    return namespace, action, resource
+
+
+def _canonical_path(path: str, base: Path) -> str:
+    if not path:
+        raise ValueError("expected a path after fs:read: or fs:write:")
+    if path == SCRATCH or path.startswith(f"{SCRATCH}/"):
+        normal = os.path.normpath(path)
+        if normal != SCRATCH and not normal.startswith(f"{SCRATCH}/"):
+            raise ValueError(f"expected a path inside {SCRATCH}, got {path!r}")
+        return normal
+    return os.path.realpath(base / path)
+
+
+def _contains(folder: str, path: str) -> bool:
+    return path == folder or path.startswith(folder if folder.endswith("/") else f"{folder}/")
+
+
+def _net_problem(action: str, resource: str) -> str:
+    if action == "listen":
+        return "" if resource == "*" else "net:listen:*"
+    if action == "connect" and _HOST_PORT.match(resource):
+        port = resource.rpartition(":")[2]
+        return "" if resource == "*" or 0 < int(port) <= _HIGHEST_PORT else "a port from 1 to 65535"
+    return "net:connect:* or net:connect:HOST:PORT"

@@ -1,0 +1,224 @@
+"""Module descriptors: what an embedder names explicitly, strictly read (protocol, section 1).
+
+Owns the fields that every transport shares. A transport's own fields are for its plugin to check.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+from cattrs import ClassValidationError, Converter
+from cattrs.gen import make_dict_structure_fn
+
+from ._capability import canonical
+from ._errors import BadRequest
+
+KINDS = ("provider", "tool", "agent", "hook", "orchestrator", "context")
+"""The kinds of module."""
+
+MESSAGE_BYTES = 32 * 1024 * 1024
+"""The largest single message, unless the descriptor says otherwise."""
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+"""What a module's name looks like."""
+
+_SEMANTIC_VERSION = re.compile(r"\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?\Z")
+
+
+class Misfit(BadRequest):
+    """A value does not fit; ``path`` is the JSON path below the object that was being read."""
+
+    def __init__(self, path: str, expected: str) -> None:
+        super().__init__(f"descriptor: $.{path}: {expected}", details={"path": f"$.{path}"})
+        self.path = path
+        self.expected = expected
+
+
+def _fits(expected: str, test: Any) -> Any:  # noqa: ANN401 - the shape of an attrs validator
+    def validate(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401
+        if not test(value):
+            raise Misfit(attribute.name, f"expected {expected}, got {_short(value)}")
+
+    return validate
+
+
+def _is_transport(value: object) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("type"), str)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+_count = _fits("a positive integer", lambda value: value is None or _is_count(value))
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What an invocation may cost. ``None`` leaves it to the kernel's default, or without a limit where it has none."""
+
+    timeout_ms: int | None = attrs.field(default=None, validator=_count)
+    idle_ms: int | None = attrs.field(default=None, validator=_count)
+    memory_bytes: int | None = attrs.field(default=None, validator=_count)
+    cpu_ms: int | None = attrs.field(default=None, validator=_count)
+    message_bytes: int | None = attrs.field(default=None, validator=_count)
+    concurrency: int | None = attrs.field(default=None, validator=_count)
+
+
+@attrs.frozen(kw_only=True)
+class ModuleDescriptor:
+    """One module, as an embedder named it. Making one checks it and raises ``BadRequest``.
+
+    ``capabilities`` are held in their canonical form, with paths resolved against ``base``, the descriptor's folder.
+    ``unknown`` keeps the fields that this version does not know; ``source`` names the file in errors.
+    """
+
+    name: str = attrs.field(
+        validator=_fits(f"a name like {NAME.pattern[:-2]}", lambda value: isinstance(value, str) and NAME.match(value))
+    )
+    kind: str = attrs.field(validator=_fits(f"one of {', '.join(KINDS)}", lambda value: value in KINDS))
+    transport: Mapping[str, Any] = attrs.field(validator=_fits("an object whose type is text", _is_transport))
+    capabilities: tuple[str, ...] = attrs.field(
+        validator=_fits("a list of text", lambda value: isinstance(value, list | tuple) and _all_text(value))
+    )
+    version: str | None = attrs.field(
+        default=None,
+        validator=_fits(
+            "a semantic version like 1.2.0",
+            lambda value: value is None or (isinstance(value, str) and _SEMANTIC_VERSION.match(value)),
+        ),
+    )
+    limits: Limits = attrs.field(factory=Limits, validator=_fits("limits", lambda value: isinstance(value, Limits)))
+    base: Path = attrs.field(factory=Path.cwd, eq=False)
+    source: str = attrs.field(default="descriptor", eq=False)
+    unknown: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        words = []
+        for n, word in enumerate(self.capabilities):
+            try:
+                words.append(canonical(word, self.base))
+            except ValueError as error:
+                raise Misfit(f"capabilities[{n}]", str(error)) from None
+        object.__setattr__(self, "capabilities", tuple(dict.fromkeys(words)))
+
+    @classmethod
+    def from_mapping(
+        cls, mapping: Mapping[str, Any], *, base: Path | None = None, source: str = "descriptor"
+    ) -> ModuleDescriptor:
+        """Read a descriptor from an object of section 1; relative paths are below ``base`` (default: where we are).
+
+        Raises ``BadRequest`` with one line: the source, the JSON path and what was expected.
+        """
+        if not isinstance(mapping, Mapping):
+            raise BadRequest(f"{source}: $: expected an object, got {type(mapping).__name__}")
+        known = {name: mapping[name] for name in _FIELDS if name in mapping}
+        more = {name: value for name, value in mapping.items() if name not in _FIELDS}
+        located = {**known, "base": base or Path.cwd(), "source": source, "unknown": more}
+        try:
+            return _converter.structure(located, cls)
+        except ClassValidationError as error:
+            path, expected = _first_fault(error)
+            raise BadRequest(f"{source}: $.{path}: {expected}", details={"path": f"$.{path}"}) from None
+
+    @property
+    def message_bytes(self) -> int:
+        """The largest single message, in bytes of JSON, either way."""
+        return self.limits.message_bytes or MESSAGE_BYTES
+
+    def misfit(self, path: str, expected: str) -> BadRequest:
+        """Make the error of a field of ``transport`` that does not fit, for the plugin that owns it to raise."""
+        return BadRequest(f"{self.source}: $.transport{path}: {expected}", details={"path": f"$.transport{path}"})
+
+
+def load_descriptor(path: str | Path) -> ModuleDescriptor:
+    """Read a descriptor file. Raises ``BadRequest`` with one line: the file, the JSON path and what was expected."""
+    file = Path(path)
+    try:
+        text = file.read_bytes().decode()
+    except OSError as error:
+        raise BadRequest(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{file}: $: expected UTF-8, got {error.reason} at byte {error.start}") from error
+    try:
+        mapping = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_duplicates
+        )
+        text_of = json.dumps(mapping, ensure_ascii=False)
+        text_of.encode()
+    except UnicodeEncodeError:
+        raise BadRequest(f"{file}: $: expected Unicode text, got a lone surrogate") from None
+    except RecursionError:
+        raise BadRequest(f"{file}: $: nested too deeply") from None
+    except ValueError as error:
+        raise BadRequest(f"{file}: $: expected JSON: {error}") from None
+    return ModuleDescriptor.from_mapping(mapping, base=file.resolve().parent, source=str(path))
+
+
+# cattrs would turn "net" into three capabilities and 5 into "5". So it copies values as they are, the validators above
+# look at them, and cattrs finds what is missing and says where.
+_FIELDS = ("name", "kind", "transport", "capabilities", "version", "limits")
+_converter = Converter(detailed_validation=True)
+for _primitive in (str, int):
+    _converter.register_structure_hook(_primitive, lambda value, _: value)
+_converter.register_structure_hook_func(lambda kind: kind not in (ModuleDescriptor, Limits), lambda value, _: value)
+_structure_limits = make_dict_structure_fn(Limits, _converter)
+
+
+def _limits(value: Any, kind: type[Limits]) -> Limits:  # noqa: ANN401
+    if not isinstance(value, Mapping):
+        raise Misfit("", f"expected an object, got {_short(value)}")
+    return _structure_limits(value, kind)
+
+
+_converter.register_structure_hook(Limits, _limits)
+
+
+def _first_fault(error: BaseException) -> tuple[str, str]:
+    """Follow the first branch of cattrs' tree of errors; its notes name the attributes on the way."""
+    path: list[str] = []
+    while True:
+        path += [note.name for note in getattr(error, "__notes__", ()) if hasattr(note, "name")]
+        if not isinstance(error, BaseExceptionGroup):
+            break
+        error = error.exceptions[0]
+    if isinstance(error, Misfit):
+        path += [error.path] if error.path else []
+        return ".".join(path), error.expected
+    if isinstance(error, KeyError):
+        return ".".join(path), "expected a value, got nothing"
+    return ".".join(path) or "", str(error)
+
+
+def _all_text(value: list[Any] | tuple[Any, ...]) -> bool:
+    return all(isinstance(item, str) for item in value)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - what fits a line
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    if math.isfinite(number := float(text)):
+        return number
+    raise ValueError(f"{text} is out of range")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} stands there twice")
+        found[key] = value
+    return found

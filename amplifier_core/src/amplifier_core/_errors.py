@@ -1,0 +1,129 @@
+"""The errors of the kernel: one exception class for each code of the protocol, section 5.
+
+Owns the mapping between exceptions and wire bodies. It does not decide who raises what.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class KernelError(Exception):
+    """What went wrong, for whom, and what finds the cause (protocol, section 5).
+
+    Codes beyond the protocol's own are a module's, and arrive as plain ``KernelError``.
+    ``details`` is JSON: exit code, signal, tail of stderr, HTTP status, JSON path, causes.
+    """
+
+    code: str = "internal"
+
+    def __init__(self, message: str, *, details: Mapping[str, Any] | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: dict[str, Any] = dict(details) if details else {}
+        if code is not None:
+            self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    def body(self) -> dict[str, Any]:
+        """Give the wire form: ``code``, ``message`` and, where there are any, ``details``."""
+        body: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.details:
+            body["details"] = self.details
+        return body
+
+    @staticmethod
+    def from_body(code: str, message: str, details: Mapping[str, Any] | None = None) -> KernelError:
+        """Make the exception for a wire body: the code's own class, or ``KernelError`` for a module's own code."""
+        kind = _BY_CODE.get(code)
+        return kind(message, details=details) if kind else KernelError(message, details=details, code=code)
+
+    @staticmethod
+    def from_exception(error: Exception, what: str) -> KernelError:
+        """Name foreign code's exception as ``internal``, with its chain of causes in ``details``."""
+        if isinstance(error, KernelError):
+            return error
+        return Internal(f"{what} raised {one_line(error)}", details={"causes": causes(error)})
+
+
+class Timeout(KernelError):
+    """The deadline or the idle limit passed."""
+
+    code = "timeout"
+
+
+class Oom(KernelError):
+    """The memory budget was exceeded."""
+
+    code = "oom"
+
+
+class Unreachable(KernelError):
+    """The module could not be started or reached, or went away."""
+
+    code = "unreachable"
+
+
+class BadRequest(KernelError):
+    """The caller's input does not fit."""
+
+    code = "bad_request"
+
+
+class Forbidden(KernelError):
+    """A capability was not granted."""
+
+    code = "forbidden"
+
+
+class Internal(KernelError):
+    """The module or the kernel broke its contract; the message says which."""
+
+    code = "internal"
+
+
+class UnsupportedOp(KernelError):
+    """The module does not know the operation."""
+
+    code = "unsupported_op"
+
+
+class Cancelled(KernelError):
+    """The caller gave up. Cancelling the caller's own task raises ``asyncio.CancelledError`` there, as always."""
+
+    code = "cancelled"
+
+
+class BudgetExceeded(KernelError):
+    """The CPU budget was exceeded."""
+
+    code = "budget_exceeded"
+
+
+_BY_CODE: dict[str, type[KernelError]] = {
+    kind.code: kind
+    for kind in (Timeout, Oom, Unreachable, BadRequest, Forbidden, Internal, UnsupportedOp, Cancelled, BudgetExceeded)
+}
+
+
+def one_line(error: BaseException) -> str:
+    """Describe any exception in one line: its class and the first line of what it says."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def causes(error: BaseException | None) -> list[str]:
+    """List an exception and what caused it, a line each, outermost first."""
+    chain: list[str] = []
+    while error is not None and len(chain) < _CHAIN_MAX:
+        chain.append(one_line(error))
+        error = error.__cause__ or error.__context__
+    return chain
+
+
+_CHAIN_MAX = 16  # a chain may be a circle

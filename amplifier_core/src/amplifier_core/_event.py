@@ -1,0 +1,134 @@
+"""Events: the envelope, its names and its encoding (protocol, section 7).
+
+Owns what an event looks like. It does not know who is told.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import msgspec
+
+from ._json import NotJson, encode, encode_checked
+
+DATA_LIMIT = 8192
+"""Bytes of JSON above which a value in ``data`` is left out, unless the embedder says otherwise."""
+
+KERNEL_EVENTS = frozenset(
+    (
+        "session:start",
+        "session:fork",
+        "session:end",
+        "mount:add",
+        "mount:remove",
+        "hook:register",
+        "context:get",
+        "context:set",
+        "module:invoke",
+        "module:start",
+        "module:exit",
+        "module:noise",
+        "policy:decision",
+        "hook:error",
+        "sink:error",
+        "events:dropped",
+        "policy:request",
+    )
+)
+"""Names that the kernel alone emits: a module cannot forge the audit trail."""
+
+OPEN_EVENTS = frozenset(("artifact:write", "artifact:read", "context:pre_compact", "context:post_compact"))
+"""Names of the taxonomy that are open to modules."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*(?::[a-z0-9][a-z0-9_.-]*)+\Z")
+_PATTERN = re.compile(r"(?:\*|(?:[a-z0-9][a-z0-9_.-]*:)+(?:\*|[a-z0-9][a-z0-9_.-]*))\Z")
+
+
+@attrs.frozen
+class Event:
+    """One envelope. ``ts`` is seconds since the Unix epoch, ``duration_ms`` milliseconds of the monotonic clock."""
+
+    id: str
+    ts: float
+    event: str
+    component: str
+    seq: int | None = None
+    module: str | None = None
+    status: str | None = None
+    duration_ms: float | None = None
+    session_id: str | None = None
+    request_id: str | None = None
+    span_id: str | None = None
+    parent_span_id: str | None = None
+    data: dict[str, Any] = attrs.field(factory=dict)
+    error: dict[str, Any] | None = None
+
+
+class Envelope(msgspec.Struct, omit_defaults=True):
+    """The same fields as ``Event``, in the order of the log; making and encoding one is what an event costs."""
+
+    id: str
+    ts: float
+    event: str
+    component: str
+    seq: int | None = None
+    module: str | None = None
+    status: str | None = None
+    duration_ms: float | None = None
+    session_id: str | None = None
+    request_id: str | None = None
+    span_id: str | None = None
+    parent_span_id: str | None = None
+    data: Any = None
+    error: Any = None
+
+
+decode_event = msgspec.json.Decoder(Event).decode
+
+
+def event_id(ts: float, seq: int, tag: str) -> str:
+    """Make an id that sorts by time, then by order of emission; ``tag`` tells kernels apart."""
+    return f"evt_{int(ts * 1e6):014x}{seq:08x}{tag}"
+
+
+def is_event_name(name: object) -> bool:
+    """Tell whether a name is of the form ``namespace:verb``."""
+    return isinstance(name, str) and _NAME.match(name) is not None
+
+
+def is_event_pattern(pattern: object) -> bool:
+    """Tell whether a pattern is ``*``, ``prefix:*`` or a name."""
+    return isinstance(pattern, str) and _PATTERN.match(pattern) is not None
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Tell whether an event of that name is meant by a pattern."""
+    return pattern in ("*", name) or (pattern.endswith(":*") and name.startswith(pattern[:-1]))
+
+
+def within_limit(data: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
+    """Replace each value whose JSON is longer than ``limit`` bytes by ``{"$omitted": bytes}``."""
+    if limit is None:
+        return dict(data)
+    return {
+        key: {"$omitted": size} if (size := len(encode_checked(value))) > limit else value
+        for key, value in data.items()
+    }
+
+
+def json_only(data: object) -> tuple[dict[str, Any], str]:
+    """Split what somebody emitted into the members that are JSON and the first fault, in one line."""
+    if not isinstance(data, Mapping):
+        return {}, f"data: expected an object, got {type(data).__name__}"
+    good: dict[str, Any] = {}
+    fault = ""
+    for key, value in data.items():
+        try:
+            encode({key: value}, "data")
+            good[key] = value
+        except NotJson as error:
+            fault = fault or str(error)
+    return good, fault

@@ -1,0 +1,108 @@
+"""Deadlines: every wait of one kernel, kept by one timer.
+
+Owns the time bounds and what ends a wait early. It does not know what is waited for. ``asyncio.timeout`` would cost a
+timer each; here a wait is an entry in a dict, and the timer moves only for a deadline nearer than its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Self
+
+from ._errors import BadRequest, KernelError, Timeout
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+def seconds_of(timeout: object, default: float) -> float:
+    """Check a time bound that a caller gave; ``None`` is the default. Raises ``BadRequest``."""
+    if timeout is None:
+        return default
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout < math.inf:
+        raise BadRequest(f"timeout: expected a positive number of seconds, got {timeout!r}")
+    return timeout
+
+
+_SLACK = 0.005  # deadlines this close end in one sweep
+
+
+class Guards:
+    """The waits in progress, by owner, and the one timer that ends those that last too long."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.waiting: dict[Guard, None] = {}
+        self._wake = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def within(self, seconds: float, what: str, owner: object = None) -> Guard:
+        """Bound the body of a ``with``: past ``seconds`` it raises ``Timeout`` that names ``what``."""
+        return Guard(self, seconds, what, owner)
+
+    def trip(self, owner: object, error: KernelError) -> None:
+        """End every wait of one owner, or every wait there is (``None``), with an error. The current task is spared."""
+        me = asyncio.current_task(self.loop)
+        for guard in list(self.waiting):
+            if guard.task is not me and (owner is None or guard.owner is owner):
+                guard.trip(error)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake = math.inf
+
+    def arm(self, when: float) -> None:
+        """Make sure that the timer fires at ``when`` (the loop's time) or before."""
+        if when < self._wake:
+            self.close()
+            self._wake = when
+            self._timer = self.loop.call_at(when, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer, self._wake = None, math.inf
+        now = self.loop.time() + _SLACK
+        for guard in list(self.waiting):
+            if guard.when <= now:
+                guard.trip(Timeout(f"{guard.what}: no answer within {guard.seconds:g} s"))
+        self.arm(min((guard.when for guard in self.waiting if guard.error is None), default=math.inf))
+
+
+class Guard:
+    """One bounded wait of one task. Cancelling the task from outside stays what it is: ``CancelledError``."""
+
+    __slots__ = ("_cancelling", "_guards", "error", "owner", "seconds", "task", "what", "when")
+
+    def __init__(self, guards: Guards, seconds: float, what: str, owner: object) -> None:
+        self._guards = guards
+        self.seconds = seconds
+        self.what = what
+        self.owner = owner
+        self.error: KernelError | None = None
+
+    def __enter__(self) -> Self:
+        guards = self._guards
+        self.task: asyncio.Task[object] = asyncio.current_task(guards.loop)  # type: ignore[assignment]
+        self._cancelling = self.task.cancelling()
+        self.when = guards.loop.time() + self.seconds
+        guards.waiting[self] = None
+        guards.arm(self.when)
+        return self
+
+    def trip(self, error: KernelError) -> None:
+        """End the wait with an error, as soon as the loop comes to it. The first error stands."""
+        if self.error is None:
+            self.error = error
+            self.task.cancel()
+
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self.when - self._guards.loop.time()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        del self._guards.waiting[self]
+        if self.error is not None and self.task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise self.error from error

@@ -1,0 +1,60 @@
+"""Identifiers and time: the only places where randomness and clocks enter the kernel.
+
+Both come in as arguments, so a run with a seeded source and a fixed clock is the same to the byte.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_POOL = 4096  # bytes a draw: a system call for each id would cost ten times the rest
+
+
+class Clock(Protocol):
+    """Where time comes from; the standard ``time`` module is one."""
+
+    def time(self) -> float:
+        """Seconds since the Unix epoch, for ``ts``."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, for durations. Deadlines follow the event loop's own clock instead."""
+
+
+class Span(NamedTuple):
+    """One operation in a request's tree (protocol, section 7)."""
+
+    request_id: str
+    span_id: str
+    parent_span_id: str | None
+
+
+class Ids:
+    """Draws identifiers from one pool of random bytes; ``entropy(n)`` gives n of them."""
+
+    __slots__ = ("_at", "_entropy", "_pool")
+
+    def __init__(self, entropy: Callable[[int], bytes] = os.urandom) -> None:
+        self._entropy = entropy
+        self._pool = ""
+        self._at = 0
+
+    def hex16(self) -> str:
+        """Draw 16 hex digits, the form of a span id."""
+        at = self._at
+        if at == len(self._pool):
+            self._pool = self._entropy(_POOL).hex()
+            at = 0
+        self._at = at + 16
+        return self._pool[at : at + 16]
+
+    def root(self) -> Span:
+        """Begin a request: a new tree with its first span."""
+        return Span("req_" + self.hex16(), self.hex16(), None)
+
+    def child(self, parent: Span) -> Span:
+        """Begin an operation below another one of the same request."""
+        return Span(parent.request_id, self.hex16(), parent.span_id)

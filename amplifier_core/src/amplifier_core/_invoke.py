@@ -1,0 +1,173 @@
+"""One way through the kernel: resolve the path, ask the gate, call the module within its deadline, record the event.
+
+Owns ``invoke`` and what rides on it: asking a policy hook and telling an observer that are modules themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+
+from ._errors import BadRequest, Cancelled, KernelError, Unreachable
+from ._guard import seconds_of
+from ._json import NotJson, encode, encode_checked
+from ._policy import INVOKE, Question, authorize
+from ._wire import result_of, result_size
+
+if TYPE_CHECKING:
+    from ._event import Envelope
+    from ._guard import Guard
+    from ._ids import Span
+    from ._module import Module
+    from ._namespace import Mount
+    from ._state import SessionState
+    from ._wire import Message
+
+
+class InvokeParams(msgspec.Struct, omit_defaults=True):
+    """The parameters of ``invoke`` (protocol, section 2). ``deadline_ms`` is what is left when the request is sent."""
+
+    op: str
+    args: msgspec.Raw
+    session_id: str
+    request_id: str
+    span_id: str
+    deadline_ms: int
+
+
+async def invoke(
+    state: SessionState,
+    path: str,
+    op: str,
+    args: Any,  # noqa: ANN401 - any JSON object; what is not is refused
+    timeout: float | None,  # noqa: ASYNC109 - one timer for all deadlines, see _guard
+    parent: Span | None = None,
+    *,
+    gated: bool = True,
+) -> Any:  # noqa: ANN401 - a result is any JSON
+    """Invoke one operation of a mounted module and give its result.
+
+    Raises ``KernelError``; its ``details`` name the module. Every outcome is one ``module:invoke`` event, in the log
+    before this returns or raises. ``gated=False`` is for the kernel's own questions to a hook.
+    """
+    state.check_open()
+    runtime = state.runtime
+    span = runtime.ids.root() if parent is None else runtime.ids.child(parent)
+    began = runtime.clock.monotonic()
+    data: dict[str, Any] = {"op": op}
+    try:
+        mount = _resolve(state, path)
+        request = _request(op, args, mount.module)
+        data["args"] = _shown(request, runtime.bus.limit)
+        seconds = _seconds(timeout, mount.module, runtime.settings.timeout)
+        with runtime.guards.within(seconds, path, state) as guard:
+            if gated and not mount.lasting and (mount.granted or state.namespace.policy):
+                await _pass_gate(state, mount, op, request, span)
+            message = await mount.module.call("invoke", _params(state, op, request, span, guard))
+        result = result_of(message, path)
+        data["result"] = _shown_result(message, runtime.bus.limit)
+    except KernelError as error:
+        error.details.setdefault("module", path)
+        _record(state, span, path, began, data, error)
+        raise
+    except asyncio.CancelledError:
+        _record(state, span, path, began, data, Cancelled("the caller gave up"))
+        raise
+    _record(state, span, path, began, data, None)
+    return result
+
+
+async def ask_module(state: SessionState, module: Module, envelope: Envelope, span: Span) -> Any:  # noqa: ANN401
+    """Ask a module that is a policy hook. One that is no longer mounted here fails, and so denies."""
+    mount = state.namespace.mounts.get(module.path)
+    if mount is None or mount.module is not module:
+        raise Unreachable(f"{module.path} is no longer mounted")
+    event = msgspec.to_builtins(envelope)
+    seconds = state.runtime.settings.policy_timeout
+    return await invoke(state, module.path, "on_event", {"event": event}, seconds, span, gated=False)
+
+
+async def tell_module(state: SessionState, module: Module, line: bytes) -> None:
+    """Tell a module that is an observer. This is not itself an event, unless it fails."""
+    params = b'{"op":"on_event","args":{"event":' + line.rstrip() + b"}}"
+    with state.runtime.guards.within(state.runtime.settings.timeout, module.path):
+        result_of(await module.call("invoke", params), module.path)
+
+
+def _seconds(timeout: float | None, module: Module, default: float) -> float:
+    """Give the time that an invocation may take: what the caller and the descriptor allow, and never without end."""
+    limit = module.descriptor.limits.timeout_ms
+    if limit is None:
+        return seconds_of(timeout, default)
+    return min(seconds_of(timeout, limit / 1000), limit / 1000)
+
+
+def _resolve(state: SessionState, path: object) -> Mount:
+    if not isinstance(path, str):
+        raise BadRequest(f"path: expected text, got {type(path).__name__}")
+    mount = state.namespace.mounts.get(path)
+    if mount is None:
+        raise BadRequest(f"path: nothing is mounted at {path!r}")
+    return mount
+
+
+def _request(op: object, args: object, module: Module) -> bytes:
+    """Check what a caller wants to send, and encode the arguments: once, for the wire, the gate and the log."""
+    if not isinstance(op, str) or not op:
+        raise BadRequest(f"op: expected a name, got {op!r}")
+    if type(args) is not dict:
+        raise BadRequest(f"args: expected an object, got {type(args).__name__}")
+    try:
+        encoded = encode(args, "args")
+    except NotJson as error:
+        raise BadRequest(str(error)) from None
+    limit = module.descriptor.message_bytes
+    if len(encoded) > limit:
+        raise BadRequest(f"args: expected at most {limit} bytes of JSON (limits.message_bytes), got {len(encoded)}")
+    return encoded
+
+
+async def _pass_gate(state: SessionState, mount: Mount, op: str, args: bytes, span: Span) -> None:
+    question = Question(INVOKE, mount.module, mount.granted, op, msgspec.Raw(args))
+    decision = await authorize(state, question, span)
+    path = mount.module.path
+    if decision.scope == "session" and state.namespace.mounts.get(path) is mount:
+        state.namespace = state.namespace.own()
+        state.namespace.mounts[path] = attrs.evolve(mount, granted=decision.granted, lasting=True)
+
+
+def _params(state: SessionState, op: str, args: bytes, span: Span, guard: Guard) -> bytes:
+    left = max(1, int(guard.left() * 1000))
+    return encode_checked(InvokeParams(op, msgspec.Raw(args), state.session_id, span.request_id, span.span_id, left))
+
+
+def _shown(encoded: bytes, limit: int | None) -> object:
+    """Stand for a value in the log: the JSON itself, or its size (section 7)."""
+    return msgspec.Raw(encoded) if limit is None or len(encoded) <= limit else {"$omitted": len(encoded)}
+
+
+def _shown_result(message: Message, limit: int | None) -> object:
+    if limit is None or message.size <= limit:
+        return message.result
+    size = result_size(message)
+    return message.result if size <= limit else {"$omitted": size}
+
+
+def _record(
+    state: SessionState, span: Span, path: object, began: float, data: dict[str, Any], error: KernelError | None
+) -> None:
+    if not isinstance(data["op"], str):
+        data["op"] = repr(data["op"])[:64]
+    state.emit(
+        "module:invoke",
+        span,
+        module=path if isinstance(path, str) else None,
+        status="error" if error else "ok",
+        duration_ms=round((state.runtime.clock.monotonic() - began) * 1000, 3),
+        data=data,
+        error=error,
+        bounded=True,
+    )

@@ -1,0 +1,238 @@
+"""The kernel: makes the parts of one kernel, creates, forks and ends its sessions, and closes everything.
+
+Owns the registry of sessions. Two kernels in one process share nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from ._bus import Bus, Observer
+from ._errors import BadRequest, Cancelled, Internal, KernelError
+from ._event import DATA_LIMIT
+from ._guard import Guards
+from ._ids import Ids
+from ._jsonl import JsonlSink
+from ._namespace import Namespace
+from ._plan import Plan
+from ._plugins import Plugins
+from ._runtime import Runtime, Settings
+from ._session import Session
+from ._state import SessionState
+from .hookspecs import SINKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from ._ids import Clock
+    from .hookspecs import Sink
+
+_DISTRIBUTION = "amplifier"
+
+
+class Kernel:
+    """A kernel, on the event loop on which it is entered: ``async with Kernel(event_log="run.jsonl") as kernel``.
+
+    ``event_log``: the JSONL log's path; ``None`` for a file of its own where platformdirs says; ``False`` for none.
+    ``sinks``: more sinks: objects with ``write`` and ``close``, or ``{"type": name, …}`` for a plugin.
+    ``event_limit``: bytes of JSON above which a value in an event's ``data`` is left out; ``None`` keeps everything.
+    ``clock`` and ``entropy``: where time and randomness come from; fixed ones make two runs alike to the byte.
+    """
+
+    def __init__(
+        self,
+        *,
+        event_log: str | Path | bool | None = None,
+        sinks: Sequence[Sink | Mapping[str, Any]] = (),
+        event_limit: int | None = DATA_LIMIT,
+        settings: Settings | None = None,
+        clock: Clock = time,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._event_log = event_log
+        self._sinks = sinks
+        self._event_limit = event_limit
+        self._settings = settings or Settings()
+        self._clock = clock
+        self._ids = Ids(entropy)
+        self._runtime: Runtime | None = None
+        self.states: dict[str, SessionState] = {}
+        self._closed = False
+        self.log_path: Path | None = None
+        """Where the JSONL log is, once the kernel is open; ``None`` if there is none."""
+
+    @property
+    def session(self) -> Sessions:
+        """The system calls ``session.create``, ``session.fork`` and ``session.end``."""
+        return Sessions(self)
+
+    async def __aenter__(self) -> Self:
+        if self._runtime is not None or self._closed:
+            raise BadRequest("a kernel is opened once; make another one")
+        plugins = Plugins()
+        sinks = self._open_sinks(plugins)
+        bus = Bus(self._clock, self._ids, sinks, self._event_limit)
+        guards = Guards(asyncio.get_running_loop())
+        self._runtime = Runtime(self._clock, self._ids, bus, guards, plugins, self._settings)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.close()
+        except KernelError as failure:
+            if error is None:
+                raise
+            error.add_note(f"closing the kernel: {failure}")
+
+    async def close(self) -> None:
+        """End every session and close every module, observer and sink. Idempotent.
+
+        Nothing of the kernel runs when this returns. Raises ``Internal`` at last if a sink lost events on the way.
+        """
+        if self._runtime is None or self._closed:
+            self._closed = True
+            return
+        self._closed = True
+        runtime = self._runtime
+        closing = asyncio.ensure_future(self._close(runtime))
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await asyncio.wait((closing,))  # bounded by what modules and observers get; then the caller is cancelled
+            raise
+        if lost := runtime.bus.lost():
+            raise Internal(
+                f"the kernel's sinks did not take {lost} events; sink:error says why", details={"lost": lost}
+            )
+
+    async def _close(self, runtime: Runtime) -> None:
+        for state in list(self.states.values()):
+            await end_session(state, "closed")
+        self.states.clear()
+        await runtime.drain()
+        runtime.guards.close()
+        runtime.bus.close()
+
+    def _open_sinks(self, plugins: Plugins) -> list[Sink]:
+        sinks: list[Sink] = []
+        try:
+            if self._event_log is not False:
+                path = self._log_file() if self._event_log is None or self._event_log is True else self._event_log
+                log = JsonlSink(path)
+                self.log_path = log.path
+                sinks.append(log)
+            sinks += [self._open_sink(plugins, sink) for sink in self._sinks]
+        except BaseException:
+            for sink in sinks:
+                sink.close()
+            raise
+        return sinks
+
+    def _log_file(self) -> Path:
+        """Name a file of this kernel's own below the user's state folder."""
+        from platformdirs import user_state_path  # noqa: PLC0415 - only this case needs it
+
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock.time()))
+        return user_state_path(_DISTRIBUTION) / "events" / f"{stamp}-{self._ids.hex16()[:8]}.jsonl"
+
+    def _open_sink(self, plugins: Plugins, sink: Sink | Mapping[str, Any]) -> Sink:
+        if not isinstance(sink, Mapping):
+            if not (hasattr(sink, "write") and hasattr(sink, "close")):
+                raise BadRequest(f"sinks: expected a sink or an object whose type is text, got {sink!r}")
+            return sink
+        name = sink.get("type")
+        if not isinstance(name, str):
+            raise BadRequest(f"sinks: expected a sink or an object whose type is text, got {sink!r}")
+        options = {key: value for key, value in sink.items() if key != "type"}
+        try:
+            opened: Sink | None = plugins.hook(SINKS, name).open_sink(options=options)
+        except Exception as error:
+            if isinstance(error, KernelError):
+                raise
+            raise KernelError.from_exception(error, f"sink {name!r}") from error
+        if opened is None:
+            raise BadRequest(f"sink {name!r}: the plugin opens nothing for these options")
+        return opened
+
+    def running(self) -> Runtime:
+        """Give the kernel's parts. Raises ``BadRequest`` before it is entered and after it is closed."""
+        if self._closed:
+            raise BadRequest("the kernel is closed")
+        if self._runtime is None:
+            raise BadRequest("the kernel is not open yet: use it in `async with`")
+        return self._runtime
+
+
+class Sessions:
+    """The system calls that make and end sessions."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    async def create(self, plan: Plan | Mapping[str, Any]) -> Session:
+        """Create a session with nothing mounted and nobody asked or told."""
+        runtime = self._kernel.running()
+        if not isinstance(plan, Plan):
+            plan = Plan.from_mapping(plan)
+        state = SessionState(runtime, "ses_" + runtime.ids.hex16(), plan, Namespace())
+        self._kernel.states[state.session_id] = state
+        state.emit("session:start", status="ok", data={"plan": {"goal": plan.goal, "inputs": plan.inputs}})
+        return Session(state)
+
+    async def fork(self, parent_id: str) -> Session:
+        """Make a session with its parent's mounts, hooks, context and grants as they stand; it can only narrow them.
+
+        It shares the running modules and lives on when its parent ends.
+        """
+        runtime = self._kernel.running()
+        parent = self._state(parent_id)
+        parent.check_open()
+        state = SessionState(runtime, "ses_" + runtime.ids.hex16(), parent.plan, parent.namespace.share())
+        state.parent_id = parent_id
+        state.fragments = parent.fragments
+        state.fragments_shared = parent.fragments_shared = True
+        self._kernel.states[state.session_id] = state
+        state.emit("session:fork", status="ok", data={"parent_id": parent_id})
+        return Session(state)
+
+    async def end(self, session_id: str, status: str = "ok") -> dict[str, Any]:
+        """End a session: what it has in flight is cancelled, and modules that no other session holds are closed."""
+        self._kernel.running()
+        state = self._state(session_id)
+        state.check_open()
+        if not isinstance(status, str):
+            raise BadRequest(f"status: expected text, got {type(status).__name__}")
+        await end_session(state, status)
+        self._kernel.states.pop(session_id, None)
+        return {}
+
+    def _state(self, session_id: str) -> SessionState:
+        state = self._kernel.states.get(session_id) if isinstance(session_id, str) else None
+        if state is None:
+            raise BadRequest(f"session_id: no session {session_id!r} is open")
+        return state
+
+
+async def end_session(state: SessionState, status: str) -> None:
+    """Bring a session from open to ended; the last event that its observers hear is ``session:end``."""
+    if state.life != "open":
+        return
+    state.life = "ending"
+    runtime = state.runtime
+    runtime.guards.trip(state, Cancelled(f"session {state.session_id} has ended"))
+    loose = state.namespace.release()
+    observers = [thing for thing in loose if isinstance(thing, Observer)]
+    try:
+        await runtime.close(thing for thing in loose if thing not in observers)
+    finally:
+        state.emit("session:end", status=status)
+        state.life = "ended"
+        await runtime.close(observers)

@@ -1,0 +1,185 @@
+"""Mounting: check, ask, start, verify, then add; whatever fails is undone whole and raised with its cause.
+
+Owns the way of a module into a session's namespace and out of it. Invocations are elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ._capability import canonical, covers
+from ._descriptor import ModuleDescriptor
+from ._errors import BadRequest, Cancelled, Forbidden, Internal, KernelError, Unreachable
+from ._module import Module
+from ._namespace import MOUNT_PATHS, Mount
+from ._policy import MOUNT, Question, authorize
+from ._wire import result_of
+from .hookspecs import TRANSPORTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._ids import Span
+    from ._state import SessionState
+    from .hookspecs import Connection, Notify
+
+_MODULE_EVENTS = ("module:start", "module:exit", "module:noise")
+
+
+async def mount(
+    state: SessionState,
+    path: str,
+    descriptor: ModuleDescriptor | Mapping[str, Any],
+    timeout: float,  # noqa: ASYNC109 - one timer for all deadlines, see _guard
+    *,
+    trusted: bool,
+) -> dict[str, str]:
+    """Mount one module. Nothing of it runs before the gate said yes; ``mount:add`` tells success and failure alike."""
+    state.check_open()
+    if path not in MOUNT_PATHS:
+        raise BadRequest(f"path: expected one of {', '.join(MOUNT_PATHS)}, got {path!r}")
+    if not isinstance(descriptor, ModuleDescriptor):
+        descriptor = ModuleDescriptor.from_mapping(descriptor)
+    full = f"{path}/{descriptor.name}"
+    if full in state.namespace.mounts or full in state.mounting:
+        raise BadRequest(f"{full}: a module of that name is mounted there already; unmount it first")
+    runtime = state.runtime
+    span = runtime.ids.root()
+    began = runtime.clock.monotonic()
+    failure: KernelError | None = None
+    state.mounting |= {full}
+    try:
+        await _bring_up(state, full, descriptor, span, timeout, trusted=trusted)
+    except KernelError as error:
+        error.details.setdefault("module", full)
+        failure = error
+        raise
+    except asyncio.CancelledError:
+        failure = Cancelled("the caller gave up")
+        raise
+    finally:
+        state.mounting -= {full}
+        state.emit(
+            "mount:add",
+            span,
+            module=full,
+            status="error" if failure else "ok",
+            duration_ms=round((runtime.clock.monotonic() - began) * 1000, 3),
+            data={
+                "kind": descriptor.kind,
+                "version": descriptor.version,
+                "capabilities": list(descriptor.capabilities),
+            },
+            error=failure,
+        )
+    return {"name": descriptor.name, "path": full}
+
+
+async def unmount(state: SessionState, path: str, name: str | None) -> list[str]:
+    """Unmount one module, or all at a mount path; those that no other session holds are closed when this returns."""
+    state.check_open()
+    mounts = state.namespace.mounts
+    full = f"{path}/{name}" if name is not None else path
+    removed = [full] if full in mounts else [at for at in mounts if name is None and at.rpartition("/")[0] == path]
+    if not removed:
+        raise BadRequest(f"path: nothing is mounted at {full!r}")
+    state.namespace = state.namespace.own()
+    loose = [thing for at in removed for thing in state.namespace.remove(at)]
+    await state.runtime.close(loose)
+    for at in removed:
+        state.emit("mount:remove", module=at, status="ok")
+    return removed
+
+
+async def _bring_up(
+    state: SessionState,
+    path: str,
+    descriptor: ModuleDescriptor,
+    span: Span,
+    timeout: float,  # noqa: ASYNC109 - one timer for all deadlines, see _guard
+    *,
+    trusted: bool,
+) -> None:
+    connection = _connect(state, descriptor, _notify(state, path))
+    if connection.needs_trust and not trusted:
+        raise Forbidden(f"{path}: {connection.needs_trust}")
+    module = Module(path, descriptor, connection, trusted=bool(trusted and connection.needs_trust))
+    try:
+        with state.runtime.guards.within(timeout, f"mounting {path}", state):
+            decision = await authorize(state, Question(MOUNT, module, descriptor.capabilities), span)
+            module.granted = decision.granted
+            await module.start()
+            await _verify(module)
+    except BaseException:
+        await state.runtime.close((module,))
+        raise
+    state.namespace = state.namespace.own()
+    state.namespace.add(Mount(module, decision.granted, lasting=decision.scope == "session"))
+
+
+def _connect(state: SessionState, descriptor: ModuleDescriptor, notify: Notify) -> Connection:
+    name = descriptor.transport["type"]
+    hooks = state.runtime.plugins.hook(TRANSPORTS, name)
+    try:
+        connection: Connection | None = hooks.open_transport(descriptor=descriptor, notify=notify)
+    except Exception as error:
+        if isinstance(error, KernelError):
+            raise
+        raise KernelError.from_exception(error, f"transport {name!r}") from error
+    if connection is None:
+        raise BadRequest(f"transport {name!r}: the plugin opens no connection for this descriptor")
+    return connection
+
+
+def _notify(state: SessionState, path: str) -> Notify:
+    def notify(event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
+        if event not in _MODULE_EVENTS:
+            raise Internal(f"a transport reported {event!r}, which is none of {', '.join(_MODULE_EVENTS)}")
+        state.emit(event, module=path, status="error" if error else "ok", data=data, error=error)
+
+    return notify
+
+
+async def _verify(module: Module) -> None:
+    """Ask ``health`` and ``describe``, and hold the answer against the descriptor."""
+    path = module.path
+    health = result_of(await module.call("health", b"{}"), f"{path} health")
+    if not isinstance(health, dict) or health.get("status") != "ok":
+        raise Unreachable(f'{path}: health: expected {{"status": "ok"}}, got {_short(health)}')
+    described = result_of(await module.call("describe", b"{}"), f"{path} describe")
+    module.description = _check_description(described, module.descriptor, path)
+
+
+def _check_description(described: object, descriptor: ModuleDescriptor, path: str) -> dict[str, Any]:
+    if not isinstance(described, dict):
+        raise Internal(f"{path}: describe: expected an object, got {_short(described)}")
+    for field, expected in (("name", descriptor.name), ("kind", descriptor.kind)):
+        if described.get(field) != expected:
+            raise Internal(
+                f"{path}: describe: {field}: {descriptor.source} says {expected!r}, got {_short(described.get(field))}"
+            )
+    for field in ("inputs", "outputs"):
+        schemas = described.get(field)
+        if not isinstance(schemas, dict) or not all(isinstance(schema, dict | bool) for schema in schemas.values()):
+            raise Internal(f"{path}: describe: {field}: expected an object that maps each op to a JSON Schema")
+    words = described.get("capabilities")
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise Internal(f"{path}: describe: capabilities: expected a list of text, got {_short(words)}")
+    for word in words:
+        _check_claim(word, descriptor, path)
+    return described
+
+
+def _check_claim(word: str, descriptor: ModuleDescriptor, path: str) -> None:
+    try:
+        claim = canonical(word, descriptor.base)
+    except ValueError as error:
+        raise Internal(f"{path}: describe: capabilities: {error}") from None
+    if not any(covers(capability, claim) for capability in descriptor.capabilities):
+        raise Forbidden(f"{path}: describe claims {word!r}, which {descriptor.source} does not name")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - what fits a line

@@ -1,0 +1,130 @@
+"""A session's namespace: its mounts, with what was granted to each, and its hooks.
+
+Owns sharing: a fork shares its parent's namespace until one of them changes something, so a fork costs the same
+whatever is mounted, and the last namespace that holds a module or an observer lets it be closed. It runs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ._event import matches
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from ._bus import Observer
+    from ._module import Module
+    from ._runtime import Closable
+
+MOUNT_PATHS = tuple(f"/mnt/{name}" for name in ("providers", "tools", "agents", "hooks", "orchestrators", "context"))
+"""Where modules are mounted (protocol, section 8)."""
+
+
+@attrs.frozen
+class Mount:
+    """A module in one session: what it may do there, and whether that holds for the session or is asked each time."""
+
+    module: Module
+    granted: tuple[str, ...]
+    lasting: bool
+
+
+@attrs.frozen
+class PolicyHook:
+    """Somebody who is asked. ``may_grant`` is False if a fork registered it: it can deny, its allow adds nothing."""
+
+    name: str
+    ask: Callable[..., Awaitable[Any]]
+    priority: int
+    may_grant: bool
+
+
+@attrs.frozen
+class ObserverHook:
+    """Somebody who is told of the events that a pattern means; ``module`` is the path of its module, if it is one."""
+
+    pattern: str
+    observer: Observer
+    priority: int
+    module: str | None
+
+
+class Namespace:
+    """Mounts by path and hooks in order. Call ``own`` before any change, and change what it returns."""
+
+    __slots__ = ("_told", "mounts", "observers", "policy", "sharers")
+
+    def __init__(self) -> None:
+        self.mounts: dict[str, Mount] = {}
+        self.policy: tuple[PolicyHook, ...] = ()
+        self.observers: tuple[ObserverHook, ...] = ()
+        self.sharers = 1
+        self._told: dict[str, tuple[Observer, ...]] = {}
+
+    def share(self) -> Namespace:
+        """Give the same namespace to one session more."""
+        self.sharers += 1
+        return self
+
+    def own(self) -> Namespace:
+        """Give a namespace that one session alone holds: this one, or a copy that holds the same things."""
+        if self.sharers == 1:
+            return self
+        self.sharers -= 1
+        copy = Namespace()
+        copy.mounts, copy.policy, copy.observers = dict(self.mounts), self.policy, self.observers
+        for thing in copy._held():
+            thing.holders += 1
+        return copy
+
+    def release(self) -> list[Closable]:
+        """Let one session go, and give what nobody holds any more."""
+        self.sharers -= 1
+        return [] if self.sharers else [thing for thing in self._held() if _let_go(thing)]
+
+    def add(self, mount: Mount) -> None:
+        """Hold a module."""
+        mount.module.holders += 1
+        self.mounts[mount.module.path] = mount
+
+    def remove(self, path: str) -> list[Closable]:
+        """Let a module and its observers go, and give what nobody holds any more. Its policy hooks stay, and deny."""
+        gone: list[Closable] = [self.mounts.pop(path).module]
+        gone += [hook.observer for hook in self.observers if hook.module == path]
+        self.observers = tuple(hook for hook in self.observers if hook.module != path)
+        self._told = {}
+        return [thing for thing in gone if _let_go(thing)]
+
+    def add_policy(self, hook: PolicyHook) -> None:
+        """Have a hook asked: lowest priority first, then in the order of registration."""
+        self.policy = tuple(sorted((*self.policy, hook), key=lambda hook: hook.priority))
+
+    def add_observer(self, hook: ObserverHook) -> None:
+        """Have an observer told."""
+        hook.observer.holders += 1
+        self.observers = tuple(sorted((*self.observers, hook), key=lambda hook: hook.priority))
+        self._told = {}
+
+    def told(self, event: str) -> Sequence[Observer]:
+        """List who is told of an event of that name; remembered, since names are few."""
+        told = self._told.get(event)
+        if told is None:
+            told = tuple(hook.observer for hook in self.observers if matches(hook.pattern, event))
+            if len(self._told) < _NAMES_MAX:
+                self._told[event] = told
+        return told
+
+    def _held(self) -> Iterator[Closable]:
+        yield from (mount.module for mount in self.mounts.values())
+        yield from (hook.observer for hook in self.observers)
+
+
+_NAMES_MAX = 256  # modules make up names of their own
+
+
+def _let_go(thing: Closable) -> bool:
+    thing.holders -= 1
+    return thing.holders == 0

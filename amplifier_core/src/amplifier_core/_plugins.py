@@ -1,0 +1,76 @@
+"""Plugins: found by explicit name among the installed entry points, and loaded only then.
+
+Owns the lookup. It does not know what a plugin does: each name has a pluggy manager of its own, so no plugin can answer
+for another one's name.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from ._errors import BadRequest, one_line
+from .hookspecs import PROJECT, SINKS, TRANSPORTS, SinkSpec, TransportSpec
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+_SPECS: dict[str, type] = {TRANSPORTS: TransportSpec, SINKS: SinkSpec}
+
+
+class Plugins:
+    """The plugins that one kernel has loaded."""
+
+    def __init__(self) -> None:
+        self._hooks: dict[tuple[str, str], Any] = {}
+
+    def hook(self, group: str, name: str) -> Any:  # noqa: ANN401 - pluggy's hook relay is untyped
+        """Load the plugin of that name, once, and give its hooks. Raises ``BadRequest`` with one line."""
+        hooks = self._hooks.get((group, name))
+        if hooks is None:
+            manager = pluggy.PluginManager(PROJECT)
+            manager.add_hookspecs(_SPECS[group])
+            plugin = _load(_only(group, name))
+            manager.register(plugin, name)
+            if not manager.get_hookcallers(plugin):
+                raise BadRequest(f"{_noun(group)} {name!r}: the plugin implements no hook of {group}")
+            hooks = self._hooks[group, name] = manager.hook
+        return hooks
+
+
+def _only(group: str, name: str) -> EntryPoint:
+    installed = entry_points(group=group)
+    found = [point for point in installed if point.name == name]
+    noun = _noun(group)
+    if not found:
+        names = ", ".join(sorted({point.name for point in installed})) or "none"
+        raise BadRequest(
+            f"{noun} {name!r} is not installed (installed: {names}); try: pip install amplifier-{noun}-{name}",
+            details={"installed": sorted({point.name for point in installed})},
+        )
+    providers = sorted({_provider(point) for point in found})
+    if len(found) > 1:
+        raise BadRequest(
+            f"{noun} {name!r} is provided by {' and '.join(providers)}: uninstall all but one",
+            details={"providers": providers},
+        )
+    return found[0]
+
+
+def _load(point: EntryPoint) -> object:
+    try:
+        return point.load()
+    except Exception as error:  # a plugin is foreign code, and its import may fail in any way
+        raise BadRequest(
+            f"{_noun(point.group)} {point.name!r} of {_provider(point)} fails to import: {one_line(error)}"
+        ) from error
+
+
+def _provider(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value
+
+
+def _noun(group: str) -> str:
+    return group.rpartition(".")[2].removesuffix("s")

@@ -1,0 +1,115 @@
+"""Policy: asks a session's hooks about one action and makes the decision an event before anything runs (section 6).
+
+Owns the question and its deadline. What follows from the answers is ``_gate``'s, obeying is the caller's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ._errors import Forbidden, KernelError, causes, one_line
+from ._gate import Answer, Decision, decide, narrowed_below, read_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from msgspec import Raw
+
+    from ._ids import Span
+    from ._module import Module
+    from ._namespace import PolicyHook
+    from ._state import SessionState
+
+MOUNT, INVOKE = "mount", "invoke"
+
+
+@attrs.frozen
+class Question:
+    """What somebody wants to do. ``wanted`` is canonical; ``args`` is absent for a mount."""
+
+    action: str
+    module: Module
+    wanted: Sequence[str]
+    op: str | None = None
+    args: Raw | None = None
+
+
+async def authorize(state: SessionState, question: Question, span: Span) -> Decision:
+    """Ask every policy hook, lowest priority first, until one denies. Raises ``Forbidden`` unless all is allowed.
+
+    The decision is in the log before this returns or raises.
+    """
+    data = _describe(question)
+    answers: list[Answer] = []
+    for hook in state.namespace.policy:
+        answers.append(await _ask(state, hook, question, data, span))
+        if answers[-1].decision == "deny":
+            break
+    decision = decide(question.wanted, answers)
+    if decision.allowed and question.action == INVOKE:
+        lost = narrowed_below(question.module.granted, decision.granted)
+        if lost is not None:
+            reason = f"{lost} is in force since the mount and cannot be taken away for one invocation"
+            decision = Decision(allowed=False, granted=(), scope="call", reason=reason)
+    _record(state, question, data, decision, answers, span)
+    if not decision.allowed:
+        doing = f"{question.action} {question.module.path}{f' {question.op}' if question.op else ''}"
+        raise Forbidden(f"{doing}: {decision.reason}", details={"capabilities": list(question.wanted)})
+    return decision
+
+
+def _describe(question: Question) -> dict[str, Any]:
+    """Build the ``data`` of the question: what section 6 lists, and ``trusted``, the embedder's explicit choice."""
+    module = question.module
+    descriptor = module.descriptor
+    unenforced = [word for word in question.wanted if word in module.connection.unenforced]
+    data: dict[str, Any] = {
+        "action": question.action,
+        "path": module.path,
+        "name": descriptor.name,
+        "kind": descriptor.kind,
+        "version": descriptor.version,
+        "op": question.op,
+        "args": question.args,
+        "capabilities": list(question.wanted),
+        "unenforced": unenforced,
+        "trusted": module.trusted or None,
+    }
+    return {key: value for key, value in data.items() if value is not None}
+
+
+async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: dict[str, Any], span: Span) -> Answer:
+    runtime = state.runtime
+    envelope = runtime.bus.request("policy:request", state.session_id, span, data)
+    try:
+        with runtime.guards.within(runtime.settings.policy_timeout, f"policy hook {hook.name}"):
+            value = await hook.ask(state, envelope, span)
+        return read_answer(value, hook.name, question.wanted, question.module.descriptor.base, may_grant=hook.may_grant)
+    except Exception as error:  # noqa: BLE001 - a hook is foreign code, and whatever it does wrong denies
+        failure = KernelError.from_exception(error, f"policy hook {hook.name}")
+        if isinstance(error, ValueError):
+            failure = KernelError(f"policy hook {hook.name}: {one_line(error)}", details={"causes": causes(error)})
+        state.emit("hook:error", span, data={"hook": hook.name, "event": "policy:request"}, error=failure)
+        return Answer(hook.name, "deny", reason=f"the hook failed: {failure.message}")
+
+
+def _record(
+    state: SessionState,
+    question: Question,
+    data: dict[str, Any],
+    decision: Decision,
+    answers: Sequence[Answer],
+    span: Span,
+) -> None:
+    shown = {key: value for key, value in data.items() if key != "args"}
+    shown["wanted"] = shown.pop("capabilities")
+    shown["decision"] = "allow" if decision.allowed else "deny"
+    shown["capabilities"] = list(decision.granted)
+    shown["scope"] = decision.scope
+    shown["reason"] = decision.reason
+    shown["hooks"] = [{"hook": answer.hook, "decision": answer.decision, "reason": answer.reason} for answer in answers]
+    state.emit(
+        "policy:decision", span, module=question.module.path, status="ok" if decision.allowed else "error", data=shown
+    )

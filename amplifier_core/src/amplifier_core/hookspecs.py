@@ -1,0 +1,102 @@
+"""What a plugin implements: transports and event sinks. Public, and small on purpose.
+
+A plugin is a module or an object whose functions carry ``@hookimpl``, named by an entry point of the group
+``amplifier_core.transports`` or ``amplifier_core.sinks``. It is loaded when a descriptor's ``transport.type`` or the
+embedder's ``sinks=`` names it, and at no other time. Everything else that a plugin needs is imported from here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pluggy
+
+from ._wire import ErrorBody, Message, decode_message
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ._descriptor import ModuleDescriptor
+    from ._errors import KernelError
+
+__all__ = [
+    "PROJECT",
+    "SINKS",
+    "TRANSPORTS",
+    "Connection",
+    "ErrorBody",
+    "Message",
+    "Notify",
+    "Sink",
+    "SinkSpec",
+    "TransportSpec",
+    "decode_message",
+    "hookimpl",
+]
+
+PROJECT = "amplifier_core"
+TRANSPORTS = "amplifier_core.transports"
+SINKS = "amplifier_core.sinks"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Notify(Protocol):
+    """How a connection reports what happens to its module: ``module:start``, ``module:exit``, ``module:noise``."""
+
+    def __call__(self, event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
+        """Emit one event in the module's name. Returns at once and never raises."""
+
+
+class Connection(Protocol):
+    """One module behind one transport. The kernel alone calls it, on one event loop, many requests at once.
+
+    Making one checks the descriptor's ``transport`` fields and does nothing else: no process, no socket.
+    """
+
+    needs_trust: str
+    """Why an embedder has to say ``trusted=True`` to run this module here, in one line; empty if there is no need."""
+
+    unenforced: tuple[str, ...]
+    """Those of the descriptor's capabilities that nothing on this host enforces (protocol, section 6)."""
+
+    async def start(self, granted: Sequence[str]) -> None:
+        """Make the module ready, with no more than the capabilities granted. Raises ``Unreachable`` with the cause."""
+
+    async def request(self, method: str, params: bytes) -> Message:
+        """Carry one ``health``, ``describe`` or ``invoke`` (``params``: a JSON object) and return the reply.
+
+        ``health`` and ``describe`` come back as ``Message(ok=True, result=…)`` too. Failures of the transport are
+        ``KernelError``. When the awaiting task is cancelled, tell the module and clean up: deadlines end like this.
+        A module that went away is started again here, by the next request.
+        """
+
+    async def close(self) -> None:
+        """End the module and release everything, in bounded time. Requests in flight fail. Idempotent."""
+
+
+class TransportSpec:
+    """The hook of a transport plugin."""
+
+    @hookspec(firstresult=True)
+    def open_transport(self, descriptor: ModuleDescriptor, notify: Notify) -> Connection | None:
+        """Make a connection that is not started. Raise ``descriptor.misfit(…)`` for a field that does not fit."""
+
+
+class Sink(Protocol):
+    """Where events go: called for each one, in ``seq`` order, before the call that emitted it returns."""
+
+    def write(self, line: bytes) -> None:
+        """Take one envelope (section 7) as a JSON line with its end. It must not block; what it raises is counted."""
+
+    def close(self) -> None:
+        """Release everything; nothing is written afterwards. Idempotent."""
+
+
+class SinkSpec:
+    """The hook of a sink plugin."""
+
+    @hookspec(firstresult=True)
+    def open_sink(self, options: Mapping[str, Any]) -> Sink | None:
+        """Make a sink from what the embedder gave beside its ``type``. Raise ``BadRequest`` for what does not fit."""

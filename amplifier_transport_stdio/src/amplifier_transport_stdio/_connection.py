@@ -1,0 +1,196 @@
+"""The connection to one STDIO module: requests in flight, replies in any order, cancellation, and the next start.
+
+Owns which reply belongs to which request. Bytes and signals are the process's, lines are the framing's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from amplifier_core import Internal, KernelError, Unreachable
+from amplifier_core.hookspecs import decode_message
+
+from ._framing import CANCEL, LineBuffer, LineTooLongError, frame, id_in
+from ._process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from amplifier_core import ModuleDescriptor
+    from amplifier_core.hookspecs import Message, Notify
+
+    from ._fields import StdioFields
+
+CANCEL_GRACE = 1.0
+"""Seconds that a module has to answer a request that was cancelled, before it is killed."""
+
+
+class StdioConnection:
+    """One module as a child process. It is started again by the first request after its end."""
+
+    needs_trust = (
+        "nothing isolates a stdio module on this host; mount(..., trusted=True) runs it as an ordinary process"
+    )
+
+    def __init__(self, descriptor: ModuleDescriptor, fields: StdioFields, notify: Notify) -> None:
+        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
+        self._fields = fields
+        self._limit = descriptor.message_bytes
+        self._notify = notify
+        self._granted: Sequence[str] = ()
+        self._life: _Life | None = None
+        self._closed = False
+
+    async def start(self, granted: Sequence[str]) -> None:
+        """Start the process, with what was granted of the host's environment."""
+        self._granted = granted
+        self._begin()
+
+    async def request(self, method: str, params: bytes) -> Message:
+        """Send one request and wait for its reply."""
+        if self._closed:
+            raise Unreachable("the module was unmounted")
+        life = self._life
+        if life is None or life.ended:
+            life = self._begin()
+        try:
+            return await life.request(method, params)
+        except BrokenPipeError:  # it had died unnoticed, and nothing of the request reached it
+            return await self._begin().request(method, params)
+
+    async def close(self) -> None:
+        """End the process and wait until it is gone."""
+        self._closed = True
+        if self._life is not None:
+            await self._life.close()
+
+    def _begin(self) -> _Life:
+        self._life = _Life(self._fields, self._fields.environment(self._granted), self._limit, self._notify)
+        return self._life
+
+
+class _Life:
+    """One life of the process, from its start to its exit."""
+
+    def __init__(self, fields: StdioFields, environment: dict[str, str], limit: int, notify: Notify) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._notify = notify
+        self._limit = limit
+        self._lines = LineBuffer(limit)
+        self._waiting: dict[str, asyncio.Future[Message]] = {}
+        self._abandoned: dict[str, asyncio.TimerHandle] = {}
+        self._count = 0
+        self._noise = 0
+        self._first_noise = b""
+        self._fault: KernelError | None = None
+        self.ended = False
+        self._process = Process(fields, environment, self)
+        notify("module:start", {"pid": self._process.pid, "command": list(fields.command)})
+
+    async def request(self, method: str, params: bytes) -> Message:
+        """Send one request and wait for its reply; cancelled, tell the module so and give it a short grace.
+
+        Raises ``BrokenPipeError`` if the process had gone before anything was sent.
+        """
+        self._count += 1
+        request_id = f"r{self._count}"
+        future: asyncio.Future[Message] = self._loop.create_future()
+        self._process.write(frame(request_id, method, params), now=not self._waiting)
+        self._waiting[request_id] = future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._waiting.pop(request_id, None) is not None and not self.ended:
+                self._abandon(request_id)
+            raise
+
+    async def close(self) -> None:
+        """End the process; what is in flight fails."""
+        self._fail(Unreachable("the module was unmounted"))
+        await self._process.close()
+
+    def received(self, data: bytes) -> None:
+        """Take what the module wrote."""
+        if not data:  # nearly always an exit, which follows at once and has the better story
+            self.ended = True
+            self._loop.call_later(_EXIT_GRACE, self._process.kill)
+            return
+        try:
+            lines = self._lines.feed(data)
+        except LineTooLongError:
+            message = f"the module wrote a message of more than {self._limit} bytes (limits.message_bytes)"
+            self._end(Internal(message, details={"limit": self._limit}))
+            return
+        for line in lines:
+            self._on_line(line)
+
+    def exited(self) -> None:
+        """Fail what is in flight with the cause, and report the exit and the noise."""
+        self.ended = True
+        outcome = self._process.outcome()
+        for timer in self._abandoned.values():
+            timer.cancel()
+        self._fail(Unreachable(f"the module went away: {_manner(outcome)}", details=outcome))
+        if self._noise:
+            sample = self._first_noise[:_SAMPLE].decode(errors="replace")
+            self._notify("module:noise", {"count": self._noise, "first": sample})
+        self._notify("module:exit", outcome)
+
+    def _on_line(self, line: bytes) -> None:
+        try:
+            message = decode_message(line)
+        except ValueError as error:
+            self._on_broken_line(line, str(error))
+            return
+        request_id = message.id or ""
+        future = self._waiting.pop(request_id, None)
+        if future is not None:
+            if not future.done():
+                future.set_result(message)
+        elif (timer := self._abandoned.pop(request_id, None)) is not None:
+            timer.cancel()
+        else:
+            self._count_noise(line)
+
+    def _on_broken_line(self, line: bytes, fault: str) -> None:
+        """Fail the call that a broken line was meant for; a line that names none is noise."""
+        future = self._waiting.pop(id_in(line) or "", None)
+        if future is None:
+            self._count_noise(line)
+        elif not future.done():
+            sample = line[:_SAMPLE].decode(errors="replace")
+            future.set_exception(Internal(f"the module broke its contract: {fault}", details={"line": sample}))
+
+    def _count_noise(self, line: bytes) -> None:
+        self._first_noise = self._first_noise or line
+        self._noise += 1
+
+    def _abandon(self, request_id: str) -> None:
+        self._process.write(CANCEL % request_id.encode(), now=True)
+        self._abandoned[request_id] = self._loop.call_later(CANCEL_GRACE, self._on_grace_over, request_id)
+
+    def _on_grace_over(self, request_id: str) -> None:
+        del self._abandoned[request_id]
+        self._end(Unreachable(f"the module was killed: it did not answer a cancel within {CANCEL_GRACE:g} s"))
+
+    def _end(self, error: KernelError) -> None:
+        """Kill the process for what it did; the next request starts another one."""
+        self.ended = True
+        self._fail(error)
+        self._process.kill()
+
+    def _fail(self, error: KernelError) -> None:
+        """Fail every request in flight; no two callers share an exception."""
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(type(error)(error.message, details=error.details))
+
+
+_EXIT_GRACE = 0.05
+_SAMPLE = 200  # bytes of a line that was not protocol, shown
+
+
+def _manner(outcome: dict[str, Any]) -> str:
+    return f"killed by {outcome['signal']}" if "signal" in outcome else f"exit code {outcome['exit_code']}"

@@ -1,0 +1,52 @@
+"""The framing of section 3: one JSON object a line, ended by a line feed and nothing else that looks like one.
+
+Owns lines and ids. It does no I/O.
+"""
+
+from __future__ import annotations
+
+import re
+
+_ID = re.compile(rb'"id"\s*:\s*"(r\d+)"')
+CANCEL = b'{"method":"cancel","params":{"id":"%b"}}\n'
+
+
+class LineTooLongError(ValueError):
+    """A line exceeds the size of the largest message."""
+
+
+class LineBuffer:
+    """Cuts a stream of bytes into lines of at most ``limit`` bytes. What is incomplete waits here."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._waiting = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what was read and give the lines that it completes, without their ends."""
+        end = data.find(b"\n")
+        if end == len(data) - 1 and end >= 0 and not self._parts:  # what nearly every read is: one whole line
+            return [data]
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        if lines and self._parts:
+            lines[0] = b"".join((*self._parts, lines[0]))
+            self._parts, self._waiting = [], 0
+        if rest:
+            self._parts.append(rest)
+            self._waiting += len(rest)
+        if self._waiting > self._limit or any(len(line) > self._limit for line in lines):
+            raise LineTooLongError
+        return [line for line in lines if line and not line.isspace()]
+
+
+def frame(request_id: str, method: str, params: bytes) -> bytes:
+    """Write one request line."""
+    return b'{"id":"%b","method":"%b","params":%b}\n' % (request_id.encode(), method.encode(), params)
+
+
+def id_in(line: bytes) -> str | None:
+    """Find the id that a broken line carries, so that the call it was meant for can fail at once."""
+    found = _ID.search(line)
+    return found[1].decode() if found else None

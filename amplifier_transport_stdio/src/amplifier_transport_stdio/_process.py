@@ -1,0 +1,239 @@
+"""One child process: its start, its three pipes on the event loop, and its end with all that it started.
+
+Owns descriptors and signals. It knows nothing of the protocol: lines go out as bytes, and come in through ``Reader``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from amplifier_core import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._fields import StdioFields
+
+_READ = 64 * 1024  # a larger buffer crosses malloc's mmap threshold and costs 9 µs a read
+_TAIL = 8 * 1024  # bytes of stderr kept for the details of an error
+_END_OF_INPUT_GRACE = 1.0
+_TERMINATE_GRACE = 0.5
+_LAST_READS = (
+    64  # of a pipe whose writer is dead: more than any pipe holds, and an end if somebody else goes on writing
+)
+_KILL = signal.SIGKILL
+
+
+class Reader(Protocol):
+    """What a process tells its owner."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes came on stdout; none mean that the module closed it."""
+
+    def exited(self) -> None:
+        """The process is gone, everything that it wrote was received before."""
+
+
+class Process:
+    """A running child process in a session, and so a process group, of its own."""
+
+    def __init__(self, fields: StdioFields, environment: Mapping[str, str], reader: Reader) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = reader
+        self._popen = _spawn(fields, environment)
+        self.pid = self._popen.pid
+        self._stdin, self._stdout, self._stderr = (
+            stream.fileno() for stream in (self._popen.stdin, self._popen.stdout, self._popen.stderr) if stream
+        )
+        self._out: deque[bytes | memoryview] = deque()
+        self._flushing = False
+        self._tail = b""
+        self._gone = self._loop.create_future()
+        for fd in (self._stdin, self._stdout, self._stderr):
+            os.set_blocking(fd, False)
+        self._loop.add_reader(self._stdout, self._on_stdout)
+        self._loop.add_reader(self._stderr, self._on_stderr)
+        self._pidfd = self._watch()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is not known to have ended."""
+        return not self._gone.done()
+
+    def write(self, line: bytes, *, now: bool) -> None:
+        """Send a line: at once, or joined with whatever else is sent in this tick of the loop.
+
+        Raises ``BrokenPipeError`` if it is sent at once and nobody is there to read it.
+        """
+        if self._flushing:
+            self._out.append(line)
+        elif now:
+            sent = self._send(line)
+            if sent < len(line):
+                self._out.append(memoryview(line)[sent:])
+                self._wait_writable()
+        else:
+            self._out.append(line)
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def kill(self) -> None:
+        """Kill the process and its group; ``exited`` follows."""
+        if self.alive:
+            _signal_group(self.pid, _KILL)
+
+    async def close(self) -> None:
+        """End the process: end of input, then SIGTERM, then SIGKILL, each with its grace."""
+        self._close_stdin()
+        for grace, number in ((_END_OF_INPUT_GRACE, signal.SIGTERM), (_TERMINATE_GRACE, None)):
+            await asyncio.wait((self._gone,), timeout=grace)
+            if not self.alive:
+                return
+            if number is not None:
+                _signal_group(self.pid, number)
+        self.kill()
+        await asyncio.wait((self._gone,))
+
+    def outcome(self) -> dict[str, Any]:
+        """Say how the process ended, with the tail of its stderr: the ``details`` of an error."""
+        code = self._popen.returncode
+        details: dict[str, Any] = {"pid": self.pid}
+        if code is not None and code < 0:
+            details["signal"] = signal.Signals(-code).name
+        elif code is not None:
+            details["exit_code"] = code
+        if self._tail:
+            details["stderr"] = self._tail.decode(errors="replace")
+        return details
+
+    def _watch(self) -> int:
+        """Have ``_on_exit`` called when the process ends: a pidfd where there is one, else a thread that waits."""
+        if hasattr(os, "pidfd_open"):
+            pidfd = os.pidfd_open(self.pid)
+            self._loop.add_reader(pidfd, self._on_exit)
+            return pidfd
+        threading.Thread(target=self._wait, name=f"wait {self.pid}", daemon=True).start()
+        return -1
+
+    def _wait(self) -> None:
+        self._popen.wait()
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(self._on_exit)
+
+    def _on_stdout(self) -> None:
+        data = _read(self._stdout)
+        if data is not None:
+            if not data:
+                self._loop.remove_reader(self._stdout)
+            self._reader.received(data)
+
+    def _on_stderr(self) -> None:
+        data = _read(self._stderr)
+        if data == b"":
+            self._loop.remove_reader(self._stderr)
+        elif data:
+            self._tail = (self._tail + data)[-_TAIL:]
+
+    def _send(self, data: bytes | memoryview) -> int:
+        try:
+            return os.write(self._stdin, data)
+        except BlockingIOError:
+            return 0
+
+    def _flush(self) -> None:
+        self._flushing = False
+        out = self._out
+        if len(out) > 1:
+            joined = b"".join(out)
+            out.clear()
+            out.append(joined)
+        try:
+            while out:
+                sent = self._send(out[0])
+                if sent < len(out[0]):
+                    out[0] = memoryview(out[0])[sent:]
+                    self._wait_writable()
+                    return
+                out.popleft()
+        except BrokenPipeError:  # the module closed its stdin, or ended; if it lives on, it is of no use any more
+            out.clear()
+            self.kill()
+
+    def _wait_writable(self) -> None:
+        self._flushing = True
+        self._loop.add_writer(self._stdin, self._on_writable)
+
+    def _on_writable(self) -> None:
+        self._loop.remove_writer(self._stdin)
+        self._flush()
+
+    def _close_stdin(self) -> None:
+        if self._popen.stdin and not self._popen.stdin.closed:
+            self._loop.remove_writer(self._stdin)
+            self._out.clear()
+            self._flushing = True  # whatever is still sent goes nowhere
+            self._popen.stdin.close()
+
+    def _on_exit(self) -> None:
+        """End what is left of the group while the pid is still ours, hear the rest, then reap and report."""
+        _signal_group(self.pid, _KILL)
+        for _ in range(_LAST_READS):
+            if not (data := _read(self._stdout)):
+                break
+            self._reader.received(data)
+        for _ in range(_LAST_READS):
+            if not (data := _read(self._stderr)):
+                break
+            self._tail = (self._tail + data)[-_TAIL:]
+        for fd in (self._stdout, self._stderr, self._pidfd):
+            self._loop.remove_reader(fd)
+        self._close_stdin()
+        for stream in (self._popen.stdout, self._popen.stderr):
+            if stream is not None:  # for the type checker: all three are pipes
+                stream.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+        self._popen.wait()
+        self._gone.set_result(None)
+        self._reader.exited()
+
+
+def _spawn(fields: StdioFields, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(  # noqa: S603 - running the embedder's command is the purpose
+            fields.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            cwd=fields.cwd,
+            env=environment,
+            start_new_session=True,
+        )
+    except OSError as error:
+        what = f"folder {fields.cwd}" if error.filename == fields.cwd else f"command {fields.command[0]}"
+        raise Unreachable(f"{what}: {error.strerror}", details={"command": list(fields.command)}) from error
+    except ValueError as error:  # such as a surrogate that no file system can say
+        raise Unreachable(
+            f"command {fields.command[0]!r}: {error}", details={"command": list(fields.command)}
+        ) from error
+
+
+def _read(fd: int) -> bytes | None:
+    """Read what is there: ``b""`` at the end of the stream, None if there is nothing yet."""
+    try:
+        return os.read(fd, _READ)
+    except BlockingIOError:
+        return None
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # PermissionError: only zombies are left (macOS)
+        os.killpg(pid, number)
