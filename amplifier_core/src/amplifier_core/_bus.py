@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._errors import KernelError, one_line
@@ -15,7 +16,9 @@ from ._event import Envelope, event_id, within_limit
 from ._json import encode_checked
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from msgspec import Raw
 
     from ._ids import Clock, Ids, Span
     from .hookspecs import Sink
@@ -52,7 +55,7 @@ class Bus:
         module: str | None = None,
         status: str | None = None,
         duration_ms: float | None = None,
-        data: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | Raw | None = None,
         error: KernelError | None = None,
         bounded: bool = False,
     ) -> None:
@@ -77,7 +80,7 @@ class Bus:
             error.body() if error else None,
         )  # fmt: skip - as the envelope is laid out
         line = encode_checked(envelope)
-        if self._limit is not None and len(line) > self._limit and not bounded and data:
+        if self._limit is not None and len(line) > self._limit and not bounded and isinstance(data, Mapping):
             envelope.data = within_limit(data, self._limit)
             line = encode_checked(envelope)
         line += b"\n"

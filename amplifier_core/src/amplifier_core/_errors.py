@@ -5,6 +5,7 @@ Owns the mapping between exceptions and wire bodies. It does not decide who rais
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -109,6 +110,15 @@ _BY_CODE: dict[str, type[KernelError]] = {
     kind.code: kind
     for kind in (Timeout, Oom, Unreachable, BadRequest, Forbidden, Internal, UnsupportedOp, Cancelled, BudgetExceeded)
 }
+
+
+def failure_of(error: BaseException) -> KernelError:
+    """Name what ended an operation, for its event: the error itself, ``cancelled``, or a bug of ours."""
+    if isinstance(error, KernelError):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        return Cancelled("the caller gave up")
+    return Internal(f"the kernel broke its contract: {one_line(error)}", details={"causes": causes(error)})
 
 
 def one_line(error: BaseException) -> str:

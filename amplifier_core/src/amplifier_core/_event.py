@@ -119,10 +119,22 @@ def within_limit(data: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
     }
 
 
-def json_only(data: object) -> tuple[dict[str, Any], str]:
-    """Split what somebody emitted into the members that are JSON and the first fault, in one line."""
-    if not isinstance(data, Mapping):
-        return {}, f"data: expected an object, got {type(data).__name__}"
+def checked_data(data: object, limit: int | None) -> tuple[Any, str]:
+    """Give what stands in the log for what somebody emitted, and what of it was not JSON, in one line.
+
+    Members that are not JSON are left out; the others stand there all the same.
+    """
+    if data is None:
+        return None, ""
+    if type(data) is dict:
+        try:
+            text = encode(data, "data")
+        except NotJson:
+            pass  # the members are looked at one by one below
+        else:
+            return msgspec.Raw(text) if limit is None or len(text) <= limit else within_limit(data, limit), ""
+    elif not isinstance(data, Mapping):
+        return None, f"data: expected an object, got {type(data).__name__}"
     good: dict[str, Any] = {}
     fault = ""
     for key, value in data.items():
@@ -131,4 +143,4 @@ def json_only(data: object) -> tuple[dict[str, Any], str]:
             good[key] = value
         except NotJson as error:
             fault = fault or str(error)
-    return good, fault
+    return within_limit(good, limit), fault

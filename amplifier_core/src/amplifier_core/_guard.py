@@ -25,6 +25,7 @@ def seconds_of(timeout: object, default: float) -> float:
     return timeout
 
 
+_STOP_SECONDS = 1.0  # foreign code that does not let go of a cancelled task is not waited for any longer
 _SLACK = 0.005  # deadlines this close end in one sweep
 
 
@@ -41,12 +42,15 @@ class Guards:
         """Bound the body of a ``with``: past ``seconds`` it raises ``Timeout`` that names ``what``."""
         return Guard(self, seconds, what, owner)
 
-    def trip(self, owner: object, error: KernelError) -> None:
-        """End every wait of one owner, or every wait there is (``None``), with an error. The current task is spared."""
+    async def stop(self, owner: object, error: KernelError) -> None:
+        """End every wait of one owner with an error, and return when they have ended. The current task is spared."""
         me = asyncio.current_task(self.loop)
-        for guard in list(self.waiting):
-            if guard.task is not me and (owner is None or guard.owner is owner):
-                guard.trip(error)
+        guards = [guard for guard in self.waiting if guard.owner is owner and guard.task is not me]
+        for guard in guards:
+            guard.ended = self.loop.create_future()
+            guard.trip(type(error)(error.message, details=error.details))
+        if guards:
+            await asyncio.wait([guard.ended for guard in guards if guard.ended], timeout=_STOP_SECONDS)
 
     def close(self) -> None:
         """Stop the timer."""
@@ -74,7 +78,7 @@ class Guards:
 class Guard:
     """One bounded wait of one task. Cancelling the task from outside stays what it is: ``CancelledError``."""
 
-    __slots__ = ("_cancelling", "_guards", "error", "owner", "seconds", "task", "what", "when")
+    __slots__ = ("_cancelling", "_guards", "ended", "error", "owner", "seconds", "task", "what", "when")
 
     def __init__(self, guards: Guards, seconds: float, what: str, owner: object) -> None:
         self._guards = guards
@@ -82,6 +86,7 @@ class Guard:
         self.what = what
         self.owner = owner
         self.error: KernelError | None = None
+        self.ended: asyncio.Future[None] | None = None
 
     def __enter__(self) -> Self:
         guards = self._guards
@@ -104,5 +109,7 @@ class Guard:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         del self._guards.waiting[self]
+        if self.ended is not None and not self.ended.done():
+            self.ended.set_result(None)
         if self.error is not None and self.task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise self.error from error

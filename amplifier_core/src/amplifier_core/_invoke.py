@@ -5,19 +5,21 @@ Owns ``invoke`` and what rides on it: asking a policy hook and telling an observ
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import msgspec
 
-from ._errors import BadRequest, Cancelled, KernelError, Unreachable
+from ._errors import BadRequest, Unreachable, failure_of
 from ._guard import seconds_of
 from ._json import NotJson, encode, encode_checked
 from ._policy import INVOKE, Question, authorize
 from ._wire import result_of, result_size
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._errors import KernelError
     from ._event import Envelope
     from ._guard import Guard
     from ._ids import Span
@@ -42,7 +44,7 @@ async def invoke(
     state: SessionState,
     path: str,
     op: str,
-    args: Any,  # noqa: ANN401 - any JSON object; what is not is refused
+    args: Mapping[str, Any] | msgspec.Raw,
     timeout: float | None,  # noqa: ASYNC109 - one timer for all deadlines, see _guard
     parent: Span | None = None,
     *,
@@ -69,12 +71,10 @@ async def invoke(
             message = await mount.module.call("invoke", _params(state, op, request, span, guard))
         result = result_of(message, path)
         data["result"] = _shown_result(message, runtime.bus.limit)
-    except KernelError as error:
-        error.details.setdefault("module", path)
-        _record(state, span, path, began, data, error)
-        raise
-    except asyncio.CancelledError:
-        _record(state, span, path, began, data, Cancelled("the caller gave up"))
+    except BaseException as error:
+        failure = failure_of(error)
+        failure.details.setdefault("module", path)
+        _record(state, span, path, began, data, failure)
         raise
     _record(state, span, path, began, data, None)
     return result
@@ -85,9 +85,8 @@ async def ask_module(state: SessionState, module: Module, envelope: Envelope, sp
     mount = state.namespace.mounts.get(module.path)
     if mount is None or mount.module is not module:
         raise Unreachable(f"{module.path} is no longer mounted")
-    event = msgspec.to_builtins(envelope)
-    seconds = state.runtime.settings.policy_timeout
-    return await invoke(state, module.path, "on_event", {"event": event}, seconds, span, gated=False)
+    args = msgspec.Raw(b'{"event":%b}' % encode_checked(envelope))
+    return await invoke(state, module.path, "on_event", args, state.runtime.settings.policy_timeout, span, gated=False)
 
 
 async def tell_module(state: SessionState, module: Module, line: bytes) -> None:
@@ -118,12 +117,15 @@ def _request(op: object, args: object, module: Module) -> bytes:
     """Check what a caller wants to send, and encode the arguments: once, for the wire, the gate and the log."""
     if not isinstance(op, str) or not op:
         raise BadRequest(f"op: expected a name, got {op!r}")
-    if type(args) is not dict:
+    if type(args) is msgspec.Raw:  # the kernel's own
+        encoded = bytes(args)
+    elif type(args) is dict:
+        try:
+            encoded = encode(args, "args")
+        except NotJson as error:
+            raise BadRequest(str(error)) from None
+    else:
         raise BadRequest(f"args: expected an object, got {type(args).__name__}")
-    try:
-        encoded = encode(args, "args")
-    except NotJson as error:
-        raise BadRequest(str(error)) from None
     limit = module.descriptor.message_bytes
     if len(encoded) > limit:
         raise BadRequest(f"args: expected at most {limit} bytes of JSON (limits.message_bytes), got {len(encoded)}")

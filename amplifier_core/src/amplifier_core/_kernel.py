@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from ._bus import Bus, Observer
+from ._bus import Bus
 from ._errors import BadRequest, Cancelled, Internal, KernelError
 from ._event import DATA_LIMIT
 from ._guard import Guards
@@ -102,20 +102,23 @@ class Kernel:
             return
         self._closed = True
         runtime = self._runtime
-        closing = asyncio.ensure_future(self._close(runtime))
-        try:
-            await asyncio.shield(closing)
-        except asyncio.CancelledError:
-            await asyncio.wait((closing,))  # bounded by what modules and observers get; then the caller is cancelled
-            raise
+        closing = runtime.guards.loop.create_task(self._close(runtime), name="close kernel")
+        cancelled: asyncio.CancelledError | None = None
+        while not closing.done():  # that is bounded, and a caller who is cancelled meanwhile is cancelled afterwards
+            try:
+                await asyncio.wait((closing,))
+            except asyncio.CancelledError as error:
+                cancelled = error
+        closing.result()
+        if cancelled is not None:
+            raise cancelled
         if lost := runtime.bus.lost():
             raise Internal(
                 f"the kernel's sinks did not take {lost} events; sink:error says why", details={"lost": lost}
             )
 
     async def _close(self, runtime: Runtime) -> None:
-        for state in list(self.states.values()):
-            await end_session(state, "closed")
+        await asyncio.gather(*(end_session(state, "closed") for state in self.states.values()))
         self.states.clear()
         await runtime.drain()
         runtime.guards.close()
@@ -222,17 +225,18 @@ class Sessions:
 
 
 async def end_session(state: SessionState, status: str) -> None:
-    """Bring a session from open to ended; the last event that its observers hear is ``session:end``."""
+    """Bring a session from open to ended: stop what is in flight, say so, then let go of what it holds.
+
+    Observers that are modules hear ``session:end`` last; those that are callables hear the modules' exits too.
+    """
     if state.life != "open":
         return
     state.life = "ending"
     runtime = state.runtime
-    runtime.guards.trip(state, Cancelled(f"session {state.session_id} has ended"))
-    loose = state.namespace.release()
-    observers = [thing for thing in loose if isinstance(thing, Observer)]
+    await runtime.guards.stop(state, Cancelled(f"session {state.session_id} has ended"))
+    state.emit("session:end", status=status)
     try:
-        await runtime.close(thing for thing in loose if thing not in observers)
+        await runtime.close(*state.namespace.release())
     finally:
-        state.emit("session:end", status=status)
+        state.namespace = Namespace()
         state.life = "ended"
-        await runtime.close(observers)

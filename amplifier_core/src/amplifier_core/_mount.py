@@ -5,12 +5,12 @@ Owns the way of a module into a session's namespace and out of it. Invocations a
 
 from __future__ import annotations
 
-import asyncio
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ._capability import canonical, covers
 from ._descriptor import ModuleDescriptor
-from ._errors import BadRequest, Cancelled, Forbidden, Internal, KernelError, Unreachable
+from ._errors import BadRequest, Forbidden, Internal, KernelError, Unreachable, failure_of
 from ._module import Module
 from ._namespace import MOUNT_PATHS, Mount
 from ._policy import MOUNT, Question, authorize
@@ -51,12 +51,9 @@ async def mount(
     state.mounting |= {full}
     try:
         await _bring_up(state, full, descriptor, span, timeout, trusted=trusted)
-    except KernelError as error:
-        error.details.setdefault("module", full)
-        failure = error
-        raise
-    except asyncio.CancelledError:
-        failure = Cancelled("the caller gave up")
+    except BaseException as error:
+        failure = failure_of(error)
+        failure.details.setdefault("module", full)
         raise
     finally:
         state.mounting -= {full}
@@ -85,10 +82,10 @@ async def unmount(state: SessionState, path: str, name: str | None) -> list[str]
     if not removed:
         raise BadRequest(f"path: nothing is mounted at {full!r}")
     state.namespace = state.namespace.own()
-    loose = [thing for at in removed for thing in state.namespace.remove(at)]
-    await state.runtime.close(loose)
+    loose = [state.namespace.remove(at) for at in removed]
     for at in removed:
         state.emit("mount:remove", module=at, status="ok")
+    await state.runtime.close(*(list(chain.from_iterable(groups)) for groups in zip(*loose, strict=True)))
     return removed
 
 
@@ -101,7 +98,8 @@ async def _bring_up(
     *,
     trusted: bool,
 ) -> None:
-    connection = _connect(state, descriptor, _notify(state, path))
+    report = _Report(state, path, span)
+    connection = _connect(state, descriptor, report)
     if connection.needs_trust and not trusted:
         raise Forbidden(f"{path}: {connection.needs_trust}")
     module = Module(path, descriptor, connection, trusted=bool(trusted and connection.needs_trust))
@@ -112,8 +110,9 @@ async def _bring_up(
             await module.start()
             await _verify(module)
     except BaseException:
-        await state.runtime.close((module,))
+        await state.runtime.close([module])
         raise
+    report.span = None
     state.namespace = state.namespace.own()
     state.namespace.add(Mount(module, decision.granted, lasting=decision.scope == "session"))
 
@@ -132,13 +131,19 @@ def _connect(state: SessionState, descriptor: ModuleDescriptor, notify: Notify) 
     return connection
 
 
-def _notify(state: SessionState, path: str) -> Notify:
-    def notify(event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
+class _Report:
+    """What a connection calls to report what happens to its module: in the mount's span while that lasts."""
+
+    def __init__(self, state: SessionState, path: str, span: Span) -> None:
+        self.span: Span | None = span
+        self._state = state
+        self._path = path
+
+    def __call__(self, event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
         if event not in _MODULE_EVENTS:
             raise Internal(f"a transport reported {event!r}, which is none of {', '.join(_MODULE_EVENTS)}")
-        state.emit(event, module=path, status="error" if error else "ok", data=data, error=error)
-
-    return notify
+        status = "error" if error else "ok"
+        self._state.emit(event, self.span, module=self._path, status=status, data=data, error=error)
 
 
 async def _verify(module: Module) -> None:
@@ -148,10 +153,11 @@ async def _verify(module: Module) -> None:
     if not isinstance(health, dict) or health.get("status") != "ok":
         raise Unreachable(f'{path}: health: expected {{"status": "ok"}}, got {_short(health)}')
     described = result_of(await module.call("describe", b"{}"), f"{path} describe")
-    module.description = _check_description(described, module.descriptor, path)
+    module.description = check_description(described, module.descriptor, path)
 
 
-def _check_description(described: object, descriptor: ModuleDescriptor, path: str) -> dict[str, Any]:
+def check_description(described: object, descriptor: ModuleDescriptor, path: str) -> dict[str, Any]:
+    """Hold a description against its descriptor; ``Internal`` for what lies, ``Forbidden`` for what claims more."""
     if not isinstance(described, dict):
         raise Internal(f"{path}: describe: expected an object, got {_short(described)}")
     for field, expected in (("name", descriptor.name), ("kind", descriptor.kind)):

@@ -6,6 +6,7 @@ whatever is mounted, and the last namespace that holds a module or an observer l
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,11 +14,13 @@ import attrs
 from ._event import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ._bus import Observer
     from ._module import Module
     from ._runtime import Closable
+
+    Loose = Sequence[Sequence[Closable]]  # what nobody holds any more, in the order in which it is to be closed
 
 MOUNT_PATHS = tuple(f"/mnt/{name}" for name in ("providers", "tools", "agents", "hooks", "orchestrators", "context"))
 """Where modules are mounted (protocol, section 8)."""
@@ -76,27 +79,32 @@ class Namespace:
         self.sharers -= 1
         copy = Namespace()
         copy.mounts, copy.policy, copy.observers = dict(self.mounts), self.policy, self.observers
-        for thing in copy._held():
-            thing.holders += 1
+        for mount in copy.mounts.values():
+            mount.module.holders += 1
+        for hook in copy.observers:
+            hook.observer.holders += 1
         return copy
 
-    def release(self) -> list[Closable]:
+    def release(self) -> Loose:
         """Let one session go, and give what nobody holds any more."""
         self.sharers -= 1
-        return [] if self.sharers else [thing for thing in self._held() if _let_go(thing)]
+        if self.sharers:
+            return []
+        in_modules = [hook.observer for hook in self.observers if hook.module]
+        others = [hook.observer for hook in self.observers if not hook.module]
+        return _let_go(in_modules, [mount.module for mount in self.mounts.values()], others)
 
     def add(self, mount: Mount) -> None:
         """Hold a module."""
         mount.module.holders += 1
         self.mounts[mount.module.path] = mount
 
-    def remove(self, path: str) -> list[Closable]:
+    def remove(self, path: str) -> Loose:
         """Let a module and its observers go, and give what nobody holds any more. Its policy hooks stay, and deny."""
-        gone: list[Closable] = [self.mounts.pop(path).module]
-        gone += [hook.observer for hook in self.observers if hook.module == path]
+        observers = [hook.observer for hook in self.observers if hook.module == path]
         self.observers = tuple(hook for hook in self.observers if hook.module != path)
         self._told = {}
-        return [thing for thing in gone if _let_go(thing)]
+        return _let_go(observers, [self.mounts.pop(path).module])
 
     def add_policy(self, hook: PolicyHook) -> None:
         """Have a hook asked: lowest priority first, then in the order of registration."""
@@ -117,14 +125,11 @@ class Namespace:
                 self._told[event] = told
         return told
 
-    def _held(self) -> Iterator[Closable]:
-        yield from (mount.module for mount in self.mounts.values())
-        yield from (hook.observer for hook in self.observers)
-
 
 _NAMES_MAX = 256  # modules make up names of their own
 
 
-def _let_go(thing: Closable) -> bool:
-    thing.holders -= 1
-    return thing.holders == 0
+def _let_go(*groups: Sequence[Closable]) -> Loose:
+    for thing in chain.from_iterable(groups):
+        thing.holders -= 1
+    return [[thing for thing in group if thing.holders == 0] for group in groups]

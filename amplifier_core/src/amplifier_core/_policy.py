@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ._errors import Forbidden, KernelError, causes, one_line
+from ._errors import Forbidden, Internal, KernelError
 from ._gate import Answer, Decision, decide, narrowed_below, read_answer
 
 if TYPE_CHECKING:
@@ -86,13 +86,16 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
     try:
         with runtime.guards.within(runtime.settings.policy_timeout, f"policy hook {hook.name}"):
             value = await hook.ask(state, envelope, span)
-        return read_answer(value, hook.name, question.wanted, question.module.descriptor.base, may_grant=hook.may_grant)
     except Exception as error:  # noqa: BLE001 - a hook is foreign code, and whatever it does wrong denies
         failure = KernelError.from_exception(error, f"policy hook {hook.name}")
-        if isinstance(error, ValueError):
-            failure = KernelError(f"policy hook {hook.name}: {one_line(error)}", details={"causes": causes(error)})
-        state.emit("hook:error", span, data={"hook": hook.name, "event": "policy:request"}, error=failure)
-        return Answer(hook.name, "deny", reason=f"the hook failed: {failure.message}")
+    else:
+        base = question.module.descriptor.base
+        try:
+            return read_answer(value, hook.name, question.wanted, base, may_grant=hook.may_grant)
+        except ValueError as error:
+            failure = Internal(f"policy hook {hook.name} answered nonsense: {error}")
+    state.emit("hook:error", span, status="error", data={"hook": hook.name, "event": "policy:request"}, error=failure)
+    return Answer(hook.name, "deny", reason=f"the hook failed: {failure.message}")
 
 
 def _record(

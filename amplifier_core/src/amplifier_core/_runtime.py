@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from ._bus import Bus
     from ._guard import Guards
@@ -50,16 +50,23 @@ class Runtime:
     settings: Settings
     _closing: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)
 
-    async def close(self, things: Iterable[Closable]) -> None:
-        """Close things at once, and go on closing them if the caller is cancelled: ``drain`` waits for those."""
-        tasks = [self.guards.loop.create_task(thing.close(), name="close") for thing in things]
-        self._closing.update(tasks)
-        for task in tasks:
-            task.add_done_callback(self._closing.discard)
-        if tasks:
-            await asyncio.shield(asyncio.gather(*tasks))
+    async def close(self, *groups: Sequence[Closable]) -> None:
+        """Close groups of things one after the other, each at once; if the caller is cancelled, that goes on.
+
+        ``drain`` waits for what goes on.
+        """
+        if any(groups):
+            closing = self.guards.loop.create_task(_close(groups), name="close")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            await asyncio.shield(closing)
 
     async def drain(self) -> None:
         """Wait until whatever is being closed is closed."""
         while self._closing:
             await asyncio.wait(self._closing)
+
+
+async def _close(groups: Sequence[Sequence[Closable]]) -> None:
+    for group in groups:
+        await asyncio.gather(*(thing.close() for thing in group))

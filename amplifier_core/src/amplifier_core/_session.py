@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._context import Context
 from ._errors import BadRequest, Forbidden, KernelError
-from ._event import KERNEL_EVENTS, is_event_name, is_event_pattern, json_only
+from ._event import KERNEL_EVENTS, checked_data, is_event_name, is_event_pattern
 from ._guard import seconds_of
 from ._hooks import add_hook, hook_name
 from ._invoke import invoke
@@ -131,9 +131,9 @@ class Session:
         if refusal is not None:
             state.emit("events:dropped", status="error", data={"event": str(event)[:128], "count": 1}, error=refusal)
             return
-        good, fault = json_only({} if data is None else data)
+        shown, fault = checked_data(data, state.runtime.bus.limit)
         error = BadRequest(fault) if fault else None
-        state.emit(event, status="error" if error else None, data=good, error=error)
+        state.emit(event, status="error" if error else None, data=shown, error=error, bounded=True)
 
     async def register_hook(self, event: str, endpoint_ref: str | Hook, *, priority: int = 0) -> dict[str, Any]:
         """Have an async callable, or the module at a path, told of events (``name``, ``prefix:*`` or ``*``).

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from msgspec import Raw
+
     from ._errors import KernelError
     from ._ids import Span
     from ._namespace import Namespace
@@ -61,7 +63,7 @@ class SessionState:
         module: str | None = None,
         status: str | None = None,
         duration_ms: float | None = None,
-        data: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | Raw | None = None,
         error: KernelError | None = None,
         bounded: bool = False,
     ) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
+from ._errors import causes
+from ._json import NotJson, decode
 from ._wire import ErrorBody, Message, decode_message
 
 if TYPE_CHECKING:
@@ -26,10 +28,13 @@ __all__ = [
     "Connection",
     "ErrorBody",
     "Message",
+    "NotJson",
     "Notify",
     "Sink",
     "SinkSpec",
     "TransportSpec",
+    "causes",
+    "decode",
     "decode_message",
     "hookimpl",
 ]
@@ -46,7 +51,7 @@ class Notify(Protocol):
     """How a connection reports what happens to its module: ``module:start``, ``module:exit``, ``module:noise``."""
 
     def __call__(self, event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
-        """Emit one event in the module's name. Returns at once and never raises."""
+        """Emit one of these three events at once. Any other name is refused with ``internal``."""
 
 
 class Connection(Protocol):

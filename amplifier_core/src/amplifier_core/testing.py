@@ -1,0 +1,148 @@
+"""For tests of modules and of programs that embed the kernel: a conformance check, a steady clock, seeded ids.
+
+Owns no fakes of the kernel: what is checked here runs through the real transports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ._errors import KernelError, UnsupportedOp
+from ._json import encode_checked
+from ._mount import check_description
+from ._plugins import Plugins
+from ._wire import result_of
+from .hookspecs import TRANSPORTS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from ._descriptor import ModuleDescriptor
+    from .hookspecs import Connection
+
+__all__ = ["Check", "SteadyClock", "check_module", "seeded_entropy"]
+
+_AT_ONCE = 16
+_NO_SUCH_OP = "no.such-op"
+
+
+class SteadyClock:
+    """A clock that moves by one step each time that it is read: two runs that do the same see the same times."""
+
+    def __init__(self, start: float = 1_000_000_000.0, step: float = 0.001) -> None:
+        self._now = start
+        self._step = step
+
+    def time(self) -> float:
+        """Seconds since the Unix epoch."""
+        self._now += self._step
+        return self._now
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return self.time()
+
+
+def seeded_entropy(seed: int) -> Callable[[int], bytes]:
+    """Make an ``entropy`` for ``Kernel`` whose ids are the same in each run. Never use it outside of tests."""
+    return random.Random(seed).randbytes  # noqa: S311 - the point is that it can be foretold
+
+
+@attrs.frozen
+class Check:
+    """One thing that the protocol asks of a module, and what was found: ``problem`` is empty if it is kept."""
+
+    name: str
+    section: str
+    problem: str
+
+
+async def check_module(
+    descriptor: ModuleDescriptor,
+    examples: Mapping[str, dict[str, Any]],
+    *,
+    seconds: float = 10.0,
+) -> list[Check]:
+    """Hold a module against the protocol: its framing, its three answers, and each op of ``examples`` with its args.
+
+    The module runs as an ordinary process where nothing isolates it. ``seconds`` bounds each check. Raises
+    ``KernelError`` only if the module cannot be started at all.
+    """
+    opened = Plugins().hook(TRANSPORTS, descriptor.transport["type"])
+    connection: Connection = opened.open_transport(descriptor=descriptor, notify=_ignore)
+    probe = _Probe(connection, descriptor)
+    try:
+        await asyncio.wait_for(connection.start(descriptor.capabilities), seconds)
+        checks = [
+            ("health answers {'status': 'ok'}", "2", probe.health),
+            ("describe matches the descriptor", "2", probe.describe),
+            ("an unknown op is unsupported_op", "5", probe.unknown_op),
+            ("unknown fields are ignored", "preamble", probe.unknown_field),
+            *((f"op {op} answers its example", "2", probe.example(op, args)) for op, args in examples.items()),
+            *((f"op {op} answers {_AT_ONCE} at once", "3", probe.at_once(op, args)) for op, args in examples.items()),
+        ]
+        return [Check(name, section, await _problem(check, seconds)) for name, section, check in checks]
+    finally:
+        await connection.close()
+
+
+class _Probe:
+    """The questions of the check, asked on one connection."""
+
+    def __init__(self, connection: Connection, descriptor: ModuleDescriptor) -> None:
+        self._connection = connection
+        self._descriptor = descriptor
+
+    async def health(self) -> str:
+        health = await self._ask("health", {})
+        return "" if isinstance(health, dict) and health.get("status") == "ok" else f"got {health!r}"
+
+    async def describe(self) -> str:
+        check_description(await self._ask("describe", {}), self._descriptor, self._descriptor.name)
+        return ""
+
+    async def unknown_op(self) -> str:
+        try:
+            result = await self._ask("invoke", {"op": _NO_SUCH_OP, "args": {}})
+        except UnsupportedOp:
+            return ""
+        return f"op {_NO_SUCH_OP!r} answered {result!r}"
+
+    async def unknown_field(self) -> str:
+        health = await self._ask("health", {"x-unknown": {"nested": [None]}})
+        return "" if isinstance(health, dict) else f"got {health!r}"
+
+    def example(self, op: str, args: dict[str, Any]) -> Callable[[], Awaitable[str]]:
+        async def check() -> str:
+            await self._ask("invoke", {"op": op, "args": args})
+            return ""
+
+        return check
+
+    def at_once(self, op: str, args: dict[str, Any]) -> Callable[[], Awaitable[str]]:
+        async def check() -> str:
+            await asyncio.gather(*(self._ask("invoke", {"op": op, "args": args}) for _ in range(_AT_ONCE)))
+            return ""
+
+        return check
+
+    async def _ask(self, method: str, params: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON
+        reply = await self._connection.request(method, encode_checked(params))
+        return result_of(reply, self._descriptor.name)
+
+
+async def _problem(check: Callable[[], Awaitable[str]], seconds: float) -> str:
+    try:
+        return await asyncio.wait_for(check(), seconds)
+    except KernelError as error:
+        return str(error)
+    except TimeoutError:
+        return f"no answer within {seconds:g} s"
+
+
+def _ignore(event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
+    """Take a connection's reports; the checks look at answers alone."""

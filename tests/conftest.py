@@ -1,0 +1,113 @@
+"""What all tests share: a kernel with its log, modules that are real processes, and a watch over what is left."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from amplifier_core import Kernel, ModuleDescriptor, Plan
+
+MODULES = Path(__file__).parent / "modules"
+
+
+def children() -> set[str]:
+    """Name the child processes of this one, zombies too."""
+    found: set[str] = set()
+    for task in Path("/proc/self/task").glob("*/children"):
+        found |= set(task.read_text().split())
+    return found
+
+
+def descriptors() -> dict[str, str]:
+    """Name this process's open files."""
+    found = {}
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found[link.name] = os.readlink(link)  # noqa: PTH115 - a pipe is no path
+        except FileNotFoundError:  # the folder's own
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """Fail a test that leaves a process or an open file behind."""
+    if not Path("/proc/self/fd").exists():
+        yield
+        return
+    before = children(), descriptors()
+    yield
+    after = children(), descriptors()
+    assert after[0] <= before[0], "child processes are left"
+    left = {fd: name for fd, name in after[1].items() if fd not in before[1]}
+    assert not left, "open files are left"
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "events.jsonl"
+
+
+@pytest.fixture
+async def kernel(log):
+    async with Kernel(event_log=log) as kernel:
+        yield kernel
+
+
+@pytest.fixture
+async def session(kernel):
+    return await kernel.session.create(Plan(goal="test", inputs={}))
+
+
+@pytest.fixture
+def events(log):
+    """Read the log so far: all events, or those of one name."""
+
+    def read(name=None):
+        found = [json.loads(line) for line in log.read_bytes().splitlines()]
+        assert [event["seq"] for event in found] == list(range(1, len(found) + 1))
+        return [event for event in found if name in (None, event["event"])]
+
+    return read
+
+
+@pytest.fixture
+def module():
+    """Describe one of tests/modules over STDIO: its file, its arguments, and fields that differ."""
+
+    def describe(file, *argv, name=None, kind="tool", capabilities=(), **fields):
+        interpreter = {"mjs": "node", "sh": "sh", "pl": "perl"}.get(file.rpartition(".")[2], sys.executable)
+        name = name or file.partition(".")[0]
+        options = ["--name", name]
+        if file == "echo.py":
+            options += ["--kind", kind, "--capabilities", json.dumps(list(capabilities))]
+        if file in ("echo.py", "hook.py"):
+            argv = (*argv, *options)
+        return ModuleDescriptor.from_mapping(
+            {
+                "name": name,
+                "kind": kind,
+                "capabilities": list(capabilities),
+                "transport": {"type": "stdio", "command": [interpreter, str(MODULES / file), *map(str, argv)]},
+                **fields,
+            }
+        )
+
+    return describe
+
+
+@pytest.fixture
+def need():
+    """Skip a test whose program is missing here, with the reason; in CI, fail."""
+
+    def check(program):
+        if shutil.which(program) is None:
+            reason = f"{program} is not installed"
+            if os.environ.get("CI"):
+                pytest.fail(reason)
+            pytest.skip(reason)
+
+    return check
