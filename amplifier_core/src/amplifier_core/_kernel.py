@@ -62,7 +62,7 @@ class Kernel:
         self._clock = clock
         self._ids = Ids(entropy)
         self._runtime: Runtime | None = None
-        self.states: dict[str, SessionState] = {}
+        self._states: dict[str, SessionState] = {}
         self._closed = False
         self.log_path: Path | None = None
         """Where the JSONL log is, once the kernel is open; ``None`` if there is none."""
@@ -70,7 +70,7 @@ class Kernel:
     @property
     def session(self) -> Sessions:
         """The system calls ``session.create``, ``session.fork`` and ``session.end``."""
-        return Sessions(self)
+        return Sessions(self._running, self._states)
 
     async def __aenter__(self) -> Self:
         if self._runtime is not None or self._closed:
@@ -118,8 +118,8 @@ class Kernel:
             )
 
     async def _close(self, runtime: Runtime) -> None:
-        await asyncio.gather(*(end_session(state, "closed") for state in self.states.values()))
-        self.states.clear()
+        await asyncio.gather(*(end_session(state, "closed") for state in self._states.values()))
+        self._states.clear()
         await runtime.drain()
         runtime.guards.close()
         runtime.bus.close()
@@ -165,7 +165,7 @@ class Kernel:
             raise BadRequest(f"sink {name!r}: the plugin opens nothing for these options")
         return opened
 
-    def running(self) -> Runtime:
+    def _running(self) -> Runtime:
         """Give the kernel's parts. Raises ``BadRequest`` before it is entered and after it is closed."""
         if self._closed:
             raise BadRequest("the kernel is closed")
@@ -177,16 +177,17 @@ class Kernel:
 class Sessions:
     """The system calls that make and end sessions."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
+    def __init__(self, running: Callable[[], Runtime], states: dict[str, SessionState]) -> None:
+        self._running = running
+        self._states = states
 
     async def create(self, plan: Plan | Mapping[str, Any]) -> Session:
         """Create a session with nothing mounted and nobody asked or told."""
-        runtime = self._kernel.running()
+        runtime = self._running()
         if not isinstance(plan, Plan):
             plan = Plan.from_mapping(plan)
         state = SessionState(runtime, "ses_" + runtime.ids.hex16(), plan, Namespace())
-        self._kernel.states[state.session_id] = state
+        self._states[state.session_id] = state
         state.emit("session:start", status="ok", data={"plan": {"goal": plan.goal, "inputs": plan.inputs}})
         return Session(state)
 
@@ -195,30 +196,30 @@ class Sessions:
 
         It shares the running modules and lives on when its parent ends.
         """
-        runtime = self._kernel.running()
+        runtime = self._running()
         parent = self._state(parent_id)
         parent.check_open()
         state = SessionState(runtime, "ses_" + runtime.ids.hex16(), parent.plan, parent.namespace.share())
         state.parent_id = parent_id
         state.fragments = parent.fragments
         state.fragments_shared = parent.fragments_shared = True
-        self._kernel.states[state.session_id] = state
+        self._states[state.session_id] = state
         state.emit("session:fork", status="ok", data={"parent_id": parent_id})
         return Session(state)
 
     async def end(self, session_id: str, status: str = "ok") -> dict[str, Any]:
         """End a session: what it has in flight is cancelled, and modules that no other session holds are closed."""
-        self._kernel.running()
+        self._running()
         state = self._state(session_id)
         state.check_open()
         if not isinstance(status, str):
             raise BadRequest(f"status: expected text, got {type(status).__name__}")
         await end_session(state, status)
-        self._kernel.states.pop(session_id, None)
+        self._states.pop(session_id, None)
         return {}
 
     def _state(self, session_id: str) -> SessionState:
-        state = self._kernel.states.get(session_id) if isinstance(session_id, str) else None
+        state = self._states.get(session_id) if isinstance(session_id, str) else None
         if state is None:
             raise BadRequest(f"session_id: no session {session_id!r} is open")
         return state

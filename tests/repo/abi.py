@@ -1,0 +1,109 @@
+"""Writes down the contract: every public name with its signature, and every field of every shape on the wire.
+
+`python tests/repo/abi.py` rewrites amplifier_core/ABI.md; the test beside it fails while that file says something else.
+"""
+
+import importlib
+import inspect
+import json
+from importlib.resources import files
+from pathlib import Path
+
+ABI = Path(__file__).resolve().parents[2] / "amplifier_core" / "ABI.md"
+DOORS = ("amplifier_core", "amplifier_core.hookspecs", "amplifier_core.testing")
+INTRODUCTION = """\
+# The contract of the kernel
+
+Every public name and every shape on the wire, as the code and the schemas say it: a change of contract is a change of
+this file. `python tests/repo/abi.py` writes it. What is not here is private, whatever its name.
+
+Before 1.0 a minor version may change the Python names below, and says so in the changelog. What goes over the wire only
+ever grows (see PROTOCOL.md).
+"""
+
+
+MADE_BY_USERS = ("Kernel", "KernelError", "SteadyClock")  # the others' fields say how they are made, or nobody makes them
+
+
+def signature(value):
+    """Spell a callable's signature; annotations stand as they were written."""
+    try:
+        return str(inspect.signature(value)).replace("'", "")
+    except (TypeError, ValueError):
+        return ""
+
+
+def members(kind):
+    """List what a class adds to its public face, a line each."""
+    for name, value in sorted(vars(kind).items()):
+        if name.startswith("_") and name not in ("__aenter__", "__aexit__", "__call__"):
+            continue
+        value = inspect.unwrap(value.__func__ if isinstance(value, classmethod | staticmethod) else value)
+        if inspect.isfunction(value):
+            prefix = "async " if inspect.iscoroutinefunction(value) else ""
+            yield f"    {prefix}{name}{signature(value)}"
+        elif isinstance(value, property):
+            yield f"    {name}: {value.fget.__annotations__.get('return', '')} (property)"
+    for name, annotation in vars(kind).get("__annotations__", {}).items():
+        if not name.startswith("_"):
+            yield f"    {name}: {annotation if isinstance(annotation, str) else annotation.__name__}"
+
+
+def names(door):
+    """List a public door's names, each with its members."""
+    module = importlib.import_module(door)
+    for name in sorted(module.__all__):
+        value = getattr(module, name)
+        if inspect.isclass(value):
+            bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
+            yield f"class {name}{f'({bases})' if bases else ''}"
+            if name in MADE_BY_USERS:
+                yield f"    {name}{signature(value)}"
+            yield from members(value)
+        elif inspect.isfunction(value):
+            prefix = "async " if inspect.iscoroutinefunction(value) else ""
+            yield f"{prefix}{name}{signature(value)}"
+        else:
+            yield f"{name} = {value!r}" if isinstance(value, str) else name
+
+
+def fields(schema, indent="    "):
+    """List the fields of a JSON Schema, deeper ones below theirs; `!` marks what is required."""
+    for name, described in schema.get("properties", {}).items():
+        part = described if isinstance(described, dict) else {}  # true: anything
+        mark = "!" if name in schema.get("required", ()) else ""
+        told = part.get("$ref") or part.get("type") or part.get("enum") or part.get("const") or "any"
+        yield f"{indent}{name}{mark}: {told if isinstance(told, str) else json.dumps(told)}"
+        yield from fields(part, indent + "    ")
+    for keyword in ("oneOf", "anyOf", "allOf"):
+        for part in schema.get(keyword, ()):
+            if isinstance(part, bool):
+                continue
+            found = [part["$ref"]] if "$ref" in part else []
+            yield from (f"{indent}{keyword} {reference}" for reference in found)
+            yield from fields(part, indent + "    ")
+
+
+def shapes():
+    """List the wire shapes with their fields."""
+    for file in sorted(files("amplifier_core").joinpath("schemas").iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".json"):
+            schema = json.loads(file.read_text("utf-8"))
+            yield schema["$id"]
+            yield from fields(schema)
+            for name, part in schema.get("$defs", {}).items():
+                yield f"    #/$defs/{name}"
+                yield from fields(part, "        ")
+
+
+def render():
+    """Give the whole text."""
+    parts = [INTRODUCTION]
+    for door in DOORS:
+        parts.append(f"## `{door}`\n\n```text\n" + "\n".join(names(door)) + "\n```\n")
+    parts.append("## Wire shapes\n\n`!` marks a field that is required.\n\n```text\n" + "\n".join(shapes()) + "\n```\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    ABI.write_text(render(), "utf-8")
