@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._errors import KernelError, one_line
 from ._event import Envelope, event_id, within_limit
-from ._json import encode_checked
+from ._json import encode_checked, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -79,7 +79,11 @@ class Bus:
             data or None,
             error.body() if error else None,
         )  # fmt: skip - as the envelope is laid out
-        line = encode_checked(envelope)
+        try:
+            line = encode_checked(envelope)
+        except (TypeError, ValueError, RecursionError):  # foreign text in an error or in a transport's report
+            envelope.data, envelope.error = scrub(data), scrub(envelope.error)
+            line = encode_checked(envelope)
         if self._limit is not None and len(line) > self._limit and not bounded and isinstance(data, Mapping):
             envelope.data = within_limit(data, self._limit)
             line = encode_checked(envelope)

@@ -32,7 +32,7 @@ SCRATCH = "$tmp"
 """The path that stands for a module's own scratch folder."""
 
 _HOST_PORT = re.compile(r"(?:\*|[A-Za-z0-9._-]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5})\Z")
-_VARIABLE = re.compile(r"[^=:\s]+\Z")
+_VARIABLE = re.compile(r"[^=:*\s]+\Z")
 _CUSTOM = re.compile(r"x-[a-z0-9][a-z0-9._-]*\Z")
 _HIGHEST_PORT = 65535
 
@@ -42,8 +42,9 @@ def canonical(word: str, base: Path) -> str:
 
     Raises ``ValueError`` that says what was expected, for anything that section 6 does not know.
     """
-    namespace, _, rest = word.partition(":")
-    action, _, resource = rest.partition(":")
+    word.encode()  # a lone surrogate is a ValueError of its own
+    namespace, action, resource = _split(word)
+    rest = word[len(namespace) + 1 :]
     if "\0" in word:
         problem = "no NUL character"
     elif namespace == "fs" and action in ("read", "write"):

@@ -18,6 +18,7 @@ from cattrs.gen import make_dict_structure_fn
 
 from ._capability import canonical
 from ._errors import BadRequest
+from ._json import NotJson, encode
 
 KINDS = ("provider", "tool", "agent", "hook", "orchestrator", "context")
 """The kinds of module."""
@@ -28,7 +29,9 @@ MESSAGE_BYTES = 32 * 1024 * 1024
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 """What a module's name looks like."""
 
-_SEMANTIC_VERSION = re.compile(r"\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?\Z")
+_SEMANTIC_VERSION = re.compile(
+    r"(?:(?:0|[1-9][0-9]*)\.){2}(?:0|[1-9][0-9]*)(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?\Z"
+)
 
 
 class Misfit(BadRequest):
@@ -107,6 +110,11 @@ class ModuleDescriptor:
             except ValueError as error:
                 raise Misfit(f"capabilities[{n}]", str(error)) from None
         object.__setattr__(self, "capabilities", tuple(dict.fromkeys(words)))
+        try:
+            encode(dict(self.transport), "transport")
+        except NotJson as error:
+            path, _, expected = str(error).partition(": ")
+            raise Misfit(path, expected) from None
 
     @classmethod
     def from_mapping(

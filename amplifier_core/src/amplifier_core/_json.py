@@ -66,6 +66,17 @@ def not_json(error: Exception) -> NotJson:
     return NotJson("nested too deeply" if isinstance(error, RecursionError) else str(error))
 
 
+def scrub(value: object) -> Any:  # noqa: ANN401 - any JSON
+    """Make JSON of anything, for a log that must not lose what it cannot say; ``repr`` stands for what is none."""
+    if isinstance(value, dict):
+        return {scrub(str(key)): scrub(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [scrub(child) for child in value]
+    if not isinstance(value, str):
+        return value if type(value) in _SCALARS and not _fault(value, "", 0) else scrub(repr(value))
+    return value.encode(errors="backslashreplace").decode()
+
+
 def _look(value: object, depth: int) -> int:
     kind = type(value)
     if kind is dict:

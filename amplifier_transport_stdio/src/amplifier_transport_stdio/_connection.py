@@ -39,7 +39,7 @@ class StdioConnection:
         self._limit = descriptor.message_bytes
         self._notify = notify
         self._granted: Sequence[str] = ()
-        self._life: _Life | None = None
+        self._lives: list[_Life] = []  # the last one answers; earlier ones may still be dying
         self._closed = False
 
     async def start(self, granted: Sequence[str]) -> None:
@@ -51,23 +51,25 @@ class StdioConnection:
         """Send one request and wait for its reply."""
         if self._closed:
             raise Unreachable("the module was unmounted")
-        life = self._life
-        if life is None or life.ended:
+        life = self._lives[-1]
+        if life.ended:
             life = self._begin()
         try:
             return await life.request(method, params)
-        except BrokenPipeError:  # it had died unnoticed, and nothing of the request reached it
+        except BrokenPipeError:  # nothing of the request reached it: it had died unnoticed, or closed its stdin
+            life.end(Unreachable("the module closed its stdin"))
             return await self._begin().request(method, params)
 
     async def close(self) -> None:
         """End the process and wait until it is gone."""
         self._closed = True
-        if self._life is not None:
-            await self._life.close()
+        await asyncio.gather(*(life.close() for life in self._lives))
 
     def _begin(self) -> _Life:
-        self._life = _Life(self._fields, self._fields.environment(self._granted), self._limit, self._notify)
-        return self._life
+        self._lives = [life for life in self._lives if not life.gone]
+        life = _Life(self._fields, self._fields.environment(self._granted), self._limit, self._notify)
+        self._lives.append(life)
+        return life
 
 
 class _Life:
@@ -105,6 +107,17 @@ class _Life:
                 self._abandon(request_id)
             raise
 
+    @property
+    def gone(self) -> bool:
+        """Whether the process is no more."""
+        return not self._process.alive
+
+    def end(self, error: KernelError) -> None:
+        """Kill the process for what it did, and fail what is in flight; the next request starts another one."""
+        self.ended = True
+        self._fail(error)
+        self._process.kill()
+
     async def close(self) -> None:
         """End the process; what is in flight fails."""
         self._fail(Unreachable("the module was unmounted"))
@@ -120,7 +133,7 @@ class _Life:
             lines = self._lines.feed(data)
         except LineTooLongError:
             message = f"the module wrote a message of more than {self._limit} bytes (limits.message_bytes)"
-            self._end(Internal(message, details={"limit": self._limit}))
+            self.end(Internal(message, details={"limit": self._limit}))
             return
         for line in lines:
             self._on_line(line)
@@ -172,13 +185,7 @@ class _Life:
 
     def _on_grace_over(self, request_id: str) -> None:
         del self._abandoned[request_id]
-        self._end(Unreachable(f"the module was killed: it did not answer a cancel within {CANCEL_GRACE:g} s"))
-
-    def _end(self, error: KernelError) -> None:
-        """Kill the process for what it did; the next request starts another one."""
-        self.ended = True
-        self._fail(error)
-        self._process.kill()
+        self.end(Unreachable(f"the module was killed: it did not answer a cancel within {CANCEL_GRACE:g} s"))
 
     def _fail(self, error: KernelError) -> None:
         """Fail every request in flight; no two callers share an exception."""

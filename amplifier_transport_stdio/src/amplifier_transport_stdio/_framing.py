@@ -26,7 +26,7 @@ class LineBuffer:
     def feed(self, data: bytes) -> list[bytes]:
         """Take what was read and give the lines that it completes, without their ends."""
         end = data.find(b"\n")
-        if end == len(data) - 1 and end >= 0 and not self._parts:  # what nearly every read is: one whole line
+        if 0 <= end == len(data) - 1 <= self._limit and not self._parts:  # what nearly every read is: one whole line
             return [data]
         lines = data.split(b"\n")
         rest = lines.pop()

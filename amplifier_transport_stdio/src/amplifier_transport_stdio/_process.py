@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from amplifier_core import Unreachable
@@ -123,7 +124,7 @@ class Process:
         return -1
 
     def _wait(self) -> None:
-        self._popen.wait()
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # `_on_exit` reaps: until then the pid is ours
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
             self._loop.call_soon_threadsafe(self._on_exit)
 
@@ -192,13 +193,14 @@ class Process:
             if not (data := _read(self._stderr)):
                 break
             self._tail = (self._tail + data)[-_TAIL:]
-        for fd in (self._stdout, self._stderr, self._pidfd):
+        for fd in (self._stdout, self._stderr):
             self._loop.remove_reader(fd)
         self._close_stdin()
         for stream in (self._popen.stdout, self._popen.stderr):
             if stream is not None:  # for the type checker: all three are pipes
                 stream.close()
         if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
         self._popen.wait()
         self._gone.set_result(None)
@@ -218,12 +220,8 @@ def _spawn(fields: StdioFields, environment: Mapping[str, str]) -> subprocess.Po
             start_new_session=True,
         )
     except OSError as error:
-        what = f"folder {fields.cwd}" if error.filename == fields.cwd else f"command {fields.command[0]}"
+        what = f"command {fields.command[0]}" if Path(fields.cwd).is_dir() else f"folder {fields.cwd}"
         raise Unreachable(f"{what}: {error.strerror}", details={"command": list(fields.command)}) from error
-    except ValueError as error:  # such as a surrogate that no file system can say
-        raise Unreachable(
-            f"command {fields.command[0]!r}: {error}", details={"command": list(fields.command)}
-        ) from error
 
 
 def _read(fd: int) -> bytes | None:

@@ -1,0 +1,56 @@
+import os
+
+import pytest
+
+from amplifier_core import BadRequest, ModuleDescriptor
+from amplifier_transport_stdio._fields import read_fields
+
+
+def describe(tmp_path, **transport):
+    fields = {"name": "m", "kind": "tool", "capabilities": [], "transport": {"type": "stdio", **transport}}
+    return ModuleDescriptor.from_mapping(fields, base=tmp_path, source="m.json")
+
+
+@pytest.mark.parametrize(
+    ("transport", "fault"),
+    [
+        ({}, "$.transport.command: expected a list of text that is not empty, got None"),
+        ({"command": []}, "$.transport.command: expected a list of text that is not empty, got []"),
+        ({"command": "echo"}, "$.transport.command: expected a list of text that is not empty, got 'echo'"),
+        ({"command": [5]}, "$.transport.command[0]: expected text, got 5"),
+        ({"command": [""]}, "$.transport.command[0]: expected text, got ''"),
+        ({"command": ["a", None]}, "$.transport.command[1]: expected text, got None"),
+        ({"command": ["a", "b\0c"]}, r"$.transport.command[1]: expected text, got 'b\x00c'"),
+        ({"command": ["a"], "cwd": 5}, "$.transport.cwd: expected a path, got 5"),
+        ({"command": ["a"], "env": []}, "$.transport.env: expected an object of text without NUL"),
+        ({"command": ["a"], "env": {"A": 1}}, "$.transport.env: expected an object of text without NUL"),
+        ({"command": ["a"], "instance": "each"}, "$.transport.instance: expected 'shared', got 'each'"),
+        ({"command": ["a"], "comand": []}, "$.transport.comand: expected one of type, command, cwd, env, instance"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_refused_with_its_path(tmp_path, transport, fault):
+    with pytest.raises(BadRequest) as caught:
+        read_fields(describe(tmp_path, **transport))
+    assert caught.value.message == f"m.json: {fault}"
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"), [("node", "node"), ("./tool.sh", "{base}/tool.sh"), ("/bin/sh", "/bin/sh")]
+)
+def test_a_name_is_looked_up_on_path_and_a_path_is_below_the_descriptor(tmp_path, program, expected):
+    fields = read_fields(describe(tmp_path, command=[program, "arg"]))
+    assert fields.command == (expected.format(base=tmp_path), "arg")
+
+
+@pytest.mark.parametrize(("cwd", "expected"), [(None, "{base}"), ("sub", "{base}/sub"), ("/tmp", "/tmp")])
+def test_the_working_folder_is_the_descriptors_unless_it_says_otherwise(tmp_path, cwd, expected):
+    more = {"cwd": cwd} if cwd else {}
+    assert read_fields(describe(tmp_path, command=["a"], **more)).cwd == expected.format(base=tmp_path)
+
+
+def test_the_environment_is_constructed(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRANTED", "1")
+    monkeypatch.setenv("SECRET", "2")
+    fields = read_fields(describe(tmp_path, command=["a"], env={"SET": "3"}))
+    environment = fields.environment(["env:GRANTED", "env:MISSING", "fs:read:/"])
+    assert environment == {"PATH": os.environ["PATH"], "GRANTED": "1", "SET": "3"}
