@@ -15,10 +15,11 @@ from ._errors import (
     UnsupportedOp,
 )
 from ._event import Event
-from ._kernel import Kernel, Sessions
+from ._kernel import Kernel
 from ._plan import Plan
 from ._runtime import Settings
 from ._session import Session
+from ._sessions import Sessions
 
 __all__ = [
     "BadRequest",

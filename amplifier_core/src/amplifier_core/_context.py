@@ -12,7 +12,36 @@ from ._errors import BadRequest
 from ._json import NotJson, decode, encode
 
 if TYPE_CHECKING:
+    from ._ids import Span
     from ._state import SessionState
+
+
+def get(state: SessionState, span: Span | None = None) -> dict[str, Any]:
+    """Give ``{"fragments": {key: value}}``, in the order in which the keys were first set."""
+    state.check_open()
+    fragments = {key: decode(text) for key, text in state.fragments.items()}
+    state.emit("context:get", span, status="ok", data={"keys": len(fragments)})
+    return {"fragments": fragments}
+
+
+def set_fragment(state: SessionState, key: object, value: object, span: Span | None = None) -> dict[str, Any]:
+    """Set one fragment; this session and its later forks see it. Raises ``BadRequest`` for what is not JSON."""
+    state.check_open()
+    if not isinstance(key, str) or not key:
+        raise BadRequest(f"key: expected text, got {key!r}")
+    try:
+        encode(key, "key")
+        text = encode(value, "value")
+    except NotJson as error:
+        raise BadRequest(str(error)) from None
+    limit = state.runtime.settings.fragment_bytes
+    if len(text) > limit:
+        raise BadRequest(f"value: expected at most {limit} bytes of JSON in one fragment, got {len(text)}")
+    if state.fragments_shared:
+        state.fragments, state.fragments_shared = dict(state.fragments), False
+    state.fragments[key] = text
+    state.emit("context:set", span, status="ok", data={"key": key, "value": value})
+    return {}
 
 
 class Context:
@@ -25,28 +54,8 @@ class Context:
 
     async def get(self) -> dict[str, Any]:
         """Give ``{"fragments": {key: value}}``, in the order in which the keys were first set."""
-        state = self._state
-        state.check_open()
-        fragments = {key: decode(text) for key, text in state.fragments.items()}
-        state.emit("context:get", status="ok", data={"keys": len(fragments)})
-        return {"fragments": fragments}
+        return get(self._state)
 
     async def set_fragment(self, key: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
         """Set one fragment; this session and its later forks see it. Raises ``BadRequest`` for what is not JSON."""
-        state = self._state
-        state.check_open()
-        if not isinstance(key, str) or not key:
-            raise BadRequest(f"key: expected text, got {key!r}")
-        try:
-            encode(key, "key")
-            text = encode(value, "value")
-        except NotJson as error:
-            raise BadRequest(str(error)) from None
-        limit = state.runtime.settings.fragment_bytes
-        if len(text) > limit:
-            raise BadRequest(f"value: expected at most {limit} bytes of JSON in one fragment, got {len(text)}")
-        if state.fragments_shared:
-            state.fragments, state.fragments_shared = dict(state.fragments), False
-        state.fragments[key] = text
-        state.emit("context:set", status="ok", data={"key": key, "value": value})
-        return {}
+        return set_fragment(self._state, key, value)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._bus import Observer
 from ._errors import BadRequest
-from ._event import Event, decode_event
+from ._event import Event, decode_event, is_event_pattern
 from ._invoke import ask_module, tell_module
 from ._json import encode_checked
 from ._namespace import ObserverHook, PolicyHook
@@ -30,9 +30,23 @@ if TYPE_CHECKING:
 POLICY_REQUEST = "policy:request"
 
 
-def add_hook(state: SessionState, event: str, endpoint: str | Hook, priority: int) -> None:
+def register_hook(
+    state: SessionState, event: str, endpoint: str | Hook, priority: int, span: Span | None = None
+) -> dict[str, Any]:
     """Register one hook. Raises ``BadRequest`` for what is neither an async callable nor a mounted path."""
-    name = hook_name(endpoint)
+    state.check_open()
+    if not is_event_pattern(event):
+        raise BadRequest(f"event: expected a name, prefix:* or *, got {event!r}")
+    if type(priority) is not int:
+        raise BadRequest(f"priority: expected an integer, got {priority!r}")
+    name = _name(endpoint)
+    _add(state, event, endpoint, priority, name)
+    data = {"event": event, "endpoint_ref": name, "priority": priority}
+    state.emit("hook:register", span, status="ok", data=data)
+    return {}
+
+
+def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, name: str) -> None:
     if callable(endpoint):
         module = None
         ask: Callable[..., Awaitable[Any]] = functools.partial(_ask_callable, endpoint)
@@ -54,7 +68,7 @@ def add_hook(state: SessionState, event: str, endpoint: str | Hook, priority: in
     state.namespace.add_observer(ObserverHook(event, observer, priority, module.path if module else None))
 
 
-def hook_name(endpoint: object) -> str:
+def _name(endpoint: object) -> str:
     """Name a hook in events: a module's path, or where a callable is defined. Raises ``BadRequest`` for a sync one."""
     if isinstance(endpoint, str):
         return endpoint

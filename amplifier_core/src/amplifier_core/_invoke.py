@@ -14,30 +14,19 @@ from ._errors import BadRequest, Unreachable, failure_of
 from ._guard import seconds_of
 from ._json import NotJson, encode, encode_checked
 from ._policy import INVOKE, Question, authorize
+from ._turns import Invocation, converse
 from ._wire import result_of, result_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ._errors import KernelError
     from ._event import Envelope
-    from ._guard import Guard
     from ._ids import Span
     from ._module import Module
     from ._namespace import Mount
     from ._state import SessionState
     from ._wire import Message
-
-
-class InvokeParams(msgspec.Struct, omit_defaults=True):
-    """The parameters of ``invoke`` (protocol, section 2). ``deadline_ms`` is what is left when the request is sent."""
-
-    op: str
-    args: msgspec.Raw
-    session_id: str
-    request_id: str
-    span_id: str
-    deadline_ms: int
 
 
 async def invoke(
@@ -46,29 +35,35 @@ async def invoke(
     op: str,
     args: Mapping[str, Any] | msgspec.Raw,
     timeout: float | None,  # noqa: ASYNC109 - one timer for all deadlines, see _guard
-    parent: Span | None = None,
+    caller: Invocation | None = None,
     *,
-    gated: bool = True,
+    asking: Span | None = None,
 ) -> Any:  # noqa: ANN401 - a result is any JSON
     """Invoke one operation of a mounted module and give its result.
 
     Raises ``KernelError``; its ``details`` name the module. Every outcome is one ``module:invoke`` event, in the log
-    before this returns or raises. ``gated=False`` is for the kernel's own questions to a hook.
+    before this returns or raises. ``caller`` is the invocation whose system call this is. ``asking`` is the span in
+    which the kernel itself asks a policy hook: nobody is asked whether that may be.
     """
     state.check_open()
     runtime = state.runtime
-    span = runtime.ids.root() if parent is None else runtime.ids.child(parent)
+    above = caller.span if caller else asking
+    span = runtime.ids.child(above) if above else runtime.ids.root()
     began = runtime.clock.monotonic()
     data: dict[str, Any] = {"op": op}
     try:
         mount = _resolve(state, path)
         request = _request(op, args, mount.module)
         data["args"] = _shown(request, runtime.bus.limit)
-        seconds = _seconds(timeout, mount.module, runtime.settings.timeout)
+        seconds = _seconds(timeout, mount.module, runtime.settings.timeout, caller)
         with runtime.guards.within(seconds, path, state) as guard:
-            if gated and not mount.lasting and (mount.granted or state.namespace.policy):
-                await _pass_gate(state, mount, op, request, span)
-            message = await mount.module.call("invoke", _params(state, op, request, span, guard))
+            granted: Sequence[str] = mount.granted
+            if not (asking or mount.lasting) and (granted or state.namespace.policy):
+                granted = await _pass_gate(state, mount, op, request, span, caller)
+            depth = caller.depth + 1 if caller else 1
+            message = await converse(
+                Invocation(state, mount.module, op, request, span, guard, granted, mount.lasting, depth)
+            )
         result = result_of(message, path)
         data["result"] = _shown_result(message, runtime.bus.limit)
     except BaseException as error:
@@ -86,7 +81,7 @@ async def ask_module(state: SessionState, module: Module, envelope: Envelope, sp
     if mount is None or mount.module is not module:
         raise Unreachable(f"{module.path} is no longer mounted")
     args = msgspec.Raw(b'{"event":%b}' % encode_checked(envelope))
-    return await invoke(state, module.path, "on_event", args, state.runtime.settings.policy_timeout, span, gated=False)
+    return await invoke(state, module.path, "on_event", args, state.runtime.settings.policy_timeout, asking=span)
 
 
 async def tell_module(state: SessionState, module: Module, line: bytes) -> None:
@@ -96,12 +91,18 @@ async def tell_module(state: SessionState, module: Module, line: bytes) -> None:
         result_of(await module.call("invoke", params), module.path)
 
 
-def _seconds(timeout: float | None, module: Module, default: float) -> float:
-    """Give the time that an invocation may take: what the caller and the descriptor allow, and never without end."""
+def _seconds(timeout: float | None, module: Module, default: float, caller: Invocation | None) -> float:
+    """Give the time that an invocation may take: what the caller, its own deadline and the descriptor allow."""
     limit = module.descriptor.limits.timeout_ms
-    if limit is None:
-        return seconds_of(timeout, default)
-    return min(seconds_of(timeout, limit / 1000), limit / 1000)
+    seconds = seconds_of(timeout, default) if limit is None else min(seconds_of(timeout, limit / 1000), limit / 1000)
+    if caller is None:
+        return seconds
+    if caller.depth >= _DEPTH_MAX:
+        raise BadRequest(f"path: invocations are nested more than {_DEPTH_MAX} deep")
+    return max(0.001, min(seconds, caller.guard.left()))
+
+
+_DEPTH_MAX = 32  # a cycle of modules that call each other ends here
 
 
 def _resolve(state: SessionState, path: object) -> Mount:
@@ -132,18 +133,18 @@ def _request(op: object, args: object, module: Module) -> bytes:
     return encoded
 
 
-async def _pass_gate(state: SessionState, mount: Mount, op: str, args: bytes, span: Span) -> None:
-    question = Question(INVOKE, mount.module, mount.granted, op, msgspec.Raw(args))
+async def _pass_gate(
+    state: SessionState, mount: Mount, op: str, args: bytes, span: Span, caller: Invocation | None
+) -> Sequence[str]:
+    """Have policy decide; what it grants holds for this invocation, or is remembered for the session."""
+    by = caller.module.path if caller else None
+    question = Question(INVOKE, mount.module, mount.granted, op, msgspec.Raw(args), by)
     decision = await authorize(state, question, span)
     path = mount.module.path
     if decision.scope == "session" and state.namespace.mounts.get(path) is mount:
         state.namespace = state.namespace.own()
         state.namespace.mounts[path] = attrs.evolve(mount, granted=decision.granted, lasting=True)
-
-
-def _params(state: SessionState, op: str, args: bytes, span: Span, guard: Guard) -> bytes:
-    left = max(1, int(guard.left() * 1000))
-    return encode_checked(InvokeParams(op, msgspec.Raw(args), state.session_id, span.request_id, span.span_id, left))
+    return decision.granted
 
 
 def _shown(encoded: bytes, limit: int | None) -> object:

@@ -1,6 +1,6 @@
-"""The kernel: makes the parts of one kernel, creates, forks and ends its sessions, and closes everything.
+"""The kernel: makes the parts of one kernel, and closes everything at its end.
 
-Owns the registry of sessions. Two kernels in one process share nothing.
+Owns opening and closing. Two kernels in one process share nothing.
 """
 
 from __future__ import annotations
@@ -9,20 +9,18 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ._bus import Bus
-from ._errors import BadRequest, Cancelled, Internal, KernelError
+from ._errors import BadRequest, Internal, KernelError
 from ._event import DATA_LIMIT
 from ._guard import Guards
 from ._ids import Ids
 from ._jsonl import JsonlSink
-from ._namespace import Namespace
-from ._plan import Plan
 from ._plugins import Plugins
 from ._runtime import Runtime, Settings
-from ._session import Session
-from ._state import SessionState
+from ._sessions import Sessions, end_session
+from ._syscalls import SystemCalls
 from .hookspecs import SINKS
 
 if TYPE_CHECKING:
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ._ids import Clock
+    from ._state import SessionState
     from .hookspecs import Sink
 
 _DISTRIBUTION = "amplifier"
@@ -48,7 +47,7 @@ class Kernel:
     def __init__(
         self,
         *,
-        event_log: str | Path | bool | None = None,
+        event_log: str | Path | Literal[False] | None = None,
         sinks: Sequence[Sink | Mapping[str, Any]] = (),
         event_limit: int | None = DATA_LIMIT,
         settings: Settings | None = None,
@@ -79,7 +78,8 @@ class Kernel:
         sinks = self._open_sinks(plugins)
         bus = Bus(self._clock, self._ids, sinks, self._event_limit)
         guards = Guards(asyncio.get_running_loop())
-        self._runtime = Runtime(self._clock, self._ids, bus, guards, plugins, self._settings)
+        calls = SystemCalls(self.session)
+        self._runtime = Runtime(self._clock, self._ids, bus, guards, plugins, self._settings, calls)
         return self
 
     async def __aexit__(
@@ -128,7 +128,7 @@ class Kernel:
         sinks: list[Sink] = []
         try:
             if self._event_log is not False:
-                path = self._log_file() if self._event_log is None or self._event_log is True else self._event_log
+                path = self._log_file() if self._event_log is None else self._event_log
                 log = JsonlSink(path)
                 self.log_path = log.path
                 sinks.append(log)
@@ -172,72 +172,3 @@ class Kernel:
         if self._runtime is None:
             raise BadRequest("the kernel is not open yet: use it in `async with`")
         return self._runtime
-
-
-class Sessions:
-    """The system calls that make and end sessions."""
-
-    def __init__(self, running: Callable[[], Runtime], states: dict[str, SessionState]) -> None:
-        self._running = running
-        self._states = states
-
-    async def create(self, plan: Plan | Mapping[str, Any]) -> Session:
-        """Create a session with nothing mounted and nobody asked or told."""
-        runtime = self._running()
-        if not isinstance(plan, Plan):
-            plan = Plan.from_mapping(plan)
-        state = SessionState(runtime, "ses_" + runtime.ids.hex16(), plan, Namespace())
-        self._states[state.session_id] = state
-        state.emit("session:start", status="ok", data={"plan": {"goal": plan.goal, "inputs": plan.inputs}})
-        return Session(state)
-
-    async def fork(self, parent_id: str) -> Session:
-        """Make a session with its parent's mounts, hooks, context and grants as they stand; it can only narrow them.
-
-        It shares the running modules and lives on when its parent ends.
-        """
-        runtime = self._running()
-        parent = self._state(parent_id)
-        parent.check_open()
-        state = SessionState(runtime, "ses_" + runtime.ids.hex16(), parent.plan, parent.namespace.share())
-        state.parent_id = parent_id
-        state.fragments = parent.fragments
-        state.fragments_shared = parent.fragments_shared = True
-        self._states[state.session_id] = state
-        state.emit("session:fork", status="ok", data={"parent_id": parent_id})
-        return Session(state)
-
-    async def end(self, session_id: str, status: str = "ok") -> dict[str, Any]:
-        """End a session: what it has in flight is cancelled, and modules that no other session holds are closed."""
-        self._running()
-        state = self._state(session_id)
-        state.check_open()
-        if not isinstance(status, str):
-            raise BadRequest(f"status: expected text, got {type(status).__name__}")
-        await end_session(state, status)
-        self._states.pop(session_id, None)
-        return {}
-
-    def _state(self, session_id: str) -> SessionState:
-        state = self._states.get(session_id) if isinstance(session_id, str) else None
-        if state is None:
-            raise BadRequest(f"session_id: no session {session_id!r} is open")
-        return state
-
-
-async def end_session(state: SessionState, status: str) -> None:
-    """Bring a session from open to ended: stop what is in flight, say so, then let go of what it holds.
-
-    Observers that are modules hear ``session:end`` last; those that are callables hear the modules' exits too.
-    """
-    if state.life != "open":
-        return
-    state.life = "ending"
-    runtime = state.runtime
-    await runtime.guards.stop(state, Cancelled(f"session {state.session_id} has ended"))
-    state.emit("session:end", status=status)
-    try:
-        await runtime.close(*state.namespace.release())
-    finally:
-        state.namespace = Namespace()
-        state.life = "ended"

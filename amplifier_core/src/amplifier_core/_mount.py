@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ._ids import Span
     from ._state import SessionState
+    from ._turns import Invocation
     from .hookspecs import Connection, Notify
 
 _MODULE_EVENTS = ("module:start", "module:exit", "module:noise")
@@ -34,6 +35,7 @@ async def mount(
     timeout: float,  # noqa: ASYNC109 - one timer for all deadlines, see _guard
     *,
     trusted: bool,
+    caller: Invocation | None = None,
 ) -> dict[str, str]:
     """Mount one module. Nothing of it runs before the gate said yes; ``mount:add`` tells success and failure alike."""
     state.check_open()
@@ -45,12 +47,12 @@ async def mount(
     if full in state.namespace.mounts or full in state.mounting:
         raise BadRequest(f"{full}: a module of that name is mounted there already; unmount it first")
     runtime = state.runtime
-    span = runtime.ids.root()
+    span = runtime.ids.child(caller.span) if caller else runtime.ids.root()
     began = runtime.clock.monotonic()
     failure: KernelError | None = None
     state.mounting |= {full}
     try:
-        await _bring_up(state, full, descriptor, span, timeout, trusted=trusted)
+        await _bring_up(state, full, descriptor, span, timeout, trusted=trusted, caller=caller)
     except BaseException as error:
         failure = failure_of(error)
         failure.details.setdefault("module", full)
@@ -73,7 +75,7 @@ async def mount(
     return {"name": descriptor.name, "path": full}
 
 
-async def unmount(state: SessionState, path: str, name: str | None) -> list[str]:
+async def unmount(state: SessionState, path: str, name: str | None, span: Span | None = None) -> list[str]:
     """Unmount one module, or all at a mount path; those that no other session holds are closed when this returns."""
     state.check_open()
     mounts = state.namespace.mounts
@@ -84,7 +86,7 @@ async def unmount(state: SessionState, path: str, name: str | None) -> list[str]
     state.namespace = state.namespace.own()
     loose = [state.namespace.remove(at) for at in removed]
     for at in removed:
-        state.emit("mount:remove", module=at, status="ok")
+        state.emit("mount:remove", span, module=at, status="ok")
     await state.runtime.close(*(list(chain.from_iterable(groups)) for groups in zip(*loose, strict=True)))
     return removed
 
@@ -97,15 +99,17 @@ async def _bring_up(
     timeout: float,  # noqa: ASYNC109 - one timer for all deadlines, see _guard
     *,
     trusted: bool,
+    caller: Invocation | None,
 ) -> None:
     report = _Report(state, path, span)
     connection = _connect(state, descriptor, report)
     if connection.needs_trust and not trusted:
         raise Forbidden(f"{path}: {connection.needs_trust}")
+    by = caller.module.path if caller else None
     module = Module(path, descriptor, connection, trusted=bool(trusted and connection.needs_trust))
     try:
         with state.runtime.guards.within(timeout, f"mounting {path}", state):
-            decision = await authorize(state, Question(MOUNT, module, descriptor.capabilities), span)
+            decision = await authorize(state, Question(MOUNT, module, descriptor.capabilities, caller=by), span)
             module.granted = decision.granted
             await module.start()
             await _verify(module)
@@ -189,3 +193,28 @@ def _check_claim(word: str, descriptor: ModuleDescriptor, path: str) -> None:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - what fits a line
+
+
+def mounts(state: SessionState, path: str | None) -> list[dict[str, Any]]:
+    """List what is mounted, or what is mounted at or below one path, in the order of mounting."""
+    state.check_open()
+    return [
+        {
+            "path": at,
+            "name": mount.module.descriptor.name,
+            "kind": mount.module.descriptor.kind,
+            "version": mount.module.descriptor.version,
+            "capabilities": list(mount.granted),
+        }
+        for at, mount in state.namespace.mounts.items()
+        if path is None or at == path or at.startswith(f"{path}/")
+    ]
+
+
+def describe(state: SessionState, path: str) -> dict[str, Any]:
+    """Give a module's description, as it was verified when it was mounted."""
+    state.check_open()
+    mount = state.namespace.mounts.get(path)
+    if mount is None:
+        raise BadRequest(f"path: nothing is mounted at {path!r}")
+    return dict(mount.module.description)

@@ -27,13 +27,14 @@ MOUNT, INVOKE = "mount", "invoke"
 
 @attrs.frozen
 class Question:
-    """What somebody wants to do. ``wanted`` is canonical; ``args`` is absent for a mount."""
+    """What somebody wants to do: ``mount``, ``invoke`` or a system call. ``wanted`` is canonical."""
 
     action: str
     module: Module
     wanted: Sequence[str]
     op: str | None = None
     args: Raw | None = None
+    caller: str | None = None  # the module whose system call this is
 
 
 async def authorize(state: SessionState, question: Question, span: Span) -> Decision:
@@ -61,7 +62,7 @@ async def authorize(state: SessionState, question: Question, span: Span) -> Deci
 
 
 def _describe(question: Question) -> dict[str, Any]:
-    """Build the ``data`` of the question: what section 6 lists, and ``trusted``, the embedder's explicit choice."""
+    """Build the ``data`` of the question: what section 6 lists, and who called, and whether the embedder trusts it."""
     module = question.module
     descriptor = module.descriptor
     unenforced = [word for word in question.wanted if word in module.connection.unenforced]
@@ -76,6 +77,7 @@ def _describe(question: Question) -> dict[str, Any]:
         "capabilities": list(question.wanted),
         "unenforced": unenforced,
         "trusted": module.trusted or None,
+        "caller": question.caller,
     }
     return {key: value for key, value in data.items() if value is not None}
 

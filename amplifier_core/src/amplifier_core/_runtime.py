@@ -6,12 +6,12 @@ Owns the tasks that close modules and observers. Two kernels share nothing.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from ._bus import Bus
     from ._guard import Guards
@@ -48,6 +48,7 @@ class Runtime:
     guards: Guards
     plugins: Plugins
     settings: Settings
+    system_call: Callable[[Any, str, Mapping[str, Any]], Awaitable[Any]]  # `_syscalls`, which stands above
     _closing: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)
 
     async def close(self, *groups: Sequence[Closable]) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._context import Context
-from ._errors import BadRequest, Forbidden, KernelError
-from ._event import KERNEL_EVENTS, checked_data, is_event_name, is_event_pattern
+from ._emit import emit_or_drop
+from ._errors import BadRequest
 from ._guard import seconds_of
-from ._hooks import add_hook, hook_name
+from ._hooks import register_hook
 from ._invoke import invoke
-from ._mount import mount, unmount
+from ._mount import describe, mount, mounts, unmount
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,26 +77,11 @@ class Session:
 
     async def mounts(self, path: str | None = None) -> list[dict[str, Any]]:
         """List what is mounted, or what is mounted at or below one path, in the order of mounting."""
-        self._state.check_open()
-        return [
-            {
-                "path": at,
-                "name": entry.module.descriptor.name,
-                "kind": entry.module.descriptor.kind,
-                "version": entry.module.descriptor.version,
-                "capabilities": list(entry.granted),
-            }
-            for at, entry in self._state.namespace.mounts.items()
-            if path is None or at == path or at.startswith(f"{path}/")
-        ]
+        return mounts(self._state, path)
 
     async def describe(self, path: str) -> dict[str, Any]:
         """Give a module's description, as it was verified when it was mounted."""
-        self._state.check_open()
-        entry = self._state.namespace.mounts.get(path)
-        if entry is None:
-            raise BadRequest(f"path: nothing is mounted at {path!r}")
-        return dict(entry.module.description)
+        return describe(self._state, path)
 
     async def invoke(
         self,
@@ -121,32 +106,11 @@ class Session:
         state = self._state
         if state.runtime.bus.closed:
             raise BadRequest("the kernel is closed")
-        refusal: KernelError | None = None
-        if not is_event_name(event):
-            refusal = BadRequest(f"event: expected namespace:verb, got {event!r}")
-        elif event in KERNEL_EVENTS:
-            refusal = Forbidden(f"event: {event} is the kernel's own")
-        elif state.life != "open":
-            refusal = BadRequest(f"session {state.session_id} has ended")
-        if refusal is not None:
-            state.emit("events:dropped", status="error", data={"event": str(event)[:128], "count": 1}, error=refusal)
-            return
-        shown, fault = checked_data(data, state.runtime.bus.limit)
-        error = BadRequest(fault) if fault else None
-        state.emit(event, status="error" if error else None, data=shown, error=error, bounded=True)
+        emit_or_drop(state, event, data)
 
     async def register_hook(self, event: str, endpoint_ref: str | Hook, *, priority: int = 0) -> dict[str, Any]:
         """Have an async callable, or the module at a path, told of events (``name``, ``prefix:*`` or ``*``).
 
         On ``policy:request`` it is asked instead, lowest priority first, and answers as section 6 says.
         """
-        state = self._state
-        state.check_open()
-        if not is_event_pattern(event):
-            raise BadRequest(f"event: expected a name, prefix:* or *, got {event!r}")
-        if type(priority) is not int:
-            raise BadRequest(f"priority: expected an integer, got {priority!r}")
-        add_hook(state, event, endpoint_ref, priority)
-        name = endpoint_ref if isinstance(endpoint_ref, str) else hook_name(endpoint_ref)
-        state.emit("hook:register", status="ok", data={"event": event, "endpoint_ref": name, "priority": priority})
-        return {}
+        return register_hook(self._state, event, endpoint_ref, priority)

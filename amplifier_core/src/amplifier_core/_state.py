@@ -31,6 +31,7 @@ class SessionState:
         "fragments",
         "fragments_shared",
         "life",
+        "maker_id",
         "mounting",
         "namespace",
         "parent_id",
@@ -44,6 +45,7 @@ class SessionState:
         self.session_id = session_id
         self.plan = plan
         self.parent_id: str | None = None
+        self.maker_id: str | None = None  # the session whose module made this one by a system call
         self.namespace = namespace
         self.life: Life = "open"
         self.fragments: dict[str, bytes] = {}
@@ -60,6 +62,7 @@ class SessionState:
         event: str,
         span: Span | None = None,
         *,
+        component: str = "kernel",
         module: str | None = None,
         status: str | None = None,
         duration_ms: float | None = None,
@@ -71,6 +74,7 @@ class SessionState:
         self.runtime.bus.emit(
             event,
             observers=self.namespace.told(event),
+            component=component,
             session_id=self.session_id,
             span=span,
             module=module,

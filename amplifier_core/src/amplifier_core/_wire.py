@@ -22,6 +22,20 @@ class ErrorBody(msgspec.Struct):
     details: dict[str, Any] = {}
 
 
+class SystemCall(msgspec.Struct):
+    """One system call that a module wants made (section 8)."""
+
+    name: str
+    args: dict[str, Any] = {}
+
+
+class Pending(msgspec.Struct):
+    """``pending`` of a reply: the system calls wanted, and a state that comes back untouched."""
+
+    syscalls: list[SystemCall]
+    state: msgspec.Raw = msgspec.Raw(b"null")
+
+
 class Message(msgspec.Struct):
     """What a module wrote: a chunk, or a reply in one of the three shapes of section 2. Unknown fields are ignored.
 
@@ -34,7 +48,7 @@ class Message(msgspec.Struct):
     ok: bool | UnsetType = UNSET
     result: Any = UNSET
     error: ErrorBody | UnsetType = UNSET
-    pending: dict[str, Any] | UnsetType = UNSET
+    pending: Pending | UnsetType = UNSET
     events: list[dict[str, Any]] | UnsetType = UNSET
     size: Any = 0
 
@@ -68,7 +82,7 @@ def result_of(message: Message, who: str) -> Any:  # noqa: ANN401 - a result is 
         raise Internal(f"{who} broke its contract: the reply is none of the three shapes of section 2")
     if message.error is not UNSET:
         raise KernelError.from_body(message.error.code, message.error.message, message.error.details)
-    raise Internal(f"{who} answered pending where the kernel takes no system calls")
+    raise Internal(f"{who} answered pending where no system calls are made")
 
 
 def result_size(message: Message) -> int:

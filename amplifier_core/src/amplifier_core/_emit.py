@@ -1,0 +1,44 @@
+"""Emitting: what an embedder or a module may put into the log, and what becomes of the rest.
+
+Owns who may use which name. The bus takes what passes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._errors import BadRequest, Forbidden
+from ._event import KERNEL_EVENTS, checked_data, is_event_name
+
+if TYPE_CHECKING:
+    from ._errors import KernelError
+    from ._ids import Span
+    from ._state import SessionState
+
+
+def emit(state: SessionState, event: str, data: object, component: str = "kernel", span: Span | None = None) -> None:
+    """Emit one event. Raises ``BadRequest`` or ``Forbidden`` for a name; what of ``data`` is not JSON is left out."""
+    if not is_event_name(event):
+        raise BadRequest(f"event: expected namespace:verb, got {event!r}")
+    if event in KERNEL_EVENTS:
+        raise Forbidden(f"event: {event} is the kernel's own")
+    state.check_open()
+    shown, fault = checked_data(data, state.runtime.bus.limit)
+    error = BadRequest(fault) if fault else None
+    status = "error" if error else None
+    state.emit(event, span, component=component, status=status, data=shown, error=error, bounded=True)
+
+
+def emit_or_drop(
+    state: SessionState, event: object, data: object, component: str = "kernel", span: Span | None = None
+) -> None:
+    """Emit one event, or record that it was refused and why, where nobody can be told by an error."""
+    try:
+        emit(state, event, data, component, span)  # type: ignore[arg-type]  # what is no text is refused in there
+    except (BadRequest, Forbidden) as error:
+        _drop(state, event, error, component, span)
+
+
+def _drop(state: SessionState, event: object, error: KernelError, component: str, span: Span | None) -> None:
+    data = {"event": str(event)[:128], "count": 1}
+    state.emit("events:dropped", span, component=component, status="error", data=data, error=error)

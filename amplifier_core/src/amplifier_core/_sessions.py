@@ -1,0 +1,106 @@
+"""Sessions: created from a plan, forked from a parent, ended with everything that nobody else holds.
+
+Owns the registry of one kernel's sessions and the way each one ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._errors import BadRequest, Cancelled
+from ._namespace import Namespace
+from ._plan import Plan
+from ._session import Session
+from ._state import SessionState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ._runtime import Runtime
+    from ._turns import Invocation
+
+
+class Sessions:
+    """The system calls that make and end sessions, and the registry behind them."""
+
+    def __init__(self, running: Callable[[], Runtime], states: dict[str, SessionState]) -> None:
+        self._running = running
+        self._states = states
+
+    async def create(self, plan: Plan | Mapping[str, Any]) -> Session:
+        """Create a session with nothing mounted and nobody asked or told."""
+        return Session(self.new(plan))
+
+    async def fork(self, parent_id: str) -> Session:
+        """Make a session with its parent's mounts, hooks, context and grants as they stand; it can only narrow them.
+
+        It shares the running modules and lives on when its parent ends.
+        """
+        return Session(self.branch(parent_id))
+
+    async def end(self, session_id: str, status: str = "ok") -> dict[str, Any]:
+        """End a session: what it has in flight is cancelled, and modules that no other session holds are closed."""
+        self._running()
+        await self.finish(self.find(session_id), status)
+        return {}
+
+    def new(self, plan: Plan | Mapping[str, Any], maker: Invocation | None = None) -> SessionState:
+        """Create a session's state; ``maker`` is the invocation whose system call this is."""
+        runtime = self._running()
+        if not isinstance(plan, Plan):
+            plan = Plan.from_mapping(plan)
+        state = self._add(runtime, plan, Namespace(), maker)
+        data = {"plan": {"goal": plan.goal, "inputs": plan.inputs}}
+        state.emit("session:start", maker.span if maker else None, status="ok", data=data)
+        return state
+
+    def branch(self, parent_id: str, maker: Invocation | None = None) -> SessionState:
+        """Fork a session's state."""
+        runtime = self._running()
+        parent = self.find(parent_id)
+        parent.check_open()
+        state = self._add(runtime, parent.plan, parent.namespace.share(), maker)
+        state.parent_id = parent_id
+        state.fragments = parent.fragments
+        state.fragments_shared = parent.fragments_shared = True
+        state.emit("session:fork", maker.span if maker else None, status="ok", data={"parent_id": parent_id})
+        return state
+
+    def find(self, session_id: object) -> SessionState:
+        """Give a session's state. Raises ``BadRequest`` if it is not there any more."""
+        state = self._states.get(session_id) if isinstance(session_id, str) else None
+        if state is None:
+            raise BadRequest(f"session_id: no session {session_id!r} is open")
+        return state
+
+    async def finish(self, state: SessionState, status: object) -> None:
+        """End one session."""
+        state.check_open()
+        if not isinstance(status, str):
+            raise BadRequest(f"status: expected text, got {type(status).__name__}")
+        await end_session(state, status)
+        self._states.pop(state.session_id, None)
+
+    def _add(self, runtime: Runtime, plan: Plan, namespace: Namespace, maker: Invocation | None) -> SessionState:
+        state = SessionState(runtime, "ses_" + runtime.ids.hex16(), plan, namespace)
+        state.maker_id = maker.state.session_id if maker else None
+        self._states[state.session_id] = state
+        return state
+
+
+async def end_session(state: SessionState, status: str) -> None:
+    """Bring a session from open to ended: stop what is in flight, say so, then let go of what it holds.
+
+    Observers that are modules hear ``session:end`` last; those that are callables hear the modules' exits too.
+    """
+    if state.life != "open":
+        return
+    state.life = "ending"
+    runtime = state.runtime
+    await runtime.guards.stop(state, Cancelled(f"session {state.session_id} has ended"))
+    state.emit("session:end", status=status)
+    try:
+        await runtime.close(*state.namespace.release())
+    finally:
+        state.namespace = Namespace()
+        state.life = "ended"

@@ -1,0 +1,136 @@
+"""Turns: how a module calls the kernel: it answers ``pending``, its calls are made, it is asked again (section 2).
+
+Owns the loop of turns and what each system call is checked against: the module's own capabilities, never its caller's.
+What the calls do is elsewhere. While a module waits here it holds nothing, so what it called may call it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+
+from ._capability import covers
+from ._emit import emit_or_drop
+from ._errors import BadRequest, Forbidden, Internal, KernelError
+from ._json import encode_checked
+from ._policy import INVOKE, MOUNT, Question, authorize
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._guard import Guard
+    from ._ids import Span
+    from ._module import Module
+    from ._state import SessionState
+    from ._wire import Message, SystemCall
+
+
+class InvokeParams(msgspec.Struct, omit_defaults=True):
+    """The parameters of ``invoke`` (section 2). ``deadline_ms`` is what is left when the request is sent."""
+
+    op: str
+    args: msgspec.Raw
+    session_id: str
+    request_id: str
+    span_id: str
+    deadline_ms: int
+    resume: msgspec.Raw | None = None
+
+
+@attrs.define(eq=False)  # frozen would cost a microsecond a call
+class Invocation:
+    """One invocation under way: on whose behalf the kernel acts when its module makes system calls."""
+
+    state: SessionState
+    module: Module
+    op: str
+    args: bytes
+    span: Span
+    guard: Guard
+    granted: Sequence[str]  # what its `sys:` calls are checked against
+    lasting: bool  # whether that was granted for the session
+    depth: int  # 1 for what an embedder invoked
+
+
+async def converse(invocation: Invocation) -> Message:
+    """Ask the module, make its system calls and ask again, until it gives a reply that is not ``pending``."""
+    resume: msgspec.Raw | None = None
+    while True:
+        message = await invocation.module.call("invoke", _params(invocation, resume))
+        if message.events:
+            for event in message.events:
+                _emit_for(invocation, event)
+        if not message.pending or not message.is_reply():
+            return message
+        results = await _make_calls(invocation, message.pending.syscalls)
+        text = b'{"state":%b,"results":%b}' % (message.pending.state, encode_checked(results))
+        resume = msgspec.Raw(text)
+
+
+def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:
+    span = invocation.span
+    left = max(1, int(invocation.guard.left() * 1000))
+    args = msgspec.Raw(invocation.args)
+    session_id = invocation.state.session_id
+    params = encode_checked(InvokeParams(invocation.op, args, session_id, span.request_id, span.span_id, left, resume))
+    if resume is not None and len(params) > (limit := invocation.module.descriptor.message_bytes):
+        raise BadRequest(f"the results of its system calls are more than {limit} bytes (limits.message_bytes)")
+    return params
+
+
+def _emit_for(invocation: Invocation, event: dict[str, Any]) -> None:
+    path = invocation.module.path
+    emit_or_drop(invocation.state, event.get("event"), event.get("data"), path, invocation.span)
+
+
+async def _make_calls(invocation: Invocation, calls: Sequence[SystemCall]) -> list[dict[str, Any]]:
+    if not calls:
+        raise Internal(f"{invocation.module.path} broke its contract: it answered pending without a system call")
+    if len(calls) == 1:  # no task for what runs alone
+        return [await _make_call(invocation, calls[0])]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_make_call(invocation, call)) for call in calls]
+    return [task.result() for task in tasks]
+
+
+async def _make_call(invocation: Invocation, call: SystemCall) -> dict[str, Any]:
+    """Check and make one system call; whatever it raises is its module's result."""
+    try:
+        await _check(invocation, call)
+        return {"ok": True, "result": await invocation.state.runtime.system_call(invocation, call.name, call.args)}
+    except KernelError as error:
+        return {"ok": False, "error": error.body()}
+
+
+async def _check(invocation: Invocation, call: SystemCall) -> None:
+    """Hold a system call against the module's own capabilities, and ask policy unless it said yes for the session.
+
+    ``invoke`` and ``mount`` ask about their target, in its own name.
+    """
+    field = _RESOURCES.get(call.name)
+    resource = call.args.get(field) if field else None
+    word = f"sys:{call.name}:{resource}" if isinstance(resource, str) else f"sys:{call.name}"
+    if not any(covers(capability, word) for capability in invocation.granted):
+        raise Forbidden(f"{invocation.module.path} was not granted {word}", details={"capabilities": [word]})
+    if call.name in (INVOKE, MOUNT) or invocation.lasting or not invocation.state.namespace.policy:
+        return
+    args = msgspec.Raw(encode_checked(call.args))
+    await authorize(invocation.state, Question(call.name, invocation.module, [word], args=args), invocation.span)
+
+
+_RESOURCES = {
+    "invoke": "path",
+    "mount": "path",
+    "unmount": "path",
+    "mounts": "path",
+    "describe": "path",
+    "emit": "event",
+    "register_hook": "event",
+    "context.set_fragment": "key",
+    "session.fork": "parent_id",
+    "session.end": "session_id",
+}
+"""The argument of each system call that a pattern in ``sys:NAME:PATTERN`` is about."""

@@ -1,0 +1,361 @@
+"""Modules that call the kernel: pending, resume, and what each system call does for them."""
+
+import asyncio
+import time
+
+import pytest
+
+from amplifier_core import BadRequest, Cancelled, Internal, KernelError, Timeout
+
+CALLER = "/mnt/orchestrators/caller"
+ECHO = "/mnt/tools/echo"
+
+
+async def allow(event):
+    return {"decision": "allow", "scope": "session"}
+
+
+@pytest.fixture
+async def mounted(session, module):
+    """Mount an echo, and callers with the capabilities given."""
+    await session.register_hook("policy:request", allow)
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+
+    async def mount(*capabilities, name="caller"):
+        descriptor = module("caller.py", name=name, kind="orchestrator", capabilities=capabilities)
+        await session.mount("/mnt/orchestrators", descriptor, trusted=True)
+        return session
+
+    return mount
+
+
+def call(name, /, **args):
+    return {"name": name, "args": args}
+
+
+def echo(n):
+    return call("invoke", path=ECHO, op="echo", args={"n": n})
+
+
+async def make(session, *syscalls, **more):
+    result = await session.invoke(CALLER, "call", {"syscalls": list(syscalls), **more})
+    return result["results"]
+
+
+async def test_results_come_in_the_order_asked_and_the_state_untouched(mounted):
+    session = await mounted("sys:invoke:/mnt/tools/*")
+    state = {"float": 1.0, "big": 2**70, "text": "ü\u2028", "null": None}
+    slow = call("invoke", path=ECHO, op="sleep", args={"seconds": 0.1})
+    result = await session.invoke(CALLER, "call", {"syscalls": [slow, echo(1), echo(2)], "state": state})
+    assert [each["result"] for each in result["results"]] == [{"seconds": 0.1}, {"n": 1}, {"n": 2}]
+    assert result["state"] == state
+    assert isinstance(result["state"]["float"], float)
+
+
+async def test_the_calls_of_one_turn_run_at_once(mounted):
+    session = await mounted("sys:invoke")
+    began = time.monotonic()
+    await make(session, *(call("invoke", path=ECHO, op="sleep", args={"seconds": 0.3}) for _ in range(10)))
+    assert time.monotonic() - began < 1.5
+
+
+async def test_hundreds_of_turns(mounted):
+    session = await mounted("sys:invoke")
+    assert await session.invoke(CALLER, "turns", {"count": 300, "syscall": echo(1)}) == 300
+
+
+async def test_a_call_that_was_not_granted_is_its_modules_result(mounted):
+    session = await mounted("sys:invoke:/mnt/agents/*", "sys:emit")
+    refused, done = await make(session, echo(1), call("emit", event="my:event", data={}))
+    assert refused["error"]["code"] == "forbidden"
+    assert refused["error"]["message"] == f"{CALLER} was not granted sys:invoke:{ECHO}"
+    assert done == {"ok": True, "result": {}}
+
+
+async def test_a_module_is_never_lent_its_callers_capabilities(mounted):
+    session = await mounted("sys:invoke")
+    await mounted(name="poor")
+    relay = {"path": "/mnt/orchestrators/poor", "op": "relay", "args": {"path": ECHO, "op": "echo", "args": {}}}
+    with pytest.raises(KernelError, match="/mnt/orchestrators/poor was not granted"):
+        await session.invoke(CALLER, "relay", relay)
+
+
+async def test_an_error_of_a_system_call_is_its_modules_result(mounted):
+    session = await mounted("sys:invoke")
+    failed = call("invoke", path=ECHO, op="fail", args={"code": "mine", "message": "told to"})
+    nowhere = call("invoke", path="/mnt/tools/none", op="x", args={})
+    (first, second) = await make(session, failed, nowhere)
+    assert (first["ok"], first["error"]["code"], first["error"]["message"]) == (False, "mine", "told to")
+    assert second["error"]["code"] == "bad_request"
+
+
+async def test_one_tree_of_spans_over_it_all(mounted, events):
+    session = await mounted("sys:invoke", "sys:context.set_fragment", "sys:emit", "sys:mounts")
+    before = len(events())
+    await make(
+        session,
+        echo(1),
+        call("context.set_fragment", key="a", value=1),
+        call("emit", event="my:event", data={"b": 2}),
+        call("mounts"),
+    )
+    tree = events()[before:]
+    assert len({event["request_id"] for event in tree}) == 1
+    root = tree[-1]
+    assert (root["module"], "parent_span_id" in root) == (CALLER, False)
+    nested = next(event for event in tree if event.get("module") == ECHO)
+    assert nested["parent_span_id"] == root["span_id"]
+    emitted = next(event for event in tree if event["event"] == "my:event")
+    assert (emitted["component"], emitted["span_id"], emitted["data"]) == (CALLER, root["span_id"], {"b": 2})
+
+
+async def test_the_deadline_spans_all_turns(mounted, events):
+    session = await mounted("sys:invoke")
+    turn = call("invoke", path=ECHO, op="sleep", args={"seconds": 0.2})
+    began = time.monotonic()
+    with pytest.raises(Timeout):
+        await session.invoke(CALLER, "turns", {"count": 100, "syscall": turn}, timeout=0.5)
+    assert time.monotonic() - began < 0.7
+    assert await session.invoke(CALLER, "turns", {"count": 1, "syscall": echo(1)}) == 1
+    assert events("module:invoke")[-3]["error"]["code"] == "timeout"
+
+
+async def test_cancelling_the_caller_reaches_the_calls_in_flight(mounted, events):
+    session = await mounted("sys:invoke")
+    sleeps = [call("invoke", path=ECHO, op="sleep", args={"seconds": 30}) for _ in range(3)]
+    task = asyncio.create_task(make(session, *sleeps))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [event["error"]["code"] for event in events("module:invoke")] == ["cancelled"] * 4
+    assert await session.invoke(ECHO, "echo", {"n": 1}) == {"n": 1}
+
+
+async def test_a_module_may_be_called_back_three_deep_while_it_waits(mounted):
+    session = await mounted("sys:invoke")
+    await mounted("sys:invoke", name="other")
+    args = {"path": ECHO, "op": "echo", "args": {"deep": True}}
+    for path in (CALLER, "/mnt/orchestrators/other") * 3:
+        args = {"path": path, "op": "relay", "args": args}
+    assert await session.invoke(CALLER, "relay", args) == {"deep": True}
+
+
+async def test_a_cycle_without_end_is_stopped(session, module):
+    await session.register_hook("policy:request", allow)
+    code = (
+        "import json, sys\n"
+        "for line in sys.stdin:\n"
+        "    r = json.loads(line); p = r.get('params', {})\n"
+        "    d = {'name': 'cycle', 'kind': 'agent', 'capabilities': ['sys:invoke'], 'inputs': {}, 'outputs': {}}\n"
+        "    me = {'name': 'invoke', 'args': {'path': '/mnt/agents/cycle', 'op': 'x', 'args': {}}}\n"
+        "    a = {'health': {'ok': True, 'result': {'status': 'ok'}}, 'describe': {'ok': True, 'result': d}}\n"
+        "    reply = a.get(r['method']) or {'pending': {'syscalls': [me]}}\n"
+        "    if 'resume' in p: reply = p['resume']['results'][0]\n"
+        "    print(json.dumps({'id': r['id'], **reply}), flush=True)\n"
+    )
+    descriptor = {
+        "name": "cycle",
+        "kind": "agent",
+        "capabilities": ["sys:invoke"],
+        "transport": {"type": "stdio", "command": ["python3", "-c", code]},
+    }
+    await session.mount("/mnt/agents", descriptor, trusted=True)
+    with pytest.raises(BadRequest, match="invocations are nested more than 32 deep"):
+        await session.invoke("/mnt/agents/cycle", "x", {})
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        ({"pending": {"syscalls": []}}, "pending without a system call"),
+        ({"pending": {}}, "missing required field `syscalls`"),
+        ({"pending": {"syscalls": [{"args": {}}]}}, "missing required field `name`"),
+        ({"pending": {"syscalls": ["emit"]}}, "Expected `object`"),
+        ({"pending": [], "state": 1}, "Expected `object`"),
+        ({"pending": {"syscalls": [{"name": "mounts"}]}, "ok": True, "result": 1}, "none of the three shapes"),
+        ({"pending": {"syscalls": [{"name": "mounts"}]}, "error": {"code": "a", "message": "b"}}, "none of the three"),
+        ({"ok": True, "result": 1, "events": {}}, "Expected `array"),
+    ],
+)
+async def test_a_reply_that_is_no_reply_breaks_the_contract(mounted, reply, fault):
+    session = await mounted("sys:mounts")
+    with pytest.raises(Internal) as caught:
+        await session.invoke(CALLER, "raw", {"reply": reply})
+    assert fault in caught.value.message
+
+
+async def test_results_over_the_modules_own_limit_are_refused(session, module):
+    await session.register_hook("policy:request", allow)
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    small = module("caller.py", name="caller", capabilities=["sys:invoke"], limits={"message_bytes": 3000})
+    await session.mount("/mnt/orchestrators", small, trusted=True)
+    text = "x" * 1000
+    calls = [call("invoke", path=ECHO, op="echo", args={"text": text})]
+    assert len(await make(session, *calls)) == 1
+    with pytest.raises(BadRequest, match="the results of its system calls are more than 3000 bytes"):
+        await make(session, *calls, *calls)
+
+
+async def test_events_of_a_reply_are_emitted_in_the_modules_name(mounted, events):
+    session = await mounted()
+    emitted = [
+        {"event": "artifact:write", "data": {"path": "a"}},
+        {"event": "module:invoke", "data": {}},
+        {"event": "nonsense"},
+        {"data": {}},
+        {"event": "context:pre_compact"},
+    ]
+    await session.invoke(CALLER, "emit", {"events": emitted})
+    assert events("artifact:write")[0]["component"] == CALLER
+    assert events("context:pre_compact")[0]["component"] == CALLER
+    dropped = events("events:dropped")
+    assert [event["error"]["code"] for event in dropped] == ["forbidden", "bad_request", "bad_request"]
+    assert {event["component"] for event in dropped} == {CALLER}
+
+
+ALL = (
+    *("sys:session.create", "sys:session.fork", "sys:session.end", "sys:mount", "sys:unmount", "sys:mounts"),
+    *("sys:describe", "sys:invoke", "sys:emit", "sys:register_hook", "sys:context.get", "sys:context.set_fragment"),
+)
+
+
+async def test_every_system_call_answers(mounted, kernel, session, events):
+    await mounted(*ALL)
+    created, forked, listed, described, got = await make(
+        session,
+        call("session.create", plan={"goal": "mine", "inputs": {}}),
+        call("session.fork", parent_id=session.session_id),
+        call("mounts", path="/mnt/tools"),
+        call("describe", path=ECHO),
+        call("context.get"),
+    )
+    assert [mount["path"] for mount in listed["result"]] == [ECHO]
+    assert described["result"]["name"] == "echo"
+    assert got["result"] == {"fragments": {}}
+    results = await make(
+        session,
+        call("session.end", session_id=created["result"]["session_id"], status="done"),
+        call("session.end", session_id=forked["result"]["session_id"]),
+        call("register_hook", event="my:*", endpoint_ref=CALLER, priority=1),
+        call("context.set_fragment", key="a", value=None),
+        call("unmount", path="/mnt/tools", name="echo"),
+    )
+    assert [result["ok"] for result in results] == [True] * 5
+    assert results[-1]["result"] == {"removed": [ECHO]}
+    assert {event["status"] for event in events("session:end")} == {"done", "ok"}
+    assert await session.context.get() == {"fragments": {"a": None}}
+
+
+async def test_a_module_can_not_trust_what_it_mounts(mounted, session):
+    await mounted(*ALL)
+    descriptor = {"name": "m", "kind": "tool", "capabilities": [], "transport": {"type": "stdio", "command": ["cat"]}}
+    (result,) = await make(session, call("mount", path="/mnt/tools", descriptor=descriptor))
+    assert result["error"]["code"] == "forbidden"
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "code", "fault"),
+    [
+        ("session.create", {}, "bad_request", "args.plan: expected an object, got nothing"),
+        ("session.create", {"plan": {"goal": 5}}, "bad_request", "plan.goal: expected text, got int"),
+        ("session.fork", {"parent_id": "ses_0"}, "bad_request", "no session 'ses_0'"),
+        ("session.end", {"session_id": 5}, "bad_request", "args.session_id: expected text, got int"),
+        ("mount", {"path": "/mnt/tools"}, "bad_request", "args.descriptor: expected an object, got nothing"),
+        ("mount", {"path": "/tmp", "descriptor": {}}, "bad_request", "path: expected one of"),
+        ("unmount", {"path": "/mnt/tools", "name": 5}, "bad_request", "args.name: expected text, got int"),
+        ("unmount", {"path": "/mnt/agents"}, "bad_request", "nothing is mounted"),
+        ("mounts", {"path": 5}, "bad_request", "args.path: expected text, got int"),
+        ("describe", {}, "bad_request", "args.path: expected text, got nothing"),
+        ("invoke", {"path": ECHO, "op": "echo"}, "bad_request", "args.args: expected an object, got nothing"),
+        ("invoke", {"path": ECHO, "op": "", "args": {}}, "bad_request", "op: expected a name"),
+        ("invoke", {"path": ECHO, "op": "echo", "args": {}, "timeout_ms": 0}, "bad_request", "args.timeout_ms"),
+        ("invoke", {"path": ECHO, "op": "echo", "args": {}, "timeout_ms": True}, "bad_request", "args.timeout_ms"),
+        ("invoke", {"path": ECHO, "op": "sleep", "args": {"seconds": 9}, "timeout_ms": 50}, "timeout", "within 0.05 s"),
+        ("emit", {"event": "module:invoke", "data": {}}, "forbidden", "the kernel's own"),
+        ("emit", {"event": "Nope", "data": {}}, "bad_request", "expected namespace:verb"),
+        ("emit", {"event": "a:b"}, "bad_request", "args.data: expected an object, got nothing"),
+        ("register_hook", {"event": "*", "endpoint_ref": "/mnt/x", "priority": 1}, "bad_request", "endpoint_ref"),
+        ("context.set_fragment", {"key": "a"}, "bad_request", "args.value: expected any JSON, got nothing"),
+        ("context.set_fragment", {"key": 5, "value": 1}, "bad_request", "args.key: expected text, got int"),
+        ("reboot", {}, "forbidden", "was not granted sys:reboot"),
+    ],
+)
+async def test_a_system_call_that_does_not_fit_is_refused_in_one_line(mounted, name, args, code, fault):
+    session = await mounted(*ALL)
+    (result,) = await make(session, {"name": name, "args": args})
+    assert result["error"]["code"] == code
+    assert fault in result["error"]["message"]
+    assert "\n" not in result["error"]["message"]
+
+
+async def test_a_module_reaches_its_own_session_and_what_was_made_in_it(mounted, kernel, session):
+    await mounted(*ALL)
+    other = await kernel.session.create({"goal": "other"})
+    results = await make(
+        session,
+        call("session.end", session_id=other.session_id),
+        call("session.fork", parent_id=other.session_id),
+        call("session.end", session_id=session.session_id),
+    )
+    assert [result["error"]["code"] for result in results] == ["bad_request"] * 3
+    assert await other.mounts() == []
+
+
+async def test_policy_is_asked_about_system_calls_unless_it_said_yes_for_the_session(session, module, events):
+    asked = []
+
+    async def policy(event):
+        asked.append((event.data["action"], event.data["path"], event.data.get("caller")))
+        if event.data["action"] == "context.set_fragment":
+            return {"decision": "deny", "reason": f"not {event.data['args']['key']}"}
+        return {"decision": "allow"}
+
+    await session.register_hook("policy:request", policy)
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    capable = module("caller.py", kind="orchestrator", capabilities=["sys:invoke", "sys:context.set_fragment"])
+    await session.mount("/mnt/orchestrators", capable, trusted=True)
+    asked.clear()
+    done, refused = await make(session, echo(1), call("context.set_fragment", key="a", value=1))
+    assert done["ok"]
+    assert refused["error"]["message"] == f"context.set_fragment {CALLER}: {policy.__qualname__}: not a"
+    assert sorted(asked) == [
+        ("context.set_fragment", CALLER, None),
+        ("invoke", CALLER, None),
+        ("invoke", ECHO, CALLER),
+    ]
+
+
+async def test_a_decision_about_one_invocation_narrows_its_system_calls(session, module):
+    async def policy(event):
+        if event.data["action"] == "invoke" and event.data["path"] == CALLER:
+            return {"decision": "allow", "capabilities": [f"sys:invoke:{ECHO}"]}
+        return {"decision": "allow"}
+
+    await session.register_hook("policy:request", policy)
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    await session.mount("/mnt/tools", module("echo.py", name="other"), trusted=True)
+    capable = module("caller.py", kind="orchestrator", capabilities=["sys:invoke"])
+    await session.mount("/mnt/orchestrators", capable, trusted=True)
+    done, refused = await make(session, echo(1), call("invoke", path="/mnt/tools/other", op="echo", args={}))
+    assert done["ok"]
+    assert refused["error"]["code"] == "forbidden"
+
+
+async def test_an_observer_can_not_make_system_calls(session, module, events):
+    await session.register_hook("policy:request", allow)
+    told = module("caller.py", kind="hook", capabilities=["sys:mounts"])
+    await session.mount("/mnt/hooks", told, trusted=True)
+    await session.register_hook("my:*", "/mnt/hooks/caller")
+    session.emit("my:event")
+    while not events("hook:error"):
+        await asyncio.sleep(0.01)
+
+
+async def test_the_end_of_the_session_reaches_system_calls_in_flight(mounted, kernel, session):
+    await mounted("sys:invoke")
+    task = asyncio.create_task(make(session, *[call("invoke", path=ECHO, op="sleep", args={"seconds": 30})] * 2))
+    await asyncio.sleep(0.1)
+    await kernel.session.end(session.session_id)
+    with pytest.raises(Cancelled):
+        await task
