@@ -82,9 +82,9 @@ def module():
         interpreter = {"mjs": "node", "sh": "sh", "pl": "perl"}.get(file.rpartition(".")[2], sys.executable)
         name = name or file.partition(".")[0]
         options = ["--name", name]
-        if file in ("echo.py", "caller.py"):
+        if file in ("echo.py", "caller.py", "streamer.py"):
             options += ["--kind", kind, "--capabilities", json.dumps(list(capabilities))]
-        if file in ("echo.py", "caller.py", "hook.py"):
+        if file in ("echo.py", "caller.py", "hook.py", "streamer.py"):
             argv = (*argv, *options)
         return ModuleDescriptor.from_mapping(
             {

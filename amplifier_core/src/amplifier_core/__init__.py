@@ -20,6 +20,7 @@ from ._plan import Plan
 from ._runtime import Settings
 from ._session import Session
 from ._sessions import Sessions
+from ._stream import Stream
 
 __all__ = [
     "BadRequest",
@@ -38,6 +39,7 @@ __all__ = [
     "Session",
     "Sessions",
     "Settings",
+    "Stream",
     "Timeout",
     "Unreachable",
     "UnsupportedOp",

@@ -71,14 +71,26 @@ class Guards:
         now = self.loop.time() + _SLACK
         for guard in list(self.waiting):
             if guard.when <= now:
-                guard.trip(Timeout(f"{guard.what}: no answer within {guard.seconds:g} s"))
+                guard.expire()
         self.arm(min((guard.when for guard in self.waiting if guard.error is None), default=math.inf))
 
 
 class Guard:
     """One bounded wait of one task. Cancelling the task from outside stays what it is: ``CancelledError``."""
 
-    __slots__ = ("_cancelling", "_guards", "ended", "error", "owner", "seconds", "task", "what", "when")
+    __slots__ = (
+        "_cancelling",
+        "_guards",
+        "_limit",
+        "ended",
+        "error",
+        "idle",
+        "owner",
+        "seconds",
+        "task",
+        "what",
+        "when",
+    )
 
     def __init__(self, guards: Guards, seconds: float, what: str, owner: object) -> None:
         self._guards = guards
@@ -87,12 +99,13 @@ class Guard:
         self.owner = owner
         self.error: KernelError | None = None
         self.ended: asyncio.Future[None] | None = None
+        self.idle: float | None = None
 
     def __enter__(self) -> Self:
         guards = self._guards
         self.task: asyncio.Task[object] = asyncio.current_task(guards.loop)  # type: ignore[assignment]
         self._cancelling = self.task.cancelling()
-        self.when = guards.loop.time() + self.seconds
+        self.when = self._limit = guards.loop.time() + self.seconds
         guards.waiting[self] = None
         guards.arm(self.when)
         return self
@@ -105,7 +118,28 @@ class Guard:
 
     def left(self) -> float:
         """Seconds until the deadline."""
-        return self.when - self._guards.loop.time()
+        return self._limit - self._guards.loop.time()
+
+    def watch_idle(self, seconds: float) -> None:
+        """End the wait sooner if ``touch`` is not called for so long."""
+        self.idle = seconds
+        self.touch()
+
+    def touch(self) -> None:
+        """Note a sign of life."""
+        if self.idle is not None:
+            self.when = min(self._limit, self._guards.loop.time() + self.idle)
+            self._guards.arm(self.when)
+
+    def rest(self) -> None:
+        """Stop looking for signs of life until the next ``touch``: nobody is expected to give one."""
+        self.when = self._limit
+
+    def expire(self) -> None:
+        """End the wait because its time is over."""
+        idle = self.when < self._limit
+        seconds = self.idle if idle else self.seconds
+        self.trip(Timeout(f"{self.what}: no {'sign of life' if idle else 'answer'} within {seconds:g} s"))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         del self._guards.waiting[self]

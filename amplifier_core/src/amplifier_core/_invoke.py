@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
+from ._chunks import Chunks
 from ._errors import BadRequest, Unreachable, failure_of
 from ._guard import seconds_of
 from ._json import NotJson, encode, encode_checked
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ._wire import Message
 
 
-async def invoke(
+async def invoke(  # noqa: PLR0913 - what, where, with what, for whom, for how long and for which eyes
     state: SessionState,
     path: str,
     op: str,
@@ -38,6 +39,7 @@ async def invoke(
     caller: Invocation | None = None,
     *,
     asking: Span | None = None,
+    chunks: Chunks | None = None,
 ) -> Any:  # noqa: ANN401 - a result is any JSON
     """Invoke one operation of a mounted module and give its result.
 
@@ -61,8 +63,13 @@ async def invoke(
             if not (asking or mount.lasting) and (granted or state.namespace.policy):
                 granted = await _pass_gate(state, mount, op, request, span, caller)
             depth = caller.depth + 1 if caller else 1
+            idle_ms = mount.module.descriptor.limits.idle_ms
+            if idle_ms is not None:
+                chunks = chunks or Chunks(unread=True)
+                chunks.touch = guard.touch
+                guard.watch_idle(idle_ms / 1000)
             message = await converse(
-                Invocation(state, mount.module, op, request, span, guard, granted, mount.lasting, depth)
+                Invocation(state, mount.module, op, request, span, guard, granted, mount.lasting, depth, chunks)
             )
         result = result_of(message, path)
         data["result"] = _shown_result(message, runtime.bus.limit)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._errors import Internal, KernelError, causes, one_line
 
 if TYPE_CHECKING:
+    from ._chunks import Chunks
     from ._descriptor import ModuleDescriptor
     from ._wire import Message
     from .hookspecs import Connection
@@ -41,13 +42,14 @@ class Module:
         except Exception as error:
             raise self._foreign(error) from error
 
-    async def call(self, method: str, params: bytes) -> Message:
+    async def call(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
         """Carry one request. Whatever a transport raises arrives as ``KernelError``; waiting for a free slot counts."""
+        wanted = (method, params) if chunks is None else (method, params, chunks)
         try:
             if self._slots is None:
-                return await self.connection.request(method, params)
+                return await self.connection.request(*wanted)
             async with self._slots:
-                return await self.connection.request(method, params)
+                return await self.connection.request(*wanted)
         except KernelError:
             raise
         except Exception as error:

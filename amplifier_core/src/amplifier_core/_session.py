@@ -14,6 +14,7 @@ from ._guard import seconds_of
 from ._hooks import register_hook
 from ._invoke import invoke
 from ._mount import describe, mount, mounts, unmount
+from ._stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,6 +97,20 @@ class Session:
         ``timeout`` is in seconds and can only shorten what the descriptor allows. Raises ``KernelError``.
         """
         return await invoke(self._state, path, op, args, timeout)
+
+    def stream(
+        self,
+        path: str,
+        op: str,
+        args: dict[str, Any],
+        *,
+        timeout: float | None = None,
+    ) -> Stream:
+        """Invoke ``op`` and read its chunks as they come: ``async for chunk in session.stream(…)``.
+
+        The deadline spans the whole invocation; a reader that takes its time spends it. Raises ``KernelError``.
+        """
+        return Stream(lambda chunks: invoke(self._state, path, op, args, timeout, chunks=chunks))
 
     def emit(self, event: str, data: Mapping[str, Any] | None = None) -> None:
         """Emit an event. Returns at once and never raises while the kernel is open.

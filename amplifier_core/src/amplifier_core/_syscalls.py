@@ -95,7 +95,8 @@ async def _invoke(caller: Invocation, args: Args) -> Any:  # noqa: ANN401 - any 
     if timeout_ms is not None and timeout_ms <= 0:
         raise BadRequest(f"args.timeout_ms: expected a positive integer, got {timeout_ms}")
     timeout = None if timeout_ms is None else timeout_ms / 1000
-    return await invoke(caller.state, path, op, _need(args, "args", dict), timeout, caller)
+    chunks = caller.chunks if _may(args, "stream", bool) else None
+    return await invoke(caller.state, path, op, _need(args, "args", dict), timeout, caller, chunks=chunks)
 
 
 async def _emit(caller: Invocation, args: Args) -> dict[str, Any]:
@@ -123,7 +124,7 @@ async def _context_set_fragment(caller: Invocation, args: Args) -> dict[str, Any
     return _context.set_fragment(caller.state, _need(args, "key", str), args["value"], caller.span)
 
 
-_NOUNS = {str: "text", int: "an integer", dict: "an object"}
+_NOUNS = {str: "text", bool: "true or false", int: "an integer", dict: "an object"}
 
 
 def _need(args: Args, name: str, kind: type) -> Any:  # noqa: ANN401 - of that kind

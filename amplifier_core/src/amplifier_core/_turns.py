@@ -21,6 +21,7 @@ from ._policy import INVOKE, MOUNT, Question, authorize
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ._chunks import Chunks
     from ._guard import Guard
     from ._ids import Span
     from ._module import Module
@@ -53,18 +54,21 @@ class Invocation:
     granted: Sequence[str]  # what its `sys:` calls are checked against
     lasting: bool  # whether that was granted for the session
     depth: int  # 1 for what an embedder invoked
+    chunks: Chunks | None  # where its module's chunks go
 
 
 async def converse(invocation: Invocation) -> Message:
     """Ask the module, make its system calls and ask again, until it gives a reply that is not ``pending``."""
     resume: msgspec.Raw | None = None
     while True:
-        message = await invocation.module.call("invoke", _params(invocation, resume))
+        invocation.guard.touch()
+        message = await invocation.module.call("invoke", _params(invocation, resume), invocation.chunks)
         if message.events:
             for event in message.events:
                 _emit_for(invocation, event)
         if not message.pending or not message.is_reply():
             return message
+        invocation.guard.rest()
         results = await _make_calls(invocation, message.pending.syscalls)
         text = b'{"state":%b,"results":%b}' % (message.pending.state, encode_checked(results))
         resume = msgspec.Raw(text)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
+from ._chunks import Chunks
 from ._errors import causes
 from ._json import NotJson, decode
 from ._wire import ErrorBody, Message, decode_message
@@ -25,6 +26,7 @@ __all__ = [
     "PROJECT",
     "SINKS",
     "TRANSPORTS",
+    "Chunks",
     "Connection",
     "ErrorBody",
     "Message",
@@ -69,8 +71,10 @@ class Connection(Protocol):
     async def start(self, granted: Sequence[str]) -> None:
         """Make the module ready, with no more than the capabilities granted. Raises ``Unreachable`` with the cause."""
 
-    async def request(self, method: str, params: bytes) -> Message:
+    async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
         """Carry one ``health``, ``describe`` or ``invoke`` (``params``: a JSON object) and return the reply.
+
+        ``{"chunk": …}`` messages that come before it go to ``chunks.put``, in order; with ``None`` nobody wants them.
 
         ``health`` and ``describe`` come back as ``Message(ok=True, result=…)`` too. Failures of the transport are
         ``KernelError``. When the awaiting task is cancelled, tell the module and clean up: deadlines end like this.

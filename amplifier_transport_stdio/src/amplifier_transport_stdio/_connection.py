@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
 from amplifier_core import Internal, KernelError, Unreachable
 from amplifier_core.hookspecs import decode_message
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Message, Notify
+    from amplifier_core.hookspecs import Chunks, Message, Notify
 
     from ._fields import StdioFields
 
@@ -47,7 +49,7 @@ class StdioConnection:
         self._granted = granted
         self._begin()
 
-    async def request(self, method: str, params: bytes) -> Message:
+    async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
         """Send one request and wait for its reply."""
         if self._closed:
             raise Unreachable("the module was unmounted")
@@ -55,10 +57,10 @@ class StdioConnection:
         if life.ended:
             life = self._begin()
         try:
-            return await life.request(method, params)
+            return await life.request(method, params, chunks)
         except BrokenPipeError:  # nothing of the request reached it: it had died unnoticed, or closed its stdin
             life.end(Unreachable("the module closed its stdin"))
-            return await self._begin().request(method, params)
+            return await self._begin().request(method, params, chunks)
 
     async def close(self) -> None:
         """End the process and wait until it is gone."""
@@ -81,6 +83,7 @@ class _Life:
         self._limit = limit
         self._lines = LineBuffer(limit)
         self._waiting: dict[str, asyncio.Future[Message]] = {}
+        self._chunks: dict[str, Chunks] = {}
         self._abandoned: dict[str, asyncio.TimerHandle] = {}
         self._count = 0
         self._noise = 0
@@ -90,7 +93,7 @@ class _Life:
         self._process = Process(fields, environment, self)
         notify("module:start", {"pid": self._process.pid, "command": list(fields.command)})
 
-    async def request(self, method: str, params: bytes) -> Message:
+    async def request(self, method: str, params: bytes, chunks: Chunks | None) -> Message:
         """Send one request and wait for its reply; cancelled, tell the module so and give it a short grace.
 
         Raises ``BrokenPipeError`` if the process had gone before anything was sent.
@@ -100,12 +103,19 @@ class _Life:
         future: asyncio.Future[Message] = self._loop.create_future()
         self._process.write(frame(request_id, method, params), now=not self._waiting)
         self._waiting[request_id] = future
+        if chunks is not None:
+            self._chunks[request_id] = chunks
+        self._process.resume()
         try:
             return await future
         except asyncio.CancelledError:
             if self._waiting.pop(request_id, None) is not None and not self.ended:
                 self._abandon(request_id)
             raise
+        finally:
+            if chunks is not None:
+                del self._chunks[request_id]
+                self._process.resume()
 
     @property
     def gone(self) -> bool:
@@ -157,6 +167,9 @@ class _Life:
             self._on_broken_line(line, str(error))
             return
         request_id = message.id or ""
+        if message.chunk is not UNSET and request_id in self._waiting:
+            self._on_chunk(request_id, message)
+            return
         future = self._waiting.pop(request_id, None)
         if future is not None:
             if not future.done():
@@ -165,6 +178,13 @@ class _Life:
             timer.cancel()
         else:
             self._count_noise(line)
+
+    def _on_chunk(self, request_id: str, message: Message) -> None:
+        """Pass a chunk on. A full reader holds the module back only while nobody else waits for it."""
+        chunks = self._chunks.get(request_id)
+        if chunks is not None and not chunks.put(message.chunk, message.size) and len(self._waiting) == 1:
+            self._process.pause()
+            chunks.when_room(self._process.resume)
 
     def _on_broken_line(self, line: bytes, fault: str) -> None:
         """Fail the call that a broken line was meant for; a line that names none is noise."""

@@ -55,6 +55,7 @@ class Process:
         )
         self._out: deque[bytes | memoryview] = deque()
         self._flushing = False
+        self._paused = False
         self._tail = b""
         self._gone = self._loop.create_future()
         for fd in (self._stdin, self._stdout, self._stderr):
@@ -84,6 +85,18 @@ class Process:
             self._out.append(line)
             self._flushing = True
             self._loop.call_soon(self._flush)
+
+    def pause(self) -> None:
+        """Leave what the module writes in its pipe until ``resume``."""
+        if not self._paused and self.alive:
+            self._paused = True
+            self._loop.remove_reader(self._stdout)
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused and self.alive:
+            self._paused = False
+            self._loop.add_reader(self._stdout, self._on_stdout)
 
     def kill(self) -> None:
         """Kill the process and its group; ``exited`` follows."""

@@ -1,0 +1,96 @@
+"""Chunks: what a module streams before its reply, on its way from a transport to one reader (protocol, section 2).
+
+Owns the buffer between the two and its bounds. A reader that falls behind holds back its own module, where the
+transport can do that without holding back anybody else; where it cannot, chunks that would exceed the buffer are
+dropped and counted, which costs the preview: the final reply is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENOUGH = 256 * 1024  # bytes of JSON: above, the transport is asked to pause
+_TOO_MUCH = 8 * 1024 * 1024  # above, chunks are dropped
+
+
+class Chunks:
+    """The chunks of one invocation, in order. Where nobody reads them (``unread``), they are let go of as they come."""
+
+    __slots__ = ("_ended", "_queue", "_size", "_waiter", "_waiting_for_room", "dropped", "touch", "unread")
+
+    def __init__(self, *, unread: bool = False) -> None:
+        self._queue: deque[tuple[Any, int]] = deque()
+        self._size = 0
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._waiting_for_room: list[Callable[[], None]] = []
+        self.dropped = 0
+        self.unread = unread
+        self.touch: Callable[[], None] | None = None
+        """Called for each chunk, if it is set: the module is alive."""
+
+    def put(self, chunk: object, size: int) -> bool:
+        """Take a chunk of ``size`` bytes of JSON. ``False``: enough for now, pause if that holds back nobody else."""
+        if self.touch is not None:
+            self.touch()
+        if self.unread:
+            return True
+        if self._size > _TOO_MUCH:
+            self.dropped += 1
+            return False
+        self._queue.append((chunk, size))
+        self._size += size
+        self._wake()
+        return self._size < ENOUGH
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        """Have something called, once, when there is room again or nobody reads any more."""
+        if self._size < ENOUGH or self.unread:
+            call()
+        else:
+            self._waiting_for_room.append(call)
+
+    async def room(self) -> None:
+        """Wait until there is room again."""
+        room = asyncio.Event()
+        self.when_room(room.set)
+        await room.wait()
+
+    def end(self) -> None:
+        """Say that no chunk follows."""
+        self._ended = True
+        self._wake()
+
+    def let_go(self) -> None:
+        """Drop what is there, and whatever comes."""
+        self.unread = True
+        self._queue.clear()
+        self._size = 0
+        self._make_room()
+
+    async def get(self) -> Any:  # noqa: ANN401 - a chunk is any JSON
+        """Give the next chunk, or raise ``StopAsyncIteration`` after the last one."""
+        while not self._queue:
+            if self._ended:
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        chunk, size = self._queue.popleft()
+        self._size -= size
+        if self._waiting_for_room and self._size < ENOUGH // 2:
+            self._make_room()
+        return chunk
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _make_room(self) -> None:
+        calls, self._waiting_for_room = self._waiting_for_room, []
+        for call in calls:
+            call()

@@ -1,0 +1,110 @@
+"""A stream: one invocation, whose chunks are read as they come and whose result is there at the end.
+
+Owns the task that the invocation runs in, and its end when the reader leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Self
+
+from ._chunks import Chunks
+from ._errors import BadRequest, Cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from types import TracebackType
+
+
+class Stream:
+    """An async iterator over an invocation's chunks, for one reader. It starts with the first use.
+
+    ``async for chunk in stream`` gives each chunk and raises what the invocation raised; ``await stream.result()``
+    gives the final result, whether chunks were read or not. Leaving early cancels the invocation: at the end of
+    ``async with stream``, at ``aclose()``, or when the stream is garbage.
+    """
+
+    def __init__(self, invoke: Callable[[Chunks], Coroutine[Any, Any, Any]]) -> None:
+        self._invoke: Callable[[Chunks], Coroutine[Any, Any, Any]] | None = invoke
+        self._chunks = Chunks()
+        self._task: asyncio.Task[Any] | None = None
+
+    @property
+    def dropped(self) -> int:
+        """How many chunks were dropped because they were not read in time."""
+        return self._chunks.dropped
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:  # noqa: ANN401 - a chunk is any JSON
+        task = self._started()
+        try:
+            return await self._chunks.get()
+        except StopAsyncIteration:
+            await asyncio.wait((task,))
+            self._outcome(task)
+            raise
+        except asyncio.CancelledError:
+            await self.aclose()
+            raise
+
+    async def result(self) -> Any:  # noqa: ANN401 - any JSON
+        """Give the final result, or raise what the invocation raised. Chunks that were not read are let go of."""
+        task = self._started()
+        self._chunks.let_go()
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            await self.aclose()
+            raise
+        return self._outcome(task)
+
+    async def aclose(self) -> None:
+        """Cancel the invocation, if it is not over, and wait for its end. Idempotent."""
+        self._invoke = None
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    async def __aenter__(self) -> Self:
+        _ = self._started()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if self._task is not None and not self._task.done() and not self._task.get_loop().is_closed():
+            self._task.cancel()
+
+    def _outcome(self, task: asyncio.Task[Any]) -> Any:  # noqa: ANN401 - any JSON
+        """Give the result or raise; cancelled by `aclose` is not the reader's own cancellation."""
+        if task.cancelled():
+            raise Cancelled("the stream was closed before its end")
+        return task.result()
+
+    def _started(self) -> asyncio.Task[Any]:
+        if self._task is None:
+            if self._invoke is None:
+                raise BadRequest("the stream is closed")
+            self._task = asyncio.get_running_loop().create_task(_run(self._invoke, self._chunks), name="stream")
+            self._task.add_done_callback(_retrieve)
+            self._invoke = None
+        return self._task
+
+
+async def _run(invoke: Callable[[Chunks], Awaitable[Any]], chunks: Chunks) -> Any:  # noqa: ANN401 - any JSON
+    """Run the invocation without a reference to its stream, which may become garbage meanwhile."""
+    try:
+        return await invoke(chunks)
+    finally:
+        chunks.end()
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Look at how the task ended: a stream that was left has nobody to whom its error matters."""
+    if not task.cancelled():
+        task.exception()
