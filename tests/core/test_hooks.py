@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from amplifier_core import BadRequest, Forbidden, Kernel, Plan, Settings
+from amplifier_core import BadRequest, Forbidden, Kernel, Plan
 
 ECHO = "/mnt/tools/echo"
 WANTED = "env:AMPLIFIER_TEST"
@@ -146,7 +146,7 @@ def returning(value):
     ],
 )
 async def test_a_hook_that_fails_denies(log, module, events, hook, why):
-    async with Kernel(event_log=log, settings=Settings(policy_timeout=0.1)) as kernel:
+    async with Kernel(event_log=log, policy_timeout=0.1) as kernel:
         session = await kernel.session.create(Plan("x"))
         await session.register_hook("policy:request", hook)
         with pytest.raises(Forbidden) as caught:
@@ -255,7 +255,7 @@ async def test_a_policy_hook_may_be_a_module(session, module, wanting, tmp_path,
 
 
 async def test_a_policy_module_that_hangs_denies_and_is_not_waited_for(log, module, wanting, tmp_path):
-    async with Kernel(event_log=log, settings=Settings(policy_timeout=0.1)) as kernel:
+    async with Kernel(event_log=log, policy_timeout=0.1) as kernel:
         session = await kernel.session.create(Plan("x"))
         await session.mount("/mnt/hooks", module("hook.py", tmp_path / "heard", "hang", kind="hook"), trusted=True)
         await session.register_hook("policy:request", "/mnt/hooks/hook")
@@ -379,7 +379,7 @@ async def test_a_slow_observer_loses_its_own_events_and_delays_nobody(log, event
     async def slow(event):
         await release.wait()
 
-    async with Kernel(event_log=log, settings=Settings(observer_queue=10)) as kernel:
+    async with Kernel(event_log=log, observer_queue=10) as kernel:
         session = await kernel.session.create(Plan("x"))
         await session.register_hook("my:*", slow)
         for n in range(100):

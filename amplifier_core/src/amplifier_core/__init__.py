@@ -17,7 +17,6 @@ from ._errors import (
 from ._event import Event
 from ._kernel import Kernel
 from ._plan import Plan
-from ._runtime import Settings
 from ._session import Session
 from ._sessions import Sessions
 from ._stream import Stream
@@ -38,7 +37,6 @@ __all__ = [
     "Plan",
     "Session",
     "Sessions",
-    "Settings",
     "Stream",
     "Timeout",
     "Unreachable",

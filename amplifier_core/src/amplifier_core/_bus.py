@@ -11,19 +11,20 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from ._errors import KernelError, one_line
-from ._event import Envelope, event_id, within_limit
+from ._event import Event, event_id, within_limit
 from ._json import encode_checked, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from msgspec import Raw
-
     from ._ids import Clock, Ids, Span
     from .hookspecs import Sink
 
 _NOBODY: tuple[Observer, ...] = ()
+_NOTHING: dict[str, Any] = {}
 _DRAIN_SECONDS = 2.0  # how long a kernel that closes waits for its observers to hear the rest
 
 
@@ -55,38 +56,27 @@ class Bus:
         module: str | None = None,
         status: str | None = None,
         duration_ms: float | None = None,
-        data: Mapping[str, Any] | Raw | None = None,
+        data: Any = None,  # noqa: ANN401 - a mapping of JSON, or its encoded form
         error: KernelError | None = None,
         bounded: bool = False,
     ) -> None:
         """Number, write and offer one event. ``data`` is JSON; ``bounded`` says that its size has been seen to."""
         self._seq = seq = self._seq + 1
         ts = self._clock.time()
-        request_id, span_id, parent_span_id = span or (None, None, None)
-        envelope = Envelope(
-            event_id(ts, seq, self._tag),
-            ts,
-            event,
-            component,
-            seq,
-            module,
-            status,
-            duration_ms,
-            session_id,
-            request_id,
-            span_id,
-            parent_span_id,
-            data or None,
-            error.body() if error else None,
-        )  # fmt: skip - as the envelope is laid out
+        request_id = span_id = parent_span_id = None
+        if span is not None:
+            request_id, span_id, parent_span_id = span.request_id, span.span_id, span.parent_span_id
+        told = Event(
+            event_id(ts, seq, self._tag), ts, event, component, seq, module, status, duration_ms, session_id,
+            request_id, span_id, parent_span_id, data or _NOTHING, error.body() if error else None,
+        )  # fmt: skip
         try:
-            line = encode_checked(envelope)
+            line = encode_checked(told)
         except (TypeError, ValueError, RecursionError):  # foreign text in an error or in a transport's report
-            envelope.data, envelope.error = scrub(data), scrub(envelope.error)
-            line = encode_checked(envelope)
+            told = structs.replace(told, data=scrub(data or _NOTHING), error=scrub(told.error))
+            line = encode_checked(told)
         if self._limit is not None and len(line) > self._limit and not bounded and isinstance(data, Mapping):
-            envelope.data = within_limit(data, self._limit)
-            line = encode_checked(envelope)
+            line = encode_checked(structs.replace(told, data=within_limit(told.data, self._limit)))
         line += b"\n"
         for sink in self._sinks:
             try:
@@ -96,12 +86,12 @@ class Bus:
         for observer in observers:
             observer.offer(event, line)
 
-    def request(self, event: str, session_id: str, span: Span, data: Mapping[str, Any]) -> Envelope:
+    def request(self, event: str, session_id: str, span: Span, data: dict[str, Any]) -> Event:
         """Make an envelope that is asked about rather than logged, such as ``policy:request``: it has no ``seq``."""
         ts = self._clock.time()
-        return Envelope(
+        return Event(
             event_id(ts, self._seq, self._tag + span.span_id), ts, event, "kernel", None, None, None, None,
-            session_id, *span, data,
+            session_id, span.request_id, span.span_id, span.parent_span_id, data,
         )  # fmt: skip
 
     def lost(self) -> int:

@@ -31,9 +31,9 @@ SYSTEM_CALLS = (
 SCRATCH = "$tmp"
 """The path that stands for a module's own scratch folder."""
 
-_HOST_PORT = re.compile(r"(?:\*|[A-Za-z0-9._-]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5})\Z")
-_VARIABLE = re.compile(r"[^=:*\s]+\Z")
-_CUSTOM = re.compile(r"x-[a-z0-9][a-z0-9._-]*\Z")
+_HOST_PORT = r"(?:\*|[A-Za-z0-9._-]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5})"
+_VARIABLE = r"[^=:*\s]+"
+_CUSTOM = r"x-[a-z0-9][a-z0-9._-]*"
 _HIGHEST_PORT = 65535
 
 
@@ -52,12 +52,12 @@ def canonical(word: str, base: Path) -> str:
     elif namespace == "net":
         problem = _net_problem(action, resource)
     elif namespace == "env":
-        problem = "" if _VARIABLE.match(rest) else "env:NAME"
+        problem = "" if re.fullmatch(_VARIABLE, rest) else "env:NAME"
     elif namespace == "sys":
         problem = (
             "" if action in SYSTEM_CALLS and rest != f"{action}:" else "sys:NAME[:PATTERN] with a system call's name"
         )
-    elif _CUSTOM.match(namespace):
+    elif re.fullmatch(_CUSTOM, namespace):
         problem = "" if action and rest != f"{action}:" else "x-NAMESPACE:ACTION[:RESOURCE]"
     else:
         problem = "one of fs:read:PATH, fs:write:PATH, net:connect:…, net:listen:*, env:NAME, sys:NAME, x-…:…"
@@ -112,7 +112,7 @@ def _contains(folder: str, path: str) -> bool:
 def _net_problem(action: str, resource: str) -> str:
     if action == "listen":
         return "" if resource == "*" else "net:listen:*"
-    if action == "connect" and _HOST_PORT.match(resource):
+    if action == "connect" and re.fullmatch(_HOST_PORT, resource):
         port = resource.rpartition(":")[2]
         return "" if resource == "*" or 0 < int(port) <= _HIGHEST_PORT else "a port from 1 to 65535"
     return "net:connect:* or net:connect:HOST:PORT"

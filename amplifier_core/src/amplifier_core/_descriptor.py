@@ -5,7 +5,7 @@ Owns the fields that every transport shares. A transport's own fields are for it
 
 from __future__ import annotations
 
-import json
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -26,12 +26,10 @@ KINDS = ("provider", "tool", "agent", "hook", "orchestrator", "context")
 MESSAGE_BYTES = 32 * 1024 * 1024
 """The largest single message, unless the descriptor says otherwise."""
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 """What a module's name looks like."""
 
-_SEMANTIC_VERSION = re.compile(
-    r"(?:(?:0|[1-9][0-9]*)\.){2}(?:0|[1-9][0-9]*)(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?\Z"
-)
+_SEMANTIC_VERSION = r"(?:(?:0|[1-9][0-9]*)\.){2}(?:0|[1-9][0-9]*)(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?"
 
 
 class Misfit(BadRequest):
@@ -83,7 +81,7 @@ class ModuleDescriptor:
     """
 
     name: str = attrs.field(
-        validator=_fits(f"a name like {NAME.pattern[:-2]}", lambda value: isinstance(value, str) and NAME.match(value))
+        validator=_fits(f"a name like {NAME}", lambda value: isinstance(value, str) and re.fullmatch(NAME, value))
     )
     kind: str = attrs.field(validator=_fits(f"one of {', '.join(KINDS)}", lambda value: value in KINDS))
     transport: Mapping[str, Any] = attrs.field(validator=_fits("an object whose type is text", _is_transport))
@@ -94,7 +92,7 @@ class ModuleDescriptor:
         default=None,
         validator=_fits(
             "a semantic version like 1.2.0",
-            lambda value: value is None or (isinstance(value, str) and _SEMANTIC_VERSION.match(value)),
+            lambda value: value is None or (isinstance(value, str) and re.fullmatch(_SEMANTIC_VERSION, value)),
         ),
     )
     limits: Limits = attrs.field(factory=Limits, validator=_fits("limits", lambda value: isinstance(value, Limits)))
@@ -130,7 +128,7 @@ class ModuleDescriptor:
         more = {name: value for name, value in mapping.items() if name not in _FIELDS}
         located = {**known, "base": base or Path.cwd(), "source": source, "unknown": more}
         try:
-            return _converter.structure(located, cls)
+            return _converter().structure(located, cls)
         except ClassValidationError as error:
             path, expected = _first_fault(error)
             raise BadRequest(f"{source}: $.{path}: {expected}", details={"path": f"$.{path}"}) from None
@@ -147,6 +145,8 @@ class ModuleDescriptor:
 
 def load_descriptor(path: str | Path) -> ModuleDescriptor:
     """Read a descriptor file. Raises ``BadRequest`` with one line: the file, the JSON path and what was expected."""
+    import json  # noqa: PLC0415 - 1.4 ms, and only files need it
+
     file = Path(path)
     try:
         text = file.read_bytes().decode()
@@ -172,20 +172,23 @@ def load_descriptor(path: str | Path) -> ModuleDescriptor:
 # cattrs would turn "net" into three capabilities and 5 into "5". So it copies values as they are, the validators above
 # look at them, and cattrs finds what is missing and says where.
 _FIELDS = ("name", "kind", "transport", "capabilities", "version", "limits")
-_converter = Converter(detailed_validation=True)
-for _primitive in (str, int):
-    _converter.register_structure_hook(_primitive, lambda value, _: value)
-_converter.register_structure_hook_func(lambda kind: kind not in (ModuleDescriptor, Limits), lambda value, _: value)
-_structure_limits = make_dict_structure_fn(Limits, _converter)
 
 
-def _limits(value: Any, kind: type[Limits]) -> Limits:  # noqa: ANN401
-    if not isinstance(value, Mapping):
-        raise Misfit("", f"expected an object, got {_short(value)}")
-    return _structure_limits(value, kind)
+@functools.cache  # made when the first descriptor is read: importing the kernel need not wait for it
+def _converter() -> Converter:
+    converter = Converter(detailed_validation=True)
+    for primitive in (str, int):
+        converter.register_structure_hook(primitive, lambda value, _: value)
+    converter.register_structure_hook_func(lambda kind: kind not in (ModuleDescriptor, Limits), lambda value, _: value)
+    structure = make_dict_structure_fn(Limits, converter)
 
+    def limits(value: Any, kind: type[Limits]) -> Limits:  # noqa: ANN401
+        if not isinstance(value, Mapping):
+            raise Misfit("", f"expected an object, got {_short(value)}")
+        return structure(value, kind)
 
-_converter.register_structure_hook(Limits, _limits)
+    converter.register_structure_hook(Limits, limits)
+    return converter
 
 
 def _first_fault(error: BaseException) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-import attrs
+import msgspec
 
 from ._capability import canonical, covers, enforced_by_kernel
 
@@ -19,8 +19,7 @@ Verdict = Literal["allow", "deny", "abstain"]
 Scope = Literal["call", "session"]
 
 
-@attrs.frozen
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What one policy hook said. A hook that failed has said ``deny``, with the failure as its reason."""
 
     hook: str
@@ -31,8 +30,7 @@ class Answer:
     may_grant: bool = True  # False for a hook that a fork registered itself: its allow adds nothing
 
 
-@attrs.frozen
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What follows. ``granted`` is no wider than what was wanted; empty when denied."""
 
     allowed: bool

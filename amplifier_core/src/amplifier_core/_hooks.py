@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ._errors import KernelError
-    from ._event import Envelope
     from ._ids import Span
     from ._module import Module
     from ._state import SessionState
@@ -85,13 +84,13 @@ def _mounted(state: SessionState, path: object) -> Module:
     return mount.module
 
 
-async def _ask_callable(hook: Hook, _: SessionState, envelope: Envelope, __: Span) -> Any:  # noqa: ANN401
+async def _ask_callable(hook: Hook, _: SessionState, request: Event, __: Span) -> Any:  # noqa: ANN401
     # a copy by way of JSON: a hook that changes what it was shown changes nothing else
-    return await hook(decode_event(encode_checked(envelope)))
+    return await hook(decode_event(encode_checked(request)))
 
 
-async def _ask_module(module: Module, state: SessionState, envelope: Envelope, span: Span) -> Any:  # noqa: ANN401
-    return await ask_module(state, module, envelope, span)
+async def _ask_module(module: Module, state: SessionState, request: Event, span: Span) -> Any:  # noqa: ANN401
+    return await ask_module(state, module, request, span)
 
 
 async def _tell_callable(hook: Hook, line: bytes) -> None:

@@ -6,7 +6,9 @@ Both come in as arguments, so a run with a seeded source and a fixed clock is th
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +26,7 @@ class Clock(Protocol):
         """Seconds that never go back, for durations. Deadlines follow the event loop's own clock instead."""
 
 
-class Span(NamedTuple):
+class Span(msgspec.Struct, frozen=True, gc=False):
     """One operation in a request's tree (protocol, section 7)."""
 
     request_id: str
@@ -53,7 +55,11 @@ class Ids:
 
     def root(self) -> Span:
         """Begin a request: a new tree with its first span."""
-        return Span("req_" + self.hex16(), self.hex16(), None)
+        at = self._at
+        if at + 32 > len(self._pool):
+            return Span("req_" + self.hex16(), self.hex16(), None)
+        self._at = at + 32
+        return Span("req_" + self._pool[at : at + 16], self._pool[at + 16 : at + 32], None)
 
     def child(self, parent: Span) -> Span:
         """Begin an operation below another one of the same request."""

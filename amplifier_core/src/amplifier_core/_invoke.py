@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import msgspec
 
 from ._chunks import Chunks
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ._errors import KernelError
-    from ._event import Envelope
+    from ._event import Event
     from ._ids import Span
     from ._module import Module
     from ._namespace import Mount
@@ -82,12 +81,12 @@ async def invoke(  # noqa: PLR0913 - what, where, with what, for whom, for how l
     return result
 
 
-async def ask_module(state: SessionState, module: Module, envelope: Envelope, span: Span) -> Any:  # noqa: ANN401
+async def ask_module(state: SessionState, module: Module, request: Event, span: Span) -> Any:  # noqa: ANN401
     """Ask a module that is a policy hook. One that is no longer mounted here fails, and so denies."""
     mount = state.namespace.mounts.get(module.path)
     if mount is None or mount.module is not module:
         raise Unreachable(f"{module.path} is no longer mounted")
-    args = msgspec.Raw(b'{"event":%b}' % encode_checked(envelope))
+    args = msgspec.Raw(b'{"event":%b}' % encode_checked(request))
     return await invoke(state, module.path, "on_event", args, state.runtime.settings.policy_timeout, asking=span)
 
 
@@ -150,7 +149,7 @@ async def _pass_gate(
     path = mount.module.path
     if decision.scope == "session" and state.namespace.mounts.get(path) is mount:
         state.namespace = state.namespace.own()
-        state.namespace.mounts[path] = attrs.evolve(mount, granted=decision.granted, lasting=True)
+        state.namespace.mounts[path] = msgspec.structs.replace(mount, granted=decision.granted, lasting=True)
     return decision.granted
 
 
@@ -176,7 +175,7 @@ def _record(
         span,
         module=path if isinstance(path, str) else None,
         status="error" if error else "ok",
-        duration_ms=round((state.runtime.clock.monotonic() - began) * 1000, 3),
+        duration_ms=int((state.runtime.clock.monotonic() - began) * 1e6) / 1000,
         data=data,
         error=error,
         bounded=True,

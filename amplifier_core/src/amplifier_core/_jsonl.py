@@ -33,10 +33,10 @@ class JsonlSink:
     def write(self, line: bytes) -> None:
         """Append one line. A line that was cut off by a full disk is ended before the next one."""
         whole = b"\n" + line if self._torn else line
-        view = memoryview(whole)
+        view: bytes | memoryview = whole
         try:
-            while view:
-                view = view[os.write(self._fd, view) :]
+            while (written := os.write(self._fd, view)) < len(view):
+                view = memoryview(view)[written:]
         except OSError:
             self._torn = self._torn or len(view) < len(whole)
             raise

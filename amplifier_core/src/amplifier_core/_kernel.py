@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from ._bus import Bus
 from ._errors import BadRequest, Internal, KernelError
 from ._event import DATA_LIMIT
-from ._guard import Guards
+from ._guard import Guards, seconds_of
 from ._ids import Ids
 from ._jsonl import JsonlSink
 from ._plugins import Plugins
@@ -41,23 +41,29 @@ class Kernel:
     ``event_log``: the JSONL log's path; ``None`` for a file of its own where platformdirs says; ``False`` for none.
     ``sinks``: more sinks: objects with ``write`` and ``close``, or ``{"type": name, …}`` for a plugin.
     ``event_limit``: bytes of JSON above which a value in an event's ``data`` is left out; ``None`` keeps everything.
+    ``timeout``: seconds for an invocation or a mount whose caller and descriptor name none.
+    ``policy_timeout``: seconds for a policy hook's answer; a person who is asked needs more.
+    ``observer_queue``: events that may wait for one observer. ``fragment_bytes``: JSON of the largest fragment.
     ``clock`` and ``entropy``: where time and randomness come from; fixed ones make two runs alike to the byte.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what an embedder may choose
         self,
         *,
         event_log: str | Path | Literal[False] | None = None,
         sinks: Sequence[Sink | Mapping[str, Any]] = (),
         event_limit: int | None = DATA_LIMIT,
-        settings: Settings | None = None,
+        timeout: float = 30.0,
+        policy_timeout: float = 5.0,
+        observer_queue: int = 1024,
+        fragment_bytes: int = 1024 * 1024,
         clock: Clock = time,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._event_log = event_log
         self._sinks = sinks
         self._event_limit = event_limit
-        self._settings = settings or Settings()
+        self._settings = Settings(seconds_of(timeout, 0), seconds_of(policy_timeout, 0), observer_queue, fragment_bytes)
         self._clock = clock
         self._ids = Ids(entropy)
         self._runtime: Runtime | None = None

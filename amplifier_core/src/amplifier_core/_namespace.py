@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import attrs
+import msgspec
 
 from ._event import matches
 
@@ -26,8 +26,7 @@ MOUNT_PATHS = tuple(f"/mnt/{name}" for name in ("providers", "tools", "agents", 
 """Where modules are mounted (protocol, section 8)."""
 
 
-@attrs.frozen
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     """A module in one session: what it may do there, and whether that holds for the session or is asked each time."""
 
     module: Module
@@ -35,8 +34,7 @@ class Mount:
     lasting: bool
 
 
-@attrs.frozen
-class PolicyHook:
+class PolicyHook(msgspec.Struct, frozen=True):
     """Somebody who is asked. ``may_grant`` is False if a fork registered it: it can deny, its allow adds nothing."""
 
     name: str
@@ -45,8 +43,7 @@ class PolicyHook:
     may_grant: bool
 
 
-@attrs.frozen
-class ObserverHook:
+class ObserverHook(msgspec.Struct, frozen=True):
     """Somebody who is told of the events that a pattern means; ``module`` is the path of its module, if it is one."""
 
     pattern: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
+import msgspec
 
 from ._errors import Forbidden, Internal, KernelError
 from ._gate import Answer, Decision, decide, narrowed_below, read_answer
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 MOUNT, INVOKE = "mount", "invoke"
 
 
-@attrs.frozen
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """What somebody wants to do: ``mount``, ``invoke`` or a system call. ``wanted`` is canonical."""
 
     action: str
@@ -84,10 +83,10 @@ def _describe(question: Question) -> dict[str, Any]:
 
 async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: dict[str, Any], span: Span) -> Answer:
     runtime = state.runtime
-    envelope = runtime.bus.request("policy:request", state.session_id, span, data)
+    request = runtime.bus.request("policy:request", state.session_id, span, data)
     try:
         with runtime.guards.within(runtime.settings.policy_timeout, f"policy hook {hook.name}"):
-            value = await hook.ask(state, envelope, span)
+            value = await hook.ask(state, request, span)
     except Exception as error:  # noqa: BLE001 - a hook is foreign code, and whatever it does wrong denies
         failure = KernelError.from_exception(error, f"policy hook {hook.name}")
     else:

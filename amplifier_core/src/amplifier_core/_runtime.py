@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
-import attrs
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -28,18 +28,16 @@ class Closable(Protocol):
         """Release everything in bounded time; never raises."""
 
 
-@attrs.frozen
-class Settings:
-    """What an embedder may set, with the defaults of the protocol. Times are in seconds."""
+class Settings(msgspec.Struct, frozen=True):
+    """What the embedder chose. Times are in seconds."""
 
-    timeout: float = 30.0
-    policy_timeout: float = 5.0
-    observer_queue: int = 1024
-    fragment_bytes: int = 1024 * 1024
+    timeout: float
+    policy_timeout: float
+    observer_queue: int
+    fragment_bytes: int
 
 
-@attrs.frozen
-class Runtime:
+class Runtime(msgspec.Struct, frozen=True, eq=False):
     """One kernel's parts, handed to whatever needs them."""
 
     clock: Clock
@@ -49,7 +47,7 @@ class Runtime:
     plugins: Plugins
     settings: Settings
     system_call: Callable[[Any, str, Mapping[str, Any]], Awaitable[Any]]  # `_syscalls`, which stands above
-    _closing: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)
+    _closing: set[asyncio.Task[None]] = msgspec.field(default_factory=set)
 
     async def close(self, *groups: Sequence[Closable]) -> None:
         """Close groups of things one after the other, each at once; if the caller is cancelled, that goes on.

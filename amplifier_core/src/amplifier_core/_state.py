@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from ._errors import BadRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
-
-    from msgspec import Raw
 
     from ._errors import KernelError
     from ._ids import Span
@@ -66,7 +63,7 @@ class SessionState:
         module: str | None = None,
         status: str | None = None,
         duration_ms: float | None = None,
-        data: Mapping[str, Any] | Raw | None = None,
+        data: Any = None,  # noqa: ANN401 - a mapping of JSON, or its encoded form
         error: KernelError | None = None,
         bounded: bool = False,
     ) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import msgspec
 
 from ._capability import covers
@@ -41,8 +40,7 @@ class InvokeParams(msgspec.Struct, omit_defaults=True):
     resume: msgspec.Raw | None = None
 
 
-@attrs.define(eq=False)  # frozen would cost a microsecond a call
-class Invocation:
+class Invocation(msgspec.Struct, eq=False):
     """One invocation under way: on whose behalf the kernel acts when its module makes system calls."""
 
     state: SessionState
