@@ -14,7 +14,7 @@ from pathlib import Path
 
 import attrs
 
-from amplifier_core import Event, Forbidden, Kernel, Plan, Session, load_descriptor
+from amplifier_core import Event, Forbidden, Kernel, KernelError, Plan, Session, load_descriptor
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ROOT / "examples" / "modules"
@@ -41,11 +41,11 @@ class Trace:
         """Print what happened, in which module, how long it took and under which span."""
         mark = "✗" if root.status == "error" else "✓"
         took = "" if root.duration_ms is None else f"{root.duration_ms:7.2f} ms  span {root.span_id}"
-        print(f"{root.ts - self.began:6.3f} s {mark} {what(root):66}{took}".rstrip())
+        print(f"{root.ts - self.began:6.3f} s {mark} {what(root):78}{took}".rstrip())
         for step in steps:
             branch = "└" if step is steps[-1] else "├"
             took = "" if step.duration_ms is None else f"{step.duration_ms:7.2f} ms  span {step.span_id}"
-            print(f"           {branch} {what(step):64}{took}".rstrip())
+            print(f"           {branch} {what(step):76}{took}".rstrip())
 
 
 STEPS = {"policy:decision", "module:start", "module:invoke"}
@@ -58,12 +58,13 @@ def what(event: Event) -> str:
     if event.event == "module:invoke":
         path = event.data["args"].get("path")
         words = (event.data.get("result") or {}).get("words")
-        detail = event.data["op"] + (f" {Path(path).name}" if path else "") + (f" = {words} words" if words else "")
+        file = f" {Path(path).relative_to(ROOT)}" if path else ""
+        detail = event.data["op"] + file + (f" = {words} words" if words else "")
     elif event.event == "policy:decision":
         name, detail = event.data["decision"], event.data["reason"] or "it wants nothing"
     elif event.event == "module:start":
         name, detail = "process", str(event.data["pid"])
-    return f"{event.event:16} {name} {detail}"
+    return f"{event.event:15} {name} {detail}"
 
 
 @asynccontextmanager
@@ -104,6 +105,7 @@ async def main() -> None:
 
         files = sorted({*ROOT.glob("*.md"), *ROOT.glob("amplifier_core/*.md"), ROOT / "noxfile.py"})
         words = sum(await asyncio.gather(*(count(session, file) for file in files)))
+        refusal: KernelError | None = None
         try:
             await session.invoke(TOOLS[0], "count", {"path": str(ROOT / ".git" / "config")})
         except Forbidden as error:

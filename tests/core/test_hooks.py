@@ -159,7 +159,7 @@ async def test_a_hook_that_fails_denies(log, module, events, hook, why):
 
 
 async def test_a_decision_about_one_call_can_not_take_away_what_the_module_has(session, wanting):
-    narrow = []
+    narrow: list = []
 
     async def hook(event):
         return {"decision": "allow", "capabilities": [] if narrow else [WANTED]}

@@ -83,7 +83,7 @@ async def test_a_call_that_does_not_fit_is_refused_recorded_and_harmless(echo, e
 
 
 async def test_a_cycle_is_refused(echo):
-    cycle = {}
+    cycle: dict = {}
     cycle["self"] = cycle
     with pytest.raises(BadRequest, match="args: nested more than 200 levels deep, or a cycle"):
         await echo.invoke(ECHO, "echo", cycle)

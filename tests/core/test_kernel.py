@@ -139,6 +139,7 @@ async def test_without_a_path_the_log_is_where_platformdirs_says(tmp_path, monke
     for _ in range(2):
         async with Kernel() as kernel:
             await kernel.session.create(Plan("x"))
+        assert kernel.log_path
         paths.add(kernel.log_path)
     assert len(paths) == 2
     for path in paths:
@@ -238,7 +239,7 @@ async def test_one_request_is_one_tree_of_spans(kernel, session, module, tmp_pat
     await session.register_hook("policy:request", "/mnt/hooks/hook")
     await session.mount("/mnt/tools", module("echo.py", capabilities=["env:HOME"]), trusted=True)
     await asyncio.gather(*(session.invoke(ECHO, "echo", {"n": n}) for n in range(5)))
-    requests = {}
+    requests: dict = {}
     for event in events():
         if "request_id" in event:
             requests.setdefault(event["request_id"], []).append(event)
@@ -268,6 +269,7 @@ asyncio.run(main())
 
 def test_killing_the_process_loses_no_event_that_emit_has_returned_from(log):
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(log)], stdout=subprocess.PIPE, bufsize=0)
+    assert process.stdout
     seen = 0
     while seen < 2000:
         seen += process.stdout.read(4096).count(b"\n")

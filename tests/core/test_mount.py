@@ -250,7 +250,7 @@ async def test_unmount_fails_what_is_in_flight(session, module):
 async def test_mounts_lists_all_or_one_path(session, module):
     await session.mount("/mnt/tools", module("echo.py"), trusted=True)
     await session.mount("/mnt/agents", module("echo.py", kind="agent"), trusted=True)
-    expected = {"path": "/mnt/agents/echo", "name": "echo", "kind": "agent", "version": None, "capabilities": []}
+    expected: dict = {"path": "/mnt/agents/echo", "name": "echo", "kind": "agent", "version": None, "capabilities": []}
     assert len(await session.mounts()) == 2
     assert await session.mounts("/mnt/agents") == await session.mounts("/mnt/agents/echo") == [expected]
     assert await session.mounts("/mnt/hooks") == []

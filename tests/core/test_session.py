@@ -78,9 +78,8 @@ async def test_neither_side_of_a_fork_sees_what_the_other_changes(kernel, sessio
 async def test_a_fork_starts_no_process(kernel, session, module):
     await session.mount("/mnt/tools", module("echo.py"), trusted=True)
     pid = (await session.invoke("/mnt/tools/echo", "pid", {}))["pid"]
-    for _ in range(100):
-        child = await kernel.session.fork(session.session_id)
-    assert (await child.invoke("/mnt/tools/echo", "pid", {}))["pid"] == pid
+    forks = [await kernel.session.fork(session.session_id) for _ in range(100)]
+    assert (await forks[-1].invoke("/mnt/tools/echo", "pid", {}))["pid"] == pid
 
 
 async def test_the_last_session_that_holds_a_module_closes_it(kernel, session, module, events):

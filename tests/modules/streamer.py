@@ -25,7 +25,7 @@ def write(message):
             data = data[os.write(1, data) :]
 
 
-def answer(request, cancelled):
+def answer(request, cancelled):  # noqa: PLR0911 - one for each case
     method, params = request["method"], request.get("params", {})
     if method == "health":
         return {"ok": True, "result": {"status": "ok"}}

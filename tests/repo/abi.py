@@ -22,7 +22,11 @@ ever grows (see PROTOCOL.md).
 """
 
 
-MADE_BY_USERS = ("Kernel", "KernelError", "SteadyClock")  # the others' fields say how they are made, or nobody makes them
+MADE_BY_USERS = (
+    "Kernel",
+    "KernelError",
+    "SteadyClock",
+)  # the others' fields say how they are made, or nobody makes them
 
 
 def signature(value):
@@ -38,12 +42,12 @@ def members(kind):
     for name, value in sorted(vars(kind).items()):
         if name.startswith("_") and name not in ("__aenter__", "__aexit__", "__call__"):
             continue
-        value = inspect.unwrap(value.__func__ if isinstance(value, classmethod | staticmethod) else value)
-        if inspect.isfunction(value):
-            prefix = "async " if inspect.iscoroutinefunction(value) else ""
-            yield f"    {prefix}{name}{signature(value)}"
-        elif isinstance(value, property):
-            yield f"    {name}: {value.fget.__annotations__.get('return', '')} (property)"
+        plain = inspect.unwrap(value.__func__ if isinstance(value, classmethod | staticmethod) else value)
+        if inspect.isfunction(plain):
+            prefix = "async " if inspect.iscoroutinefunction(plain) else ""
+            yield f"    {prefix}{name}{signature(plain)}"
+        elif isinstance(plain, property):
+            yield f"    {name}: {plain.fget.__annotations__.get('return', '')} (property)"
     for name, annotation in vars(kind).get("__annotations__", {}).items():
         if not name.startswith("_"):
             yield f"    {name}: {annotation if isinstance(annotation, str) else annotation.__name__}"

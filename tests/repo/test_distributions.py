@@ -50,7 +50,7 @@ def test_the_tools_know_every_distribution(root, projects):
     tool = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]
     assert sorted(tool["coverage"]["run"]["source_pkgs"]) == sorted(projects)
     assert sorted(tool["importlinter"]["root_packages"]) == sorted(projects)
-    assert sorted(tool["mypy"]["mypy_path"]) == sorted(f"{name}/src" for name in projects)
+    assert set(tool["mypy"]["mypy_path"]) >= {f"{name}/src" for name in projects}
 
 
 def test_importing_the_core_imports_no_transport():

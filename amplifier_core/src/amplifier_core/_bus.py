@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from msgspec import structs
+from msgspec import convert, structs
 
 from ._errors import KernelError, one_line
 from ._event import Event, event_id, within_limit
@@ -35,7 +35,7 @@ class Bus:
         self._clock = clock
         self._tag = ids.hex16()[:8]
         self._sinks = tuple(sinks)
-        self._lost: dict[Sink, int] = {}
+        self._lost: dict[int, int] = {}  # by identity: a sink need not be hashable
         self._limit = limit
         self._seq = 0
         self.closed = False
@@ -73,18 +73,21 @@ class Bus:
         try:
             line = encode_checked(told)
         except (TypeError, ValueError, RecursionError):  # foreign text in an error or in a transport's report
-            told = structs.replace(told, data=scrub(data or _NOTHING), error=scrub(told.error))
+            told = convert(scrub(structs.asdict(told)), Event)
             line = encode_checked(told)
-        if self._limit is not None and len(line) > self._limit and not bounded and isinstance(data, Mapping):
+        if self._limit is not None and len(line) > self._limit and not bounded and isinstance(told.data, Mapping):
             line = encode_checked(structs.replace(told, data=within_limit(told.data, self._limit)))
         line += b"\n"
+        failed: list[tuple[Sink, Exception]] = []
         for sink in self._sinks:
             try:
                 sink.write(line)
             except Exception as failure:  # noqa: BLE001 - a sink is foreign code, and the run goes on
-                self._sink_failed(sink, failure)
+                failed.append((sink, failure))
         for observer in observers:
             observer.offer(event, line)
+        for sink, reason in failed:
+            self._sink_failed(sink, reason)
 
     def request(self, event: str, session_id: str, span: Span, data: dict[str, Any]) -> Event:
         """Make an envelope that is asked about rather than logged, such as ``policy:request``: it has no ``seq``."""
@@ -110,12 +113,12 @@ class Bus:
 
     def _sink_failed(self, sink: Sink, failure: Exception) -> None:
         """Count what a sink lost, and tell the other sinks the first time."""
-        first = sink not in self._lost
-        self._lost[sink] = self._lost.get(sink, 0) + 1
+        first = id(sink) not in self._lost
+        self._lost[id(sink)] = self._lost.get(id(sink), 0) + 1
         if not first:
             return
         name = type(sink).__name__
-        others = [other for other in self._sinks if other not in self._lost]
+        others = [other for other in self._sinks if id(other) not in self._lost]
         sinks, self._sinks = self._sinks, tuple(others)
         self.emit("sink:error", data={"sink": name}, error=KernelError(f"sink {name}: {one_line(failure)}"))
         self._sinks = sinks
@@ -146,7 +149,7 @@ class Observer:
     def offer(self, event: str, line: bytes) -> None:
         """Take an event, or count it as dropped if the queue is full. Never waits."""
         if len(self._queue) >= self._size:
-            self._dropped += 1
+            self._dropped += event != "events:dropped"  # or two full queues would keep each other full with these
             return
         self._queue.append((event, line))
         if self._wake is not None and not self._wake.done():
@@ -161,7 +164,7 @@ class Observer:
         self._dropped += len(self._queue)
         self._queue.clear()
         self._task.cancel()
-        await asyncio.wait((self._task,))
+        await asyncio.wait((self._task,), timeout=_DRAIN_SECONDS)
         self._tell_dropped()
 
     async def _run(self) -> None:
@@ -180,11 +183,18 @@ class Observer:
     async def _deliver(self, event: str, line: bytes) -> None:
         try:
             await self._tell(line)
+        except asyncio.CancelledError:
+            if self._task.cancelling():
+                raise
+            self._failed(event, RuntimeError("cancelled itself"))
         except Exception as error:  # noqa: BLE001 - an observer is foreign code, and can't fail the run
-            self._failures += 1
-            if event != "hook:error":  # two observers that fail would otherwise keep each other busy for ever
-                failure = KernelError.from_exception(error, f"observer {self.name}")
-                self._report("hook:error", {"hook": self.name, "event": event, "failures": self._failures}, failure)
+            self._failed(event, error)
+
+    def _failed(self, event: str, error: Exception) -> None:
+        self._failures += 1
+        if event != "hook:error":  # two observers that fail would otherwise keep each other busy for ever
+            failure = KernelError.from_exception(error, f"observer {self.name}")
+            self._report("hook:error", {"hook": self.name, "event": event, "failures": self._failures}, failure)
 
     def _tell_dropped(self) -> None:
         if dropped := self._dropped:

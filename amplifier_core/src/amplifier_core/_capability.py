@@ -31,7 +31,7 @@ SYSTEM_CALLS = (
 SCRATCH = "$tmp"
 """The path that stands for a module's own scratch folder."""
 
-_HOST_PORT = r"(?:\*|[A-Za-z0-9._-]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5})"
+_HOST_PORT = r"(?:\*|(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4})"
 _VARIABLE = r"[^=:*\s]+"
 _CUSTOM = r"x-[a-z0-9][a-z0-9._-]*"
 _HIGHEST_PORT = 65535
@@ -45,8 +45,8 @@ def canonical(word: str, base: Path) -> str:
     word.encode()  # a lone surrogate is a ValueError of its own
     namespace, action, resource = _split(word)
     rest = word[len(namespace) + 1 :]
-    if "\0" in word:
-        problem = "no NUL character"
+    if "\0" in word or len(f"{word}.".splitlines()) > 1:
+        problem = "one line of text"
     elif namespace == "fs" and action in ("read", "write"):
         return f"fs:{action}:{_canonical_path(resource, base)}"
     elif namespace == "net":
@@ -57,6 +57,7 @@ def canonical(word: str, base: Path) -> str:
         problem = (
             "" if action in SYSTEM_CALLS and rest != f"{action}:" else "sys:NAME[:PATTERN] with a system call's name"
         )
+        word = re.sub(r"\*+$", "*", word).removesuffix(":*")  # one spelling for all of them
     elif re.fullmatch(_CUSTOM, namespace):
         problem = "" if action and rest != f"{action}:" else "x-NAMESPACE:ACTION[:RESOURCE]"
     else:
@@ -102,7 +103,9 @@ def _canonical_path(path: str, base: Path) -> str:
         if normal != SCRATCH and not normal.startswith(f"{SCRATCH}/"):
             raise ValueError(f"expected a path inside {SCRATCH}, got {path!r}")
         return normal
-    return os.path.realpath(base / path)
+    real = os.path.realpath(base / path)
+    real.encode()  # a link may lead to a name that is no text
+    return real
 
 
 def _contains(folder: str, path: str) -> bool:

@@ -17,7 +17,7 @@ from cattrs import ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn
 
 from ._capability import canonical
-from ._errors import BadRequest
+from ._errors import BadRequest, path_of, reason_of, short
 from ._json import NotJson, encode
 
 KINDS = ("provider", "tool", "agent", "hook", "orchestrator", "context")
@@ -29,7 +29,11 @@ MESSAGE_BYTES = 32 * 1024 * 1024
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 """What a module's name looks like."""
 
-_SEMANTIC_VERSION = r"(?:(?:0|[1-9][0-9]*)\.){2}(?:0|[1-9][0-9]*)(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?"
+_NUMBER = "(?:0|[1-9][0-9]*)"
+_LABEL = f"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+_SEMANTIC_VERSION = (
+    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_LABEL}(?:\.{_LABEL})*)?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
+)
 
 
 class Misfit(BadRequest):
@@ -44,9 +48,12 @@ class Misfit(BadRequest):
 def _fits(expected: str, test: Any) -> Any:  # noqa: ANN401 - the shape of an attrs validator
     def validate(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401
         if not test(value):
-            raise Misfit(attribute.name, f"expected {expected}, got {_short(value)}")
+            raise Misfit(attribute.name, f"expected {expected}, got {short(value)}")
 
     return validate
+
+
+_COUNT_MAX = 2**63 - 1  # of bytes or milliseconds: more than any machine has
 
 
 def _is_transport(value: object) -> bool:
@@ -54,7 +61,7 @@ def _is_transport(value: object) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value <= _COUNT_MAX
 
 
 _count = _fits("a positive integer", lambda value: value is None or _is_count(value))
@@ -111,8 +118,7 @@ class ModuleDescriptor:
         try:
             encode(dict(self.transport), "transport")
         except NotJson as error:
-            path, _, expected = str(error).partition(": ")
-            raise Misfit(path, expected) from None
+            raise Misfit(error.path, error.problem) from None
 
     @classmethod
     def from_mapping(
@@ -147,13 +153,13 @@ def load_descriptor(path: str | Path) -> ModuleDescriptor:
     """Read a descriptor file. Raises ``BadRequest`` with one line: the file, the JSON path and what was expected."""
     import json  # noqa: PLC0415 - 1.4 ms, and only files need it
 
-    file = Path(path)
+    file = path_of(path)
     try:
-        text = file.read_bytes().decode()
-    except OSError as error:
-        raise BadRequest(f"{file}: cannot be read: {error.strerror}") from error
+        text = Path(path).read_bytes().decode()
     except UnicodeDecodeError as error:
         raise BadRequest(f"{file}: $: expected UTF-8, got {error.reason} at byte {error.start}") from error
+    except (OSError, TypeError, ValueError) as error:
+        raise BadRequest(f"{file}: cannot be read: {reason_of(error)}") from error
     try:
         mapping = json.loads(
             text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_duplicates
@@ -166,7 +172,7 @@ def load_descriptor(path: str | Path) -> ModuleDescriptor:
         raise BadRequest(f"{file}: $: nested too deeply") from None
     except ValueError as error:
         raise BadRequest(f"{file}: $: expected JSON: {error}") from None
-    return ModuleDescriptor.from_mapping(mapping, base=file.resolve().parent, source=str(path))
+    return ModuleDescriptor.from_mapping(mapping, base=Path(path).resolve().parent, source=file)
 
 
 # cattrs would turn "net" into three capabilities and 5 into "5". So it copies values as they are, the validators above
@@ -184,7 +190,7 @@ def _converter() -> Converter:
 
     def limits(value: Any, kind: type[Limits]) -> Limits:  # noqa: ANN401
         if not isinstance(value, Mapping):
-            raise Misfit("", f"expected an object, got {_short(value)}")
+            raise Misfit("", f"expected an object, got {short(value)}")
         return structure(value, kind)
 
     converter.register_structure_hook(Limits, limits)
@@ -209,11 +215,6 @@ def _first_fault(error: BaseException) -> tuple[str, str]:
 
 def _all_text(value: list[Any] | tuple[Any, ...]) -> bool:
     return all(isinstance(item, str) for item in value)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - what fits a line
 
 
 def _refuse_constant(name: str) -> None:

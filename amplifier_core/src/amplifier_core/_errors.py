@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 class KernelError(Exception):
@@ -123,8 +123,33 @@ def failure_of(error: BaseException) -> KernelError:
 
 def one_line(error: BaseException) -> str:
     """Describe any exception in one line: its class and the first line of what it says."""
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text = _say(str, error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def short(value: object, width: int = 60) -> str:
+    """Show what did not fit, for a message of one line: its ``repr``, cut."""
+    text = _say(repr, value) or f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def path_of(path: object) -> str:
+    """Show a path in a message: as it is, if it is one line of text."""
+    text = str(path)
+    return text if text.isprintable() else short(text)
+
+
+def reason_of(error: Exception) -> str:
+    """Say why a file could not be used: what the system said, or else what Python did."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+
+
+def _say(how: Callable[[object], str], value: object) -> str:
+    """Have a foreign object say what it is, as text that JSON can hold; empty if it cannot."""
+    try:
+        return how(value).encode(errors="backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - foreign code; deep nesting and huge integers raise too
+        return ""
 
 
 def causes(error: BaseException | None) -> list[str]:
@@ -132,7 +157,7 @@ def causes(error: BaseException | None) -> list[str]:
     chain: list[str] = []
     while error is not None and len(chain) < _CHAIN_MAX:
         chain.append(one_line(error))
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return chain
 
 

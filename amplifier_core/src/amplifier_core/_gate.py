@@ -5,11 +5,12 @@ It asks nobody and enforces nothing: ``_policy`` collects the answers, ``_invoke
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from ._capability import canonical, covers, enforced_by_kernel
+from ._errors import short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,12 +46,13 @@ def read_answer(value: object, hook: str, wanted: Sequence[str], base: Path, *, 
         raise ValueError(f"expected an object with a decision, got {type(value).__name__}")
     decision, scope, reason = value.get("decision"), value.get("scope", "call"), value.get("reason", "")
     if decision not in ("allow", "deny", "abstain"):
-        raise ValueError(f"decision: expected allow, deny or abstain, got {_short(decision)}")
+        raise ValueError(f"decision: expected allow, deny or abstain, got {short(decision)}")
     if scope not in ("call", "session"):
-        raise ValueError(f"scope: expected call or session, got {_short(scope)}")
+        raise ValueError(f"scope: expected call or session, got {short(scope)}")
     if not isinstance(reason, str):
         raise ValueError(f"reason: expected text, got {type(reason).__name__}")
-    narrowed = _read_narrowing(value.get("capabilities"), wanted, base)
+    reason.encode()  # a lone surrogate is a ValueError of its own
+    narrowed = _read_narrowing(value["capabilities"], wanted, base) if "capabilities" in value else None
     return Answer(hook, decision, narrowed, scope, reason, may_grant)
 
 
@@ -65,14 +67,15 @@ def decide(wanted: Sequence[str], answers: Sequence[Answer]) -> Decision:
             return Decision(
                 allowed=False, granted=(), scope="call", reason=f"{answer.hook}: {answer.reason or 'denied'}"
             )
-    allows = [answer for answer in answers if answer.decision == "allow" and answer.may_grant]
+    said = [answer for answer in answers if answer.decision == "allow"]
+    allows = [answer for answer in said if answer.may_grant]
     granted: list[str] = []
     for capability in wanted:
         parts = [part for answer in allows for part in _allowed_part(capability, answer)]
         if not parts:
             return Decision(allowed=False, granted=(), scope="call", reason=f"no policy hook allowed {capability}")
         granted += parts
-    lasting = bool(allows) and all(answer.scope == "session" for answer in allows)
+    lasting = bool(allows) and all(answer.scope == "session" for answer in said)
     return Decision(
         allowed=True,
         granted=tuple(_widest(granted)),
@@ -93,16 +96,17 @@ def narrowed_below(running: Sequence[str], granted: Sequence[str]) -> str | None
     return None
 
 
-def _read_narrowing(value: object, wanted: Sequence[str], base: Path) -> tuple[str, ...] | None:
-    if value is None:
-        return None
+def _read_narrowing(value: object, wanted: Sequence[str], base: Path) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"capabilities: expected a list, got {type(value).__name__}")
     narrowed = []
     for n, word in enumerate(value):
         if not isinstance(word, str):
             raise ValueError(f"capabilities[{n}]: expected text, got {type(word).__name__}")
-        capability = canonical(word, base)
+        try:
+            capability = canonical(word, base)
+        except ValueError as error:
+            raise ValueError(f"capabilities[{n}]: {error}") from None
         if not any(covers(want, capability) for want in wanted):
             raise ValueError(f"capabilities[{n}]: {word!r} is not below anything that was wanted")
         narrowed.append(capability)
@@ -112,15 +116,15 @@ def _read_narrowing(value: object, wanted: Sequence[str], base: Path) -> tuple[s
 def _allowed_part(wanted: str, answer: Answer) -> list[str]:
     if answer.capabilities is None:
         return [wanted]
+    if any(covers(capability, wanted) for capability in answer.capabilities):
+        return [wanted]
     return [capability for capability in answer.capabilities if covers(wanted, capability)]
 
 
 def _widest(granted: Sequence[str]) -> list[str]:
     """Drop what another entry covers, in order of first appearance."""
-    unique = list(dict.fromkeys(granted))
-    return [word for word in unique if not any(other != word and covers(other, word) for other in unique)]
-
-
-def _short(value: Any) -> str:  # noqa: ANN401 - foreign input
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."  # noqa: PLR2004 - what fits a line
+    kept: list[str] = []
+    for word in granted:
+        if not any(covers(other, word) for other in kept):
+            kept = [other for other in kept if not covers(word, other)] + [word]
+    return kept

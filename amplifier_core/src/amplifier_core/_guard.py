@@ -10,7 +10,7 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Self
 
-from ._errors import BadRequest, KernelError, Timeout
+from ._errors import BadRequest, KernelError, Timeout, short
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -20,12 +20,13 @@ def seconds_of(timeout: object, default: float) -> float:
     """Check a time bound that a caller gave; ``None`` is the default. Raises ``BadRequest``."""
     if timeout is None:
         return default
-    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout < math.inf:
-        raise BadRequest(f"timeout: expected a positive number of seconds, got {timeout!r}")
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout <= _SECONDS_MAX:
+        raise BadRequest(f"timeout: expected a positive number of seconds, got {short(timeout)}")
     return timeout
 
 
 _STOP_SECONDS = 1.0  # foreign code that does not let go of a cancelled task is not waited for any longer
+_SECONDS_MAX = 1e9  # thirty years: what is longer than a program's life is a mistake
 _SLACK = 0.005  # deadlines this close end in one sweep
 
 
@@ -47,7 +48,7 @@ class Guards:
         me = asyncio.current_task(self.loop)
         guards = [guard for guard in self.waiting if guard.owner is owner and guard.task is not me]
         for guard in guards:
-            guard.ended = self.loop.create_future()
+            guard.ended = guard.ended or self.loop.create_future()
             guard.trip(type(error)(error.message, details=error.details))
         if guards:
             await asyncio.wait([guard.ended for guard in guards if guard.ended], timeout=_STOP_SECONDS)

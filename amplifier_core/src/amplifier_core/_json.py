@@ -6,10 +6,14 @@ Owns the codec. It does not know what the values mean.
 from __future__ import annotations
 
 import math
-import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from ._errors import short
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_DEPTH = 200
 """Levels of nesting that are written. Deeper values are refused, which also ends cycles."""
@@ -21,8 +25,6 @@ _decode = msgspec.json.Decoder().decode
 
 _EXACT = frozenset((str, int, bool, type(None)))
 _SCALARS = _EXACT | {float}
-_STRINGS = frozenset((str,))
-_CONTAINERS = (dict, list, tuple)
 
 # What the codec makes of a value, worst last. msgspec writes NaN as null and sets, bytes and dates as it likes,
 # so types are looked at first, whole containers at a time, and floats only where there are any.
@@ -30,7 +32,12 @@ _CLEAN, _HAS_FLOATS, _FOREIGN = 0, 1, 2
 
 
 class NotJson(ValueError):
-    """A value or a text is not JSON; the one-line message says where and what was expected."""
+    """A value or a text is not JSON. ``path`` says where in a value, and ``problem`` what was expected, in one line."""
+
+    def __init__(self, problem: str, path: str = "") -> None:
+        super().__init__(f"{path}: {problem}" if path else problem)
+        self.path = path
+        self.problem = problem
 
 
 def encode(value: object, where: str) -> bytes:
@@ -39,17 +46,19 @@ def encode(value: object, where: str) -> bytes:
     ``list`` and ``tuple`` are arrays; subclasses and everything else that JSON has no word for are refused.
     """
     verdict = _look(value, 0)
-    if verdict == _FOREIGN:
-        raise NotJson(_fault(value, where, 0))
-    try:
-        text = encode_checked(value)
-    except UnicodeEncodeError:
-        raise NotJson(_fault(value, where, 0)) from None
-    except ValueError as error:  # an integer of more digits than Python will print
-        raise NotJson(f"{where}: {error}") from None
-    if verdict == _HAS_FLOATS and b"null" in text and (fault := _fault(value, where, 0)):
-        raise NotJson(fault)
-    return text
+    if verdict != _FOREIGN:
+        try:
+            text = encode_checked(value)
+        except ValueError:  # a lone surrogate, or an integer of more digits than Python will print
+            verdict = _FOREIGN
+        else:
+            if verdict == _CLEAN or b"null" not in text:
+                return text
+    fault = _fault(value, where, 0)
+    if fault is None:
+        return encode_checked(value)  # its nulls were None
+    path, problem = fault
+    raise NotJson(problem, path or where)
 
 
 def decode(text: bytes | str | memoryview) -> Any:  # noqa: ANN401 - JSON has no narrower type
@@ -69,15 +78,19 @@ def not_json(error: Exception) -> NotJson:
     return NotJson("nested too deeply" if isinstance(error, RecursionError) else str(error))
 
 
-def scrub(value: object) -> Any:  # noqa: ANN401 - any JSON
+def scrub(value: object, depth: int = 0) -> Any:  # noqa: ANN401 - any JSON
     """Make JSON of anything, for a log that must not lose what it cannot say; ``repr`` stands for what is none."""
-    if isinstance(value, dict):
-        return {scrub(str(key)): scrub(child) for key, child in value.items()}
-    if isinstance(value, list | tuple):
-        return [scrub(child) for child in value]
-    if not isinstance(value, str):
-        return value if type(value) in _SCALARS and not _fault(value, "", 0) else scrub(repr(value))
-    return value.encode(errors="backslashreplace").decode()
+    if depth < MAX_DEPTH:
+        if isinstance(value, dict):
+            return {
+                scrub(key if isinstance(key, str) else short(key)): scrub(child, depth + 1)
+                for key, child in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [scrub(child, depth + 1) for child in value]
+    if type(value) in _SCALARS and _fault(value, "", 0) is None:
+        return value
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else short(value)
 
 
 def _look(value: object, depth: int) -> int:
@@ -96,7 +109,7 @@ def _look(value: object, depth: int) -> int:
         kind = type(child)
         if kind in _EXACT:
             continue
-        verdict = _HAS_FLOATS if kind is float else _look(child, depth + 1) if depth < MAX_DEPTH else _FOREIGN
+        verdict = _HAS_FLOATS if kind is float else _look(child, depth + 1) if depth + 1 < MAX_DEPTH else _FOREIGN
         if verdict > worst:
             worst = verdict
             if worst == _FOREIGN:
@@ -104,35 +117,41 @@ def _look(value: object, depth: int) -> int:
     return worst
 
 
-def _fault(value: object, where: str, depth: int) -> str:
-    """Find the first thing that is not JSON and say where it is; empty if there is none."""
+def _fault(value: Any, path: str, depth: int) -> tuple[str, str] | None:  # noqa: ANN401 - foreign input
+    """Find the first thing that is not JSON, and say where it is and what was expected. No path: all of the value."""
     kind = type(value)
-    if kind is str:
-        return "" if value.isascii() or _encodes(value) else f"{where}: expected Unicode text, got a lone surrogate"  # type: ignore[attr-defined,arg-type]
-    if kind is float:
-        return "" if math.isfinite(value) else f"{where}: expected a finite number, got {value}"  # type: ignore[arg-type]
-    if kind in _EXACT:
-        return ""
-    if kind not in _CONTAINERS:
-        return f"{where}: expected JSON, got {kind.__name__}"
-    if depth > MAX_DEPTH:
-        return f"{re.split(r'[.[]', where)[0]}: nested more than {MAX_DEPTH} levels deep, or a cycle"
-    if kind is not dict:
-        faults = (_fault(child, f"{where}[{n}]", depth + 1) for n, child in enumerate(value))  # type: ignore[arg-type,var-annotated]
+    if kind is dict:
+        faults = (_member_fault(key, child, path, depth) for key, child in value.items())
+    elif kind is list or kind is tuple:
+        faults = (_fault(child, f"{path}[{n}]", depth + 1) for n, child in enumerate(value))
     else:
-        faults = (_member_fault(key, child, where, depth) for key, child in value.items())  # type: ignore[attr-defined]
-    return next(filter(None, faults), "")
+        problem = _scalar_problem(value, kind)
+        return (path, problem) if problem else None
+    if depth >= MAX_DEPTH:
+        return "", f"nested more than {MAX_DEPTH} levels deep, or a cycle"
+    return next((fault for fault in faults if fault), None)
 
 
-def _member_fault(key: object, value: object, where: str, depth: int) -> str:
+def _member_fault(key: object, value: object, path: str, depth: int) -> tuple[str, str] | None:
     if type(key) is not str:
-        return f"{where}: expected text as a key, got {type(key).__name__}"
-    return _fault(key, f"{where} (a key)", depth) or _fault(value, f"{where}.{key}", depth + 1)
+        return path, f"expected text as a key, got {type(key).__name__}"
+    problem = _scalar_problem(key, str)
+    return (f"{path} (a key)", problem) if problem else _fault(value, f"{path}.{key}", depth + 1)
 
 
-def _encodes(text: str) -> bool:
+def _scalar_problem(value: Any, kind: type) -> str:  # noqa: ANN401 - foreign input
+    if kind is str:
+        return "" if value.isascii() or _works(value.encode) else "expected Unicode text, got a lone surrogate"
+    if kind is float:
+        return "" if math.isfinite(value) else f"expected a finite number, got {value}"
+    if kind is int:
+        return "" if _works(value.__repr__) else "expected an integer of at most 4300 digits"
+    return "" if kind in _EXACT else f"expected JSON, got {kind.__name__}"
+
+
+def _works(call: Callable[[], object]) -> bool:
     try:
-        text.encode()
-    except UnicodeEncodeError:
+        call()
+    except ValueError:
         return False
     return True

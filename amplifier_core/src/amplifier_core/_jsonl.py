@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._errors import BadRequest
+from ._errors import BadRequest, path_of, reason_of
 from .hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ class JsonlSink:
     """An append-only file. Its folder is made if need be; the file is for its owner's eyes only."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()
         try:
+            self.path = Path(path).absolute()
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._torn = _ends_torn(self.path)
             self._fd = os.open(self.path, _FLAGS, 0o600)
-        except OSError as error:
-            raise BadRequest(f"event log {self.path}: {error.strerror}") from error
-        self._torn = False
+        except (OSError, ValueError) as error:
+            raise BadRequest(f"event log {path_of(path)}: {reason_of(error)}") from error
 
     def write(self, line: bytes) -> None:
         """Append one line. A line that was cut off by a full disk is ended before the next one."""
@@ -47,6 +47,15 @@ class JsonlSink:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _ends_torn(path: Path) -> bool:
+    """Tell whether an earlier process left half a line at the end of the file."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 @hookimpl

@@ -138,7 +138,8 @@ class Kernel:
                 log = JsonlSink(path)
                 self.log_path = log.path
                 sinks.append(log)
-            sinks += [self._open_sink(plugins, sink) for sink in self._sinks]
+            for sink in _listed(self._sinks):
+                sinks.append(self._open_sink(plugins, sink))  # noqa: PERF401 - what is open when one fails is closed
         except BaseException:
             for sink in sinks:
                 sink.close()
@@ -154,7 +155,7 @@ class Kernel:
 
     def _open_sink(self, plugins: Plugins, sink: Sink | Mapping[str, Any]) -> Sink:
         if not isinstance(sink, Mapping):
-            if not (hasattr(sink, "write") and hasattr(sink, "close")):
+            if not _is_sink(sink):
                 raise BadRequest(f"sinks: expected a sink or an object whose type is text, got {sink!r}")
             return sink
         name = sink.get("type")
@@ -169,6 +170,8 @@ class Kernel:
             raise KernelError.from_exception(error, f"sink {name!r}") from error
         if opened is None:
             raise BadRequest(f"sink {name!r}: the plugin opens nothing for these options")
+        if not _is_sink(opened):
+            raise Internal(f"sink {name!r}: the plugin opened {type(opened).__name__}, which is no sink")
         return opened
 
     def _running(self) -> Runtime:
@@ -178,3 +181,13 @@ class Kernel:
         if self._runtime is None:
             raise BadRequest("the kernel is not open yet: use it in `async with`")
         return self._runtime
+
+
+def _listed(sinks: object) -> Sequence[Sink | Mapping[str, Any]]:
+    if not isinstance(sinks, list | tuple):
+        raise BadRequest(f"sinks: expected a list, got {type(sinks).__name__}")
+    return sinks
+
+
+def _is_sink(thing: object) -> bool:
+    return hasattr(thing, "write") and hasattr(thing, "close")

@@ -6,14 +6,17 @@ Owns the connection's life. It asks no policy and sets no deadline.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
 
 from ._errors import Internal, KernelError, causes, one_line
+from ._json import NotJson, encode
+from ._wire import Message
 
 if TYPE_CHECKING:
     from ._chunks import Chunks
     from ._descriptor import ModuleDescriptor
-    from ._wire import Message
     from .hookspecs import Connection
 
 
@@ -28,7 +31,7 @@ class Module:
         self.connection = connection
         self.trusted = trusted
         self.granted: tuple[str, ...] = ()
-        self.description: dict[str, Any] = {}
+        self.description = b""  # JSON, as verified at the mount
         self.holders = 0
         concurrency = descriptor.limits.concurrency
         self._slots = asyncio.Semaphore(concurrency) if concurrency else None
@@ -47,13 +50,20 @@ class Module:
         wanted = (method, params) if chunks is None else (method, params, chunks)
         try:
             if self._slots is None:
-                return await self.connection.request(*wanted)
-            async with self._slots:
-                return await self.connection.request(*wanted)
+                reply = await self.connection.request(*wanted)
+            else:
+                async with self._slots:
+                    reply = await self.connection.request(*wanted)
         except KernelError:
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise Internal(f"{self._who()} cancelled a call that nobody gave up") from error
         except Exception as error:
             raise self._foreign(error) from error
+        return self._checked(reply)
 
     async def close(self) -> None:
         """End the module; a transport that fails at it is not the caller's concern any more."""
@@ -63,7 +73,18 @@ class Module:
             return
 
     def _foreign(self, error: Exception) -> Internal:
-        kind = self.descriptor.transport["type"]
-        return Internal(
-            f"transport {kind!r} of {self.path} raised {one_line(error)}", details={"causes": causes(error)}
-        )
+        return Internal(f"{self._who()} raised {one_line(error)}", details={"causes": causes(error)})
+
+    def _checked(self, reply: object) -> Message:
+        """Look at a reply that a transport has made rather than decoded: its size, and whether it is JSON at all."""
+        if not isinstance(reply, Message):
+            raise Internal(f"{self._who()} answered {type(reply).__name__}, which is no Message")
+        if not reply.size and reply.result is not UNSET:
+            try:
+                reply.size = len(encode({"ok": True, "result": reply.result}, "reply"))
+            except NotJson as error:
+                raise Internal(f"{self._who()} answered nonsense: {error}") from None
+        return reply
+
+    def _who(self) -> str:
+        return f"transport {self.descriptor.transport['type']!r} of {self.path}"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._capability import canonical, covers
 from ._descriptor import ModuleDescriptor
-from ._errors import BadRequest, Forbidden, Internal, KernelError, Unreachable, failure_of
+from ._errors import BadRequest, Forbidden, Internal, KernelError, Unreachable, failure_of, short
+from ._json import decode, encode_checked
 from ._module import Module
 from ._namespace import MOUNT_PATHS, Mount
 from ._policy import MOUNT, Question, authorize
@@ -132,7 +133,13 @@ def _connect(state: SessionState, descriptor: ModuleDescriptor, notify: Notify) 
         raise KernelError.from_exception(error, f"transport {name!r}") from error
     if connection is None:
         raise BadRequest(f"transport {name!r}: the plugin opens no connection for this descriptor")
+    missing = [name for name in _CONNECTION if not hasattr(connection, name)]
+    if missing:
+        raise Internal(f"transport {name!r}: the plugin opened {type(connection).__name__}, which has no {missing[0]}")
     return connection
+
+
+_CONNECTION = ("needs_trust", "unenforced", "start", "request", "close")
 
 
 class _Report:
@@ -155,19 +162,19 @@ async def _verify(module: Module) -> None:
     path = module.path
     health = result_of(await module.call("health", b"{}"), f"{path} health")
     if not isinstance(health, dict) or health.get("status") != "ok":
-        raise Unreachable(f'{path}: health: expected {{"status": "ok"}}, got {_short(health)}')
+        raise Unreachable(f'{path}: health: expected {{"status": "ok"}}, got {short(health)}')
     described = result_of(await module.call("describe", b"{}"), f"{path} describe")
-    module.description = check_description(described, module.descriptor, path)
+    module.description = encode_checked(check_description(described, module.descriptor, path))
 
 
 def check_description(described: object, descriptor: ModuleDescriptor, path: str) -> dict[str, Any]:
     """Hold a description against its descriptor; ``Internal`` for what lies, ``Forbidden`` for what claims more."""
     if not isinstance(described, dict):
-        raise Internal(f"{path}: describe: expected an object, got {_short(described)}")
+        raise Internal(f"{path}: describe: expected an object, got {short(described)}")
     for field, expected in (("name", descriptor.name), ("kind", descriptor.kind)):
         if described.get(field) != expected:
             raise Internal(
-                f"{path}: describe: {field}: {descriptor.source} says {expected!r}, got {_short(described.get(field))}"
+                f"{path}: describe: {field}: {descriptor.source} says {expected!r}, got {short(described.get(field))}"
             )
     for field in ("inputs", "outputs"):
         schemas = described.get(field)
@@ -175,7 +182,7 @@ def check_description(described: object, descriptor: ModuleDescriptor, path: str
             raise Internal(f"{path}: describe: {field}: expected an object that maps each op to a JSON Schema")
     words = described.get("capabilities")
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise Internal(f"{path}: describe: capabilities: expected a list of text, got {_short(words)}")
+        raise Internal(f"{path}: describe: capabilities: expected a list of text, got {short(words)}")
     for word in words:
         _check_claim(word, descriptor, path)
     return described
@@ -188,11 +195,6 @@ def _check_claim(word: str, descriptor: ModuleDescriptor, path: str) -> None:
         raise Internal(f"{path}: describe: capabilities: {error}") from None
     if not any(covers(capability, claim) for capability in descriptor.capabilities):
         raise Forbidden(f"{path}: describe claims {word!r}, which {descriptor.source} does not name")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - what fits a line
 
 
 def mounts(state: SessionState, path: str | None) -> list[dict[str, Any]]:
@@ -217,4 +219,5 @@ def describe(state: SessionState, path: str) -> dict[str, Any]:
     mount = state.namespace.mounts.get(path)
     if mount is None:
         raise BadRequest(f"path: nothing is mounted at {path!r}")
-    return dict(mount.module.description)
+    description: dict[str, Any] = decode(mount.module.description)
+    return description

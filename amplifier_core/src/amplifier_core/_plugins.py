@@ -6,6 +6,7 @@ for another one's name.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -31,9 +32,14 @@ class Plugins:
         if hooks is None:
             manager = pluggy.PluginManager(PROJECT)
             manager.add_hookspecs(_SPECS[group])
-            plugin = _load(_only(group, name))
-            manager.register(plugin, name)
-            if not manager.get_hookcallers(plugin):
+            point = _only(group, name)
+            plugin = _load(point)
+            try:
+                manager.register(plugin, name)
+            except Exception as error:
+                story = " ".join(str(error).split())  # pluggy tells it in three lines
+                raise BadRequest(f"{_noun(group)} {name!r} of {_provider(point)}: {story}") from error
+            if not any(caller.has_spec() for caller in manager.get_hookcallers(plugin) or ()):
                 raise BadRequest(f"{_noun(group)} {name!r}: the plugin implements no hook of {group}")
             hooks = self._hooks[group, name] = manager.hook
         return hooks
@@ -48,7 +54,7 @@ def _only(group: str, name: str) -> EntryPoint:
     if not found:
         names = ", ".join(sorted({point.name for point in installed})) or "none"
         raise BadRequest(
-            f"{noun} {name!r} is not installed (installed: {names}); try: pip install amplifier-{noun}-{name}",
+            f"{noun} {name!r} is not installed (installed: {names}); try: pip install {_distribution(noun, name)}",
             details={"installed": sorted({point.name for point in installed})},
         )
     providers = sorted({_provider(point) for point in found})
@@ -63,10 +69,14 @@ def _only(group: str, name: str) -> EntryPoint:
 def _load(point: EntryPoint) -> object:
     try:
         return point.load()
-    except Exception as error:  # a plugin is foreign code, and its import may fail in any way
+    except (Exception, SystemExit) as error:  # a plugin is foreign code, and its import may fail in any way
         raise BadRequest(
             f"{_noun(point.group)} {point.name!r} of {_provider(point)} fails to import: {one_line(error)}"
         ) from error
+
+
+def _distribution(noun: str, name: str) -> str:
+    return f"amplifier-{noun}-{name if re.fullmatch(r'[A-Za-z0-9._-]+', name) else 'NAME'}"
 
 
 def _provider(point: EntryPoint) -> str:

@@ -64,10 +64,10 @@ class Message(msgspec.Struct):
 _decode = msgspec.json.Decoder(Message).decode
 
 
-def decode_message(text: bytes | memoryview) -> Message:
+def decode_message(text: bytes) -> Message:
     """Read one message, or raise ``NotJson`` with one line: not JSON, or not the shape of a message."""
     try:
-        message = _decode(text)
+        message = _decode(bytes(text))  # what is left undecoded refers to it
     except JSON_ERRORS as error:
         raise not_json(error) from None
     message.size = len(text)
@@ -86,7 +86,12 @@ def result_of(message: Message, who: str) -> Any:  # noqa: ANN401 - a result is 
 
 
 def result_size(message: Message) -> int:
-    """Count the bytes of a reply's result, without writing it again; spaces that its sender put in count too."""
-    rest = {name: value for name in ("id", "ok", "events") if (value := getattr(message, name)) is not UNSET}
+    """Count the bytes of a reply's result, without writing it again if it came alone.
+
+    Spaces that its sender put in count too.
+    """
+    if message.events is not UNSET:
+        return len(encode_checked(message.result))
+    rest = {name: value for name in ("id", "ok") if (value := getattr(message, name)) is not UNSET}
     frame = len(encode_checked({**rest, "result": 0})) - 1
     return max(0, int(message.size) - frame)

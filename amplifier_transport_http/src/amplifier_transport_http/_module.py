@@ -1,0 +1,117 @@
+"""One remote module: what the kernel asks becomes a POST, and the response becomes the reply.
+
+Owns the way of one request. The connections are the pool's, the deadlines the kernel's.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+import httpx
+
+from amplifier_core import Internal, KernelError, Unreachable
+from amplifier_core.hookspecs import causes
+
+from ._body import Body, UnfitBody, read_whole
+from ._ndjson import MEDIA_TYPE, read_final
+from ._pool import Pool
+from ._reply import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from amplifier_core import ModuleDescriptor
+    from amplifier_core.hookspecs import Chunks, Message
+
+    from ._fields import Fields
+
+_METHODS = ("health", "describe", "invoke")
+_HOPS = 5  # redirects that one request may meet
+_HEADERS = {
+    "user-agent": "amplifier-transport-http",
+    "accept": f"application/json, {MEDIA_TYPE}",
+    "accept-encoding": "identity",  # between neighbours, packing costs more than it saves
+    "content-type": "application/json",
+}
+
+
+class RemoteModule:
+    """A ``Connection`` to a module that runs elsewhere. Between requests it keeps sockets, and nothing else."""
+
+    needs_trust = ""  # nothing of the module runs on this host
+
+    def __init__(self, descriptor: ModuleDescriptor, fields: Fields) -> None:
+        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
+        self._limit = descriptor.message_bytes
+        self._url = fields.url
+        self._ca = fields.ca
+        self._urls = {method: httpx.URL(f"{fields.url}/{method}") for method in _METHODS}
+        given = {name.lower(): value for name, value in fields.headers}
+        self._headers = httpx.Headers({"host": fields.url.netloc.decode()} | _HEADERS | given).raw
+        self._pool: Pool | None = None
+
+    async def start(self, granted: Sequence[str]) -> None:  # noqa: ARG002 - no host of ours could hold it to that
+        """Make the pool. Whether a module is at the other end, ``health`` finds out."""
+        try:
+            tls = _trust(self._ca) if self._url.scheme == "https" else None  # 20 ms that plain HTTP need not pay
+        except OSError as error:
+            raise self._unreachable(f"no certificates to trust in {self._ca}: {error}", error) from error
+        self._pool = Pool(self._url, tls)
+
+    async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
+        """Carry one request. Being cancelled closes its connection, which is how the module learns of it."""
+        try:
+            return await self._follow(self._urls[method], method, params, chunks)
+        except httpx.TransportError as error:
+            raise self._unreachable(str(error), error) from error
+
+    async def close(self) -> None:
+        """Close all connections; requests in flight fail at once."""
+        if self._pool is not None:
+            await self._pool.aclose()
+
+    async def _follow(
+        self, url: httpx.URL, method: str, params: bytes, chunks: Chunks | None, hops: int = _HOPS
+    ) -> Message:
+        """Ask, and ask again where a redirect within the origin says so, unless it carries a reply itself."""
+        answer = await self._ask(url, params, chunks)
+        try:
+            return answer.reply(method)
+        except KernelError:
+            target = answer.redirect()
+            if target is None or not hops:
+                raise
+        return await self._follow(target, method, params, chunks, hops - 1)
+
+    async def _ask(self, url: httpx.URL, params: bytes, chunks: Chunks | None) -> Answer:
+        if self._pool is None:
+            raise Internal(f"{self._url}: a request came before the start")
+        headers = [*self._headers, (b"content-length", b"%d" % len(params))]
+        request = httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(params))
+        response = await self._pool.handle_async_request(request)
+        try:
+            body = await self._read(response, chunks)
+        except UnfitBody as error:
+            raise Internal(
+                f"{url} answered with {error}", details={"http_status": response.status_code, "url": str(url)}
+            ) from error
+        finally:
+            await response.aclose()
+        return Answer(url, response.status_code, response.headers, body)
+
+    async def _read(self, response: httpx.Response, chunks: Chunks | None) -> bytes:
+        """Read the JSON that the answer comes down to: the whole body, or the last line of a stream."""
+        body = Body(response)
+        if response.headers.get("content-type", "").partition(";")[0].strip().lower() == MEDIA_TYPE:
+            return await read_final(body, self._limit, chunks)
+        return await read_whole(body, self._limit)
+
+    def _unreachable(self, why: str, error: Exception) -> Unreachable:
+        return Unreachable(f"{self._url}: {why}", details={"url": str(self._url), "causes": causes(error)})
+
+
+def _trust(ca: Path | None) -> ssl.SSLContext:
+    """Say whose certificates count: the authorities that httpx brings, or one file; never what the environment says."""
+    return httpx.create_ssl_context(trust_env=False) if ca is None else ssl.create_default_context(cafile=ca)

@@ -1,0 +1,139 @@
+"""The connections to one origin: as many as there are requests at once, kept for the next ones.
+
+Owns connecting, handing out and closing, as an httpx transport. It follows no redirects and reads no bodies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Self
+
+import h11
+import httpx
+
+from ._http11 import Http11
+
+if TYPE_CHECKING:
+    import ssl
+
+_NEXT_ADDRESS_SECONDS = 0.25
+"""How long an address of a host may stay silent before the next one is tried as well (RFC 8305)."""
+
+
+class Pool(httpx.AsyncBaseTransport):
+    """An httpx transport to the origin of one URL; ``tls`` is for https. No limit of its own: a request never waits.
+
+    The connection that was used last goes out first, so that those too many grow old and are closed. httpx's own pool
+    looks through all its connections for each request: at 64 at once that alone costs more than all the rest.
+    """
+
+    def __init__(self, url: httpx.URL, tls: ssl.SSLContext | None) -> None:
+        self._host = url.raw_host.decode()
+        self._port = url.port or (443 if tls else 80)
+        self._tls = tls
+        # Only a name can have a silent address beside a good one. asyncio's race between them is not free: cancelled in
+        # the very turn in which it is won, it leaves the socket to the garbage collector.
+        self._next_address = None if _is_address(self._host) else _NEXT_ADDRESS_SECONDS
+        self._idle: deque[Http11] = deque()
+        self._open: set[Http11] = set()
+        self._dialling: dict[asyncio.Timeout, asyncio.Future[None]] = {}
+        self._closed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and wait for the head of the response. Raises ``httpx.TransportError``."""
+        if self._closed:
+            raise httpx.ConnectError("the connections are closed")
+        connection = self._take() or await self._dial()
+        try:
+            connection.send(request, await request.aread())
+            head = await connection.next_event()
+            while isinstance(head, h11.InformationalResponse):
+                head = await connection.next_event()
+        except BaseException:
+            connection.abort("the request failed")
+            raise
+        assert isinstance(head, h11.Response)  # noqa: S101 - h11 gives nothing else here
+        return httpx.Response(head.status_code, headers=head.headers.raw_items(), stream=_Body(self, connection))
+
+    async def aclose(self) -> None:
+        """Close every connection; requests in flight fail at once, those that still connect too. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            for dial in self._dialling:
+                dial.reschedule(0)
+        if self._dialling:
+            await asyncio.wait(self._dialling.values())  # for a few turns of the loop
+        for connection in list(self._open):
+            connection.abort("the connections are closed")
+        if self._open:
+            await asyncio.wait([connection.closed for connection in self._open])
+
+    def release(self, connection: Http11) -> None:
+        """Take a connection back after its exchange, and drop those that nobody needed for long."""
+        if connection.renew():
+            self._idle.append(connection)
+        while self._idle and self._idle[0].expired():
+            self._idle.popleft().abort("idle for too long")
+
+    def _take(self) -> Http11 | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable():
+                return connection
+            connection.abort("closed by the server, or idle for too long")
+        return None
+
+    async def _dial(self) -> Http11:
+        loop = asyncio.get_running_loop()
+        dial = asyncio.timeout(None)  # aclose() sets it to now: the way to end a wait of a task that is not ours
+        self._dialling[dial] = loop.create_future()
+        try:
+            async with dial:
+                _, connection = await loop.create_connection(
+                    lambda: Http11(loop, self._open),
+                    self._host,
+                    self._port,
+                    ssl=self._tls,
+                    happy_eyeballs_delay=self._next_address,
+                )
+        except OSError as error:  # a name that does not resolve, TLS and the timeout above are among them
+            why = "the connections are closed" if self._closed else error
+            raise httpx.ConnectError(f"cannot connect: {why}") from error
+        finally:
+            self._dialling.pop(dial).set_result(None)
+        return connection
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of one response, as it arrives. Closing it early closes its connection."""
+
+    def __init__(self, pool: Pool, connection: Http11) -> None:
+        self._pool = pool
+        self._connection: Http11 | None = connection
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._connection is None:
+            raise StopAsyncIteration
+        event = await self._connection.next_event()
+        if isinstance(event, h11.Data):
+            return bytes(event.data)
+        await self.aclose()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            self._pool.release(connection)

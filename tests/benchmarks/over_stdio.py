@@ -1,0 +1,160 @@
+"""Calls over STDIO: the kernel beside blocking reads and writes, and beside the client that people write by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import orjson
+from modules import FAST_ECHO, mount_fast_echo, text_of
+from rounds import Contender, at_once, blocking, compare, in_batches, sequential
+from table import Goal, Row
+
+from amplifier_core import Kernel, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from rounds import Pace
+
+    Call = Callable[..., Any]
+
+_READ = 64 * 1024
+_CALLERS = 64
+
+
+async def rows(pace: Pace) -> list[Row]:
+    """Measure messages of three sizes, one after another, and the small one from many tasks at once."""
+    with tempfile.TemporaryDirectory() as folder, Blocking() as limit:
+        async with Kernel(event_log=Path(folder) / "log.jsonl") as kernel, stream_client() as streams:
+            session = await kernel.session.create(Plan(goal="measure"))
+            ours = functools.partial(session.invoke, await mount_fast_echo(session), "echo")
+            return [
+                *await _small(limit, ours, streams, pace),
+                await _large("stdio, 64 KiB", 64 * 1024, 1.2, limit, ours, streams, pace),
+                await _large("stdio, 1 MiB", 1024 * 1024, 1.15, limit, ours, streams, pace),
+            ]
+
+
+async def _small(limit: Blocking, ours: Call, streams: Call, pace: Pace) -> list[Row]:
+    args = text_of(200)
+    ours, streams = functools.partial(ours, args), functools.partial(streams, args)
+    samples = await compare(
+        (
+            Contender("limit", blocking(functools.partial(limit.call, args))),
+            Contender("ours", sequential(ours)),
+            Contender("streams", sequential(streams)),
+            Contender(
+                "limit at once", in_batches(functools.partial(limit.calls, args, _CALLERS), _CALLERS), step=_CALLERS
+            ),
+            Contender("ours at once", at_once(ours, _CALLERS), step=_CALLERS),
+            Contender("streams at once", at_once(streams, _CALLERS), step=_CALLERS),
+        ),
+        pace,
+    )
+    return [
+        Row.of("stdio, 200 B, sequential", samples, peers={"StreamReader": "streams"}, goal=Goal(3.5)),
+        Row.of(
+            f"stdio, 200 B, {_CALLERS} at once, per call",
+            samples,
+            limit="limit at once",
+            ours="ours at once",
+            peers={"StreamReader": "streams at once"},
+            goal=Goal(5.5),
+        ),
+    ]
+
+
+async def _large(path: str, size: int, goal: float, limit: Blocking, ours: Call, streams: Call, pace: Pace) -> Row:
+    args = text_of(size)
+    assert limit.call(args)["result"] == await ours(args) == (await streams(args))["result"] == args
+    samples = await compare(
+        (
+            Contender("limit", blocking(functools.partial(limit.call, args))),
+            Contender("ours", sequential(functools.partial(ours, args))),
+            Contender("streams", sequential(functools.partial(streams, args))),
+        ),
+        pace,
+    )
+    return Row.of(path, samples, peers={"StreamReader": "streams"}, goal=Goal(goal))
+
+
+class Blocking:
+    """The limit: a client that does nothing but what no client can leave out."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(FAST_ECHO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin.fileno(), self._process.stdout.fileno()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def call(self, args: object) -> Any:
+        """Send one request and wait for its reply."""
+        os.write(self._stdin, _line(args))
+        data = os.read(self._stdout, _READ)
+        if not data.endswith(b"\n"):
+            parts = [data]
+            while not parts[-1].endswith(b"\n"):
+                parts.append(os.read(self._stdout, _READ))
+            data = b"".join(parts)
+        return orjson.loads(data)
+
+    def calls(self, args: object, count: int) -> list[Any]:
+        """Send so many requests in one write, and wait for all replies."""
+        os.write(self._stdin, b"".join([_line(args) for _ in range(count)]))
+        data = b""
+        while data.count(b"\n") < count:
+            data += os.read(self._stdout, _READ)
+        return [orjson.loads(line) for line in data.splitlines()]
+
+
+def _line(args: object) -> bytes:
+    request = {"id": "r1", "method": "invoke", "params": {"op": "echo", "args": args}}
+    return orjson.dumps(request, option=orjson.OPT_APPEND_NEWLINE)
+
+
+@contextlib.asynccontextmanager
+async def stream_client() -> AsyncIterator[Call]:
+    """Give a peer: what one writes by hand, on asyncio's streams and the standard json; no deadline, no log."""
+    process = await asyncio.create_subprocess_exec(
+        *FAST_ECHO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=8 * 1024 * 1024
+    )
+    reader, writer = process.stdout, process.stdin
+    assert reader is not None
+    assert writer is not None
+    waiting: dict[str, asyncio.Future[Any]] = {}
+    count = 0
+
+    async def read() -> None:
+        while line := await reader.readline():
+            reply = json.loads(line)
+            waiting.pop(reply["id"]).set_result(reply)
+
+    async def call(args: object) -> Any:
+        nonlocal count
+        count += 1
+        request_id = f"r{count}"
+        waiting[request_id] = future = asyncio.get_running_loop().create_future()
+        request = {"id": request_id, "method": "invoke", "params": {"op": "echo", "args": args}}
+        writer.write(json.dumps(request).encode() + b"\n")
+        await writer.drain()
+        return await future
+
+    reading = asyncio.create_task(read())
+    yield call
+    writer.close()
+    await reading
+    await process.wait()

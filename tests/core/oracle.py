@@ -1,0 +1,133 @@
+"""What section 6 of the protocol means, by brute force: a second opinion on the gate, which shares no code with it.
+
+Written from the text alone, before the gate was read. A capability is the set of everything concrete that it permits
+in a world small enough to enumerate, so that "covers" is set inclusion and "granted" a union: no rule about words here.
+"""
+
+from functools import cache
+from itertools import product
+
+NAMES = ("a", "b", "ab")
+"""Path parts; `ab` starts like `a`, which must not make it a part of it."""
+
+
+def _sequences(parts, longest):
+    return [sequence for length in range(longest + 1) for sequence in product(parts, repeat=length)]
+
+
+FILES = [("", *parts) for parts in _sequences(NAMES, 3)] + [("$tmp", *parts) for parts in _sequences(NAMES, 2)]
+"""`$tmp` is a scratch folder of its own: below nothing, not even below `/`."""
+
+MODULES = [("mnt", *parts) for parts in _sequences(("tools", "toolsy", "agents", "a", "unnamed"), 2)]
+
+WORLD = frozenset(
+    [("fs", access, file) for access in ("read", "write") for file in FILES]
+    + [("net", "connect", host, port) for host in ("h", "k.example", "unnamed") for port in ("1", "80", "65535")]
+    + [("net", "listen", port) for port in ("1", "80")]
+    + [("env", name) for name in ("A", "AB", "PATH", "unnamed")]
+    + [("sys", call, module) for call in ("invoke", "mount", "emit", "context.get") for module in MODULES]
+    + [("aside", name, *rest) for name in ("x-a", "x-ab") for rest in _sequences(NAMES, 4)]
+)
+
+# Words go one level less deep than the world: a word and what is below it are never the same set.
+WORDS = [
+    *(f"fs:{access}:/{'/'.join(parts)}" for access in ("read", "write") for parts in _sequences(NAMES, 2)),
+    *(f"fs:{access}:$tmp{tail}" for access in ("read", "write") for tail in ("", "/a", "/ab")),
+    *("net:connect:*", "net:listen:*", "net:connect:h:1", "net:connect:h:80", "net:connect:k.example:80"),
+    *("env:A", "env:AB", "env:PATH"),
+    *("sys:invoke", "sys:mount", "sys:emit", "sys:context.get"),
+    *("sys:invoke:*", "sys:invoke:/mnt/*", "sys:invoke:/mnt/tools/*", "sys:invoke:/mnt/toolsy/*"),
+    *("sys:invoke:/mnt/tools", "sys:invoke:/mnt/tools/a", "sys:mount:/mnt/tools/*", "sys:mount:/mnt/tools/a"),
+    *(":".join(("x-a", *rest)) for rest in _sequences(NAMES, 3) if rest),
+    *("x-ab:a", "x-ab:a:b"),
+]
+
+
+@cache
+def permits(word):
+    """Return every use in the world that the canonical capability `word` permits."""
+    return frozenset(use for use in WORLD if _permits(word.split(":"), use))
+
+
+def _permits(parts, use):  # noqa: PLR0911 - a row of the table each
+    match parts, use:
+        case ["fs", "write", path], ("fs", "read" | "write", file):
+            return _holds(path, file)
+        case ["fs", "read", path], ("fs", "read", file):
+            return _holds(path, file)
+        case ["net", action, "*"], ("net", used, *_):
+            return action == used
+        case ["net", "connect", host, port], ("net", "connect", used_host, used_port):
+            return (host, port) == (used_host, used_port)
+        case ["env", name], ("env", used):
+            return name == used
+        case ["sys", call], ("sys", used, _):
+            return call == used
+        case ["sys", call, pattern], ("sys", used, module):
+            return call == used and _matches(pattern, "/" + "/".join(module))
+        case [space, *rest], ("aside", used, *used_rest):
+            return (
+                space == used
+                and all(mine == theirs for mine, theirs in zip(rest, used_rest, strict=False))
+                and (len(rest) <= len(used_rest))
+            )
+    return False
+
+
+def _holds(path, file):
+    folder = file
+    while folder:  # climb from the file, as a file system would
+        if "/".join(folder) == path.rstrip("/"):
+            return True
+        folder = folder[:-1]
+    return False
+
+
+def _matches(pattern, text):
+    head, star, tail = pattern.partition("*")
+    return (text.startswith(head) and text.endswith(tail)) if star else text == pattern
+
+
+def includes(granted, wanted):
+    """Say whether one capability permits all that another permits."""
+    return permits(wanted) <= permits(granted)
+
+
+def judge(wanted, answers, *, fork=False):
+    """Return (allowed, uses granted, scope) for the words `wanted`.
+
+    An answer is None for a hook that failed, was late or talked nonsense; else (decision, words or None, scope, own),
+    where `own` says that a fork registered the hook itself. A word says something about a capability wanted if one of
+    the two includes the other: "some of those wanted, or something below one of them".
+    """
+    nothing: tuple[bool, frozenset, str] = (False, frozenset(), "call")
+    if any(answer is None or answer[0] == "deny" for answer in answers):
+        return nothing
+    allows = [answer for answer in answers if answer[0] == "allow"]
+    counted = [answer for answer in allows if not (fork and answer[3])]
+    granted: frozenset = frozenset()
+    for want in wanted:
+        got: frozenset = frozenset()
+        for _, words, _, _ in counted:
+            for word in [want] if words is None else words:
+                if includes(want, word) or includes(word, want):
+                    got |= permits(want) & permits(word)
+        if not got:
+            return nothing
+        granted |= got
+    lasting = bool(counted) and all(scope == "session" for _, _, scope, _ in allows)
+    return (True, granted, "session" if lasting else "call")
+
+
+def well_formed(answer):
+    """Say whether a JSON value is an answer of section 6 at all; what `capabilities` names is judged elsewhere."""
+    return (
+        isinstance(answer, dict)
+        and answer.get("decision") in ("allow", "deny", "abstain")
+        and ("scope" not in answer or answer["scope"] in ("call", "session"))
+        and ("reason" not in answer or isinstance(answer["reason"], str))
+        and (
+            "capabilities" not in answer
+            or (isinstance(answer["capabilities"], list) and all(isinstance(c, str) for c in answer["capabilities"]))
+        )
+    )

@@ -1,0 +1,126 @@
+import asyncio
+import json
+
+import pytest
+
+import amplifier_core
+from amplifier_core import BadRequest, Cancelled, Internal, KernelError, Timeout
+from amplifier_core._errors import causes, failure_of, one_line
+
+CODES = {
+    "timeout": "Timeout",
+    "oom": "Oom",
+    "unreachable": "Unreachable",
+    "bad_request": "BadRequest",
+    "forbidden": "Forbidden",
+    "internal": "Internal",
+    "unsupported_op": "UnsupportedOp",
+    "cancelled": "Cancelled",
+    "budget_exceeded": "BudgetExceeded",
+}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_each_code_of_the_protocol_has_a_class(code):
+    kind = getattr(amplifier_core, CODES[code])
+    error = KernelError.from_body(code, "why", {"a": 1})
+    assert type(error) is kind
+    assert issubclass(kind, KernelError)
+    assert (error.code, error.message, error.details) == (code, "why", {"a": 1})
+    assert error.body() == {"code": code, "message": "why", "details": {"a": 1}}
+    assert str(error) == f"{code}: why"
+
+
+def test_a_modules_own_code_passes_through():
+    error = KernelError.from_body("no_such_word", "why")
+    assert type(error) is KernelError
+    assert (error.code, error.body()) == ("no_such_word", {"code": "no_such_word", "message": "why"})
+    assert KernelError("x").code == "internal"
+
+
+def test_details_are_a_copy():
+    details = {"a": 1}
+    error = BadRequest("x", details=details)
+    error.details["b"] = 2
+    assert details == {"a": 1}
+
+
+def test_an_error_of_the_kernel_is_not_wrapped():
+    error = Timeout("late")
+    assert KernelError.from_exception(error, "hook") is error
+    assert failure_of(error) is error
+
+
+def chained():
+    error = ValueError("bad\nworse")
+    error.__cause__ = OSError("disk")
+    return error
+
+
+def test_what_foreign_code_raised_is_internal_with_its_causes():
+    error = KernelError.from_exception(chained(), "hook x")
+    assert type(error) is Internal
+    assert error.message == "hook x raised ValueError: bad"
+    assert error.details == {"causes": ["ValueError: bad", "OSError: disk"]}
+
+
+def test_what_ended_an_operation_is_named():
+    assert failure_of(asyncio.CancelledError()).body() == {"code": "cancelled", "message": "the caller gave up"}
+    assert isinstance(failure_of(asyncio.CancelledError()), Cancelled)
+    bug = failure_of(KeyError("x"))
+    assert bug.body() == {
+        "code": "internal",
+        "message": "the kernel broke its contract: KeyError: 'x'",
+        "details": {"causes": ["KeyError: 'x'"]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("x"), "ValueError: x"),
+        (ValueError(), "ValueError"),
+        (ValueError(" \n"), "ValueError"),
+        (ValueError("\n a\nb"), "ValueError: a"),
+        (KeyError("a"), "KeyError: 'a'"),
+        (BadRequest("x"), "BadRequest: bad_request: x"),
+        (asyncio.CancelledError(), "CancelledError"),
+    ],
+)
+def test_any_exception_is_one_line(error, line):
+    assert one_line(error) == line
+
+
+# BUG: only "\n" ends a line
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\x0b", "\x1c", "\x85", "\u2028"], ids=ascii)
+def test_whatever_ends_a_line_ends_it(end):
+    assert one_line(ValueError(f"a{end}b")) == "ValueError: a"
+
+
+# BUG: what the log can't hold gets into it: emit raises UnicodeEncodeError in the hands of whoever wanted to report
+def test_a_foreign_message_becomes_text_that_json_can_hold():
+    for text in (one_line(ValueError("bad \udcff")), *causes(ValueError("\ud800"))):
+        assert json.dumps(text, ensure_ascii=False).encode()
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+# BUG: the report of one foreign fault raises another one
+def test_an_exception_that_can_not_be_printed_is_one_line():
+    assert one_line(Speechless()) == "Speechless"
+
+
+def test_the_chain_of_causes_follows_the_context_too():
+    error = ValueError("bad")
+    error.__context__ = OSError("disk")
+    assert causes(error) == ["ValueError: bad", "OSError: disk"]
+
+
+def test_a_circle_of_causes_has_an_end():
+    one, other = ValueError("one"), ValueError("other")
+    one.__cause__, other.__cause__ = other, one
+    assert causes(one) == ["ValueError: one", "ValueError: other"] * 8
+    assert causes(None) == []

@@ -1,0 +1,166 @@
+import json
+import re
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.core.strategies import json_values, thorough
+
+from amplifier_core._event import (
+    DATA_LIMIT,
+    KERNEL_EVENTS,
+    OPEN_EVENTS,
+    Event,
+    checked_data,
+    decode_event,
+    event_id,
+    is_event_name,
+    is_event_pattern,
+    matches,
+    within_limit,
+)
+from amplifier_core._json import encode_checked
+
+# The taxonomy of section 7, as it is written there.
+TAXONOMY = [
+    *("session:start", "session:fork", "session:end", "mount:add", "mount:remove", "hook:register"),
+    *("context:get", "context:set", "context:pre_compact", "context:post_compact", "module:invoke", "policy:decision"),
+    *("artifact:write", "artifact:read", "module:start", "module:exit", "module:noise"),
+    *("hook:error", "sink:error", "events:dropped"),
+]
+
+
+def test_every_name_of_the_taxonomy_is_the_kernels_own_or_open():
+    assert set(TAXONOMY) | {"policy:request"} == KERNEL_EVENTS | OPEN_EVENTS
+    assert not KERNEL_EVENTS & OPEN_EVENTS
+    assert all(is_event_name(name) and is_event_pattern(name) for name in KERNEL_EVENTS | OPEN_EVENTS)
+
+
+@pytest.mark.parametrize("name", ["a:b", "0:1", "my-app.x:did_it", "a:b:c"])
+def test_a_name_is_namespace_and_verb(name):
+    assert is_event_name(name)
+    assert is_event_pattern(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a", ":", "a:", ":b", "a::b", "A:b", "a:B", "a b:c", "a:b\n", "a:*b", "-a:b", "ä:b", 5, None, ["a:b"]]
+)
+def test_anything_else_is_no_name(name):
+    assert not is_event_name(name)
+    assert not is_event_pattern(name)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "others"),
+    [
+        ("*", ["a:b", "session:end"], []),
+        ("a:*", ["a:b", "a:b:c"], ["ab:c", "b:a"]),
+        ("a:b:*", ["a:b:c"], ["a:b", "a:bc"]),
+        ("a:b", ["a:b"], ["a:bc", "a:b:c", "a:c"]),
+    ],
+)
+def test_a_pattern_means_a_name_a_prefix_or_all(pattern, names, others):
+    assert is_event_pattern(pattern)
+    assert all(matches(pattern, name) for name in names)
+    assert not any(matches(pattern, name) for name in others)
+
+
+@pytest.mark.parametrize("pattern", ["", "**", "a*", "*:a", "*:*", "a:*:b", ":*", "a:*\n", None, 5])
+def test_anything_else_is_no_pattern(pattern):
+    assert not is_event_pattern(pattern)
+
+
+envelopes: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {
+        "id": st.text(),
+        "ts": st.floats(0, 1e10),
+        "event": st.sampled_from(TAXONOMY),
+        "component": st.text(),
+    },
+    optional={
+        "seq": st.integers(1, 2**63),
+        "status": st.sampled_from(["ok", "error"]),
+        "duration_ms": st.floats(0, 1e9),
+        **dict.fromkeys(["module", "session_id", "request_id", "span_id", "parent_span_id"], st.text()),
+        "data": st.dictionaries(st.text(), json_values, max_size=3),
+        "error": st.fixed_dictionaries({"code": st.text(), "message": st.text()}),
+    },
+)
+
+
+@thorough
+@given(envelopes)
+def test_what_is_logged_is_what_an_observer_is_told(fields):
+    line = encode_checked(Event(**fields))
+    assert b"\n" not in line
+    told = {name: value for name, value in fields.items() if value != {}}
+    assert json.loads(line) == told  # nothing that is null or empty is in the log
+    assert decode_event(line) == Event(**fields)
+
+
+def test_an_observer_may_change_the_data_that_it_is_told():
+    line = encode_checked(Event("e", 1.0, "a:b", "kernel"))
+    decode_event(line).data["mine"] = 1
+    assert decode_event(line).data == {}
+
+
+@thorough
+@given(st.lists(st.tuples(st.floats(0, 4e9), st.integers(1, 2**31)), min_size=2, max_size=6))
+def test_ids_sort_by_time_and_then_by_number(moments):
+    in_order = sorted(moments, key=lambda moment: (int(moment[0] * 1e6), moment[1]))
+    assert [event_id(ts, seq, "tag") for ts, seq in in_order] == sorted(event_id(ts, seq, "tag") for ts, seq in moments)
+
+
+def test_an_id_tells_kernels_apart():
+    assert event_id(1.5, 1, "one") != event_id(1.5, 1, "two")
+    assert re.fullmatch("evt_[0-9a-f]{14}00000001tag", event_id(1.7e9, 1, "tag"))
+
+
+@pytest.mark.parametrize(("value", "size"), [("xx", 4), ([1, 2], 5), ({"a": 1}, 7), ("é", 4), (1234, 4), (None, 4)])
+def test_a_value_above_the_limit_stands_as_its_size(value, size):
+    data = {"value": value, "small": 1}
+    assert within_limit(data, size - 1) == {"value": {"$omitted": size}, "small": 1}
+    assert within_limit(data, size) == data
+    assert within_limit(data, None) == data
+
+
+@thorough
+@given(st.dictionaries(st.text(), json_values, max_size=4), st.none() | st.integers(0, 100))
+def test_what_is_emitted_is_kept_member_by_member_within_the_limit(data, limit):
+    shown, fault = checked_data(data, limit)
+    assert fault == ""
+    logged = json.loads(encode_checked(shown))
+    assert logged.keys() == data.keys()
+    for key, value in data.items():
+        size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+        whole = json.dumps(logged[key]) == json.dumps(value)
+        assert whole or (limit is not None and logged[key]["$omitted"] > limit), size
+        assert limit is not None or whole
+
+
+@pytest.mark.parametrize(
+    ("data", "kept", "fault"),
+    [
+        (None, None, ""),
+        ({}, {}, ""),
+        (MappingProxyType({"a": 1}), {"a": 1}, ""),
+        (MappingProxyType({"a": "x" * 50}), {"a": {"$omitted": 52}}, ""),
+        ([1], None, "data: expected an object, got list"),
+        ("a", None, "data: expected an object, got str"),
+        (5, None, "data: expected an object, got int"),
+        ({"a": {1}, "b": 2}, {"b": 2}, "data.a: expected JSON, got set"),
+        ({"a": {1}, "b": b"", "c": "x" * 50}, {"c": {"$omitted": 52}}, "data.a: expected JSON, got set"),
+        ({1: 2, "b": 3}, {"b": 3}, "data: expected text as a key, got int"),
+        ({"\ud800": 2, "b": 3}, {"b": 3}, r"data: expected Unicode text as a key, got '\ud800'"),
+        ({"a": float("nan")}, {}, "data.a: expected a finite number, got nan"),
+    ],
+)
+def test_what_is_not_json_is_left_out_and_named(data, kept, fault):
+    shown, said = checked_data(data, 20)
+    assert (json.loads(encode_checked(shown)), said) == (kept, fault)
+
+
+def test_the_limit_is_eight_kibibytes():
+    assert DATA_LIMIT == 8192

@@ -1,0 +1,565 @@
+"""Plugins: found by explicit name among what is installed, loaded only then, and each fault of theirs in one line."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from amplifier_core import BadRequest, Internal, Kernel, KernelError, Plan, Unreachable
+from amplifier_core._plugins import Plugins
+from amplifier_core.hookspecs import SINKS, TRANSPORTS
+
+TRANSPORT = """
+from pathlib import Path
+
+from amplifier_core.hookspecs import Message, hookimpl
+
+Path(__file__).with_suffix(".imported").write_bytes(b"yes")
+
+
+class Here:
+    needs_trust = ""
+    unenforced = ()
+
+    def __init__(self, descriptor):
+        self._descriptor = descriptor
+
+    async def start(self, granted):
+        pass
+
+    async def request(self, method, params, chunks=None):
+        described = {"name": self._descriptor.name, "kind": self._descriptor.kind, "inputs": {}, "outputs": {}}
+        results = {
+            "health": {"status": "ok"},
+            "describe": {**described, "capabilities": []},
+            "invoke": {"plugin": __name__},
+        }
+        return Message(ok=True, result=results[method])
+
+    async def close(self):
+        pass
+
+
+@hookimpl
+def open_transport(descriptor, notify):
+    with Path(__file__).with_suffix(".opened").open("ab") as opened:
+        opened.write(b"x")
+    return Here(descriptor)
+"""
+
+SINK = """
+from pathlib import Path
+
+from amplifier_core.hookspecs import hookimpl
+
+Path(__file__).with_suffix(".imported").write_bytes(b"yes")
+
+
+class Lines:
+    def __init__(self, path):
+        self._file = Path(path).open("wb")
+
+    def write(self, line):
+        self._file.write(line)
+
+    def close(self):
+        self._file.close()
+
+
+@hookimpl
+def open_sink(options):
+    Path(__file__).with_suffix(".opened").write_text(repr(dict(options)))
+    return Lines(options["path"])
+"""
+
+HERE = "    return Here(descriptor)\n"
+LINES = '    return Lines(options["path"])\n'
+REQUEST = "    async def request(self, method, params, chunks=None):\n"
+
+
+class Site:
+    """A folder of installed distributions on the path of this process."""
+
+    def __init__(self, folder):
+        self._folder = folder
+
+    def install(self, group, name, source, *, distribution=None, target="{module}"):
+        """Install a distribution of one module and one entry point, and give the module's name."""
+        distribution = distribution or f"outside-{name}"
+        module = distribution.replace("-", "_")
+        (self._folder / f"{module}.py").write_text(source)
+        information = self._folder / f"{module}-1.0.dist-info"
+        information.mkdir(exist_ok=True)
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        with (information / "entry_points.txt").open("a") as points:
+            points.write(f"[{group}]\n{name} = {target.format(module=module)}\n")
+        importlib.invalidate_caches()
+        return module
+
+    def was(self, what, module):
+        """Tell whether a module was `imported`, or its hook `opened`."""
+        return (self._folder / f"{module}.{what}").exists()
+
+    def read(self, what, module):
+        return (self._folder / f"{module}.{what}").read_text()
+
+    def modules(self):
+        return [path.stem for path in self._folder.glob("*.py")]
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    site = Site(folder)
+    yield site
+    for name in site.modules():
+        sys.modules.pop(name, None)
+
+
+def named(transport, name="m"):
+    return {"name": name, "kind": "tool", "capabilities": [], "transport": {"type": transport}}
+
+
+def only_line(error):
+    """Give what an error says, which is one line."""
+    assert len(error.message.splitlines()) == 1, error.message
+    return error.message
+
+
+async def refused(session, transport, kind=BadRequest):
+    """Mount a module over a transport that fails it, and give the error."""
+    with pytest.raises(kind) as raised:
+        await session.mount("/mnt/tools", named(transport))
+    assert type(raised.value) is kind
+    assert await session.mounts() == []
+    return raised.value
+
+
+async def refused_sinks(sinks, kind=BadRequest, *, log=False):
+    """Open a kernel with sinks that do not open, and give the error."""
+    with pytest.raises(kind) as raised:
+        async with Kernel(event_log=log, sinks=sinks):
+            pass
+    assert type(raised.value) is kind
+    return raised.value
+
+
+# Transports
+
+
+async def test_a_transport_of_another_distribution_is_used_by_its_name(site, session):
+    module = site.install(TRANSPORTS, "here", TRANSPORT)
+    await session.mount("/mnt/tools", named("here"))
+    assert await session.invoke("/mnt/tools/m", "any", {}) == {"plugin": module}
+
+
+async def test_an_object_may_be_a_plugin_too(site, session):
+    source = TRANSPORT.replace(
+        "@hookimpl\ndef open_transport(", "class Plugin:\n  @hookimpl\n  def open_transport(self, "
+    )
+    site.install(TRANSPORTS, "here", f"{source}\nplugin = Plugin()\n", target="{module}:plugin")
+    await session.mount("/mnt/tools", named("here"))
+
+
+async def test_an_unknown_name_says_what_is_installed_and_what_to_install(site, session, events):
+    site.install(TRANSPORTS, "here", TRANSPORT)
+    error = await refused(session, "carrier-pigeon")
+    assert only_line(error).startswith("transport 'carrier-pigeon' is not installed (installed: here, ")
+    assert error.message.endswith("); try: pip install amplifier-transport-carrier-pigeon")
+    assert {"here", "stdio"} <= set(error.details["installed"])
+    (add,) = events("mount:add")
+    assert add["error"]["message"] == error.message
+
+
+def test_an_unknown_name_where_nothing_is_installed(site, monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(BadRequest, match=r"\(installed: none\); try: pip install amplifier-transport-stdio\Z"):
+        Plugins().hook(TRANSPORTS, "stdio")
+
+
+async def test_what_is_installed_meanwhile_is_found(site, session):
+    await refused(session, "here")
+    site.install(TRANSPORTS, "here", TRANSPORT)
+    await session.mount("/mnt/tools", named("here"))
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../here", pytest.param("a\nb")])
+async def test_an_unknown_name_may_be_any_text(session, name):
+    assert f"transport {name!r} is not installed" in only_line(await refused(session, name))
+
+
+async def test_two_distributions_that_provide_one_name_are_both_named(site, session):
+    first = site.install(TRANSPORTS, "here", TRANSPORT, distribution="outside-one")
+    second = site.install(TRANSPORTS, "here", TRANSPORT, distribution="outside-two")
+    error = await refused(session, "here")
+    assert only_line(error) == "transport 'here' is provided by outside-one and outside-two: uninstall all but one"
+    assert error.details["providers"] == ["outside-one", "outside-two"]
+    assert not site.was("imported", first)
+    assert not site.was("imported", second)
+
+
+async def test_a_plugin_can_not_take_the_name_of_one_of_ours(site, session, module):
+    site.install(TRANSPORTS, "stdio", TRANSPORT, distribution="outside")
+    with pytest.raises(BadRequest, match=r"'stdio' is provided by amplifier-transport-stdio and outside: uninstall"):
+        await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+
+
+async def test_one_distribution_in_two_folders_is_one(site, session, tmp_path, monkeypatch):
+    """As when a checkout is installed over a release: Python itself takes the first."""
+    site.install(TRANSPORTS, "here", TRANSPORT)
+    second = tmp_path / "second"
+    second.mkdir()
+    monkeypatch.syspath_prepend(second)
+    module = Site(second).install(TRANSPORTS, "here", TRANSPORT)
+    await session.mount("/mnt/tools", named("here"))
+    assert await session.invoke("/mnt/tools/m", "any", {}) == {"plugin": module}
+    assert Site(second).was("opened", module)
+    assert not site.was("opened", module)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "fault"),
+    [
+        (
+            "import no_such_module_anywhere",
+            "{module}",
+            "ModuleNotFoundError: No module named 'no_such_module_anywhere'",
+        ),
+        (
+            "from json import nothing_like_it",
+            "{module}",
+            "ImportError: cannot import name 'nothing_like_it' from 'json'",
+        ),
+        ("def (", "{module}", "SyntaxError: invalid syntax (outside_broken.py, line 1)"),
+        ("raise RuntimeError('first line\\nsecond line')", "{module}", "RuntimeError: first line"),
+        ("1 / 0", "{module}", "ZeroDivisionError: division by zero"),
+        ("", "{module}:plugin", "AttributeError: module 'outside_broken' has no attribute 'plugin'"),
+        ("", "no_such_module_anywhere", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
+    ],
+)
+async def test_a_plugin_that_fails_to_import_says_how(site, session, source, target, fault):
+    site.install(TRANSPORTS, "broken", source, target=target)
+    error = await refused(session, "broken")
+    assert only_line(error).startswith(f"transport 'broken' of outside-broken fails to import: {fault}")
+    assert type(error.__cause__).__name__ == fault.partition(":")[0]
+
+
+def test_a_plugin_that_exits_when_it_is_imported_does_not_end_the_program(site):
+    site.install(TRANSPORTS, "program", "import sys\nsys.exit('usage: program FILE')")
+    with pytest.raises(BadRequest) as raised:
+        Plugins().hook(TRANSPORTS, "program")
+    assert only_line(raised.value).endswith("of outside-program fails to import: SystemExit: usage: program FILE")
+
+
+def test_the_user_may_interrupt_an_import(site):
+    site.install(TRANSPORTS, "slow", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        Plugins().hook(TRANSPORTS, "slow")
+
+
+async def test_a_plugin_that_could_not_be_imported_is_tried_again(site, session, tmp_path):
+    gate = tmp_path / "repaired"
+    site.install(TRANSPORTS, "here", f"open({str(gate)!r}).close()\n{TRANSPORT}")
+    assert "FileNotFoundError" in (await refused(session, "here")).message
+    gate.touch()
+    await session.mount("/mnt/tools", named("here"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param("", id="empty"),
+        pytest.param(TRANSPORT.replace("@hookimpl\n", ""), id="unmarked"),
+        pytest.param(TRANSPORT.replace("def open_transport", "def opentransport"), id="misspelt"),
+        pytest.param(SINK, id="of another group"),
+    ],
+)
+async def test_a_plugin_without_the_hook_is_refused(site, session, source):
+    site.install(TRANSPORTS, "idle", source)
+    error = await refused(session, "idle")
+    assert only_line(error) == "transport 'idle': the plugin implements no hook of amplifier_core.transports"
+
+
+async def test_a_hook_with_parameters_that_there_are_not_is_refused(site, session):
+    site.install(TRANSPORTS, "odd", TRANSPORT.replace("(descriptor, notify)", "(descriptor, notify, loop)"))
+    assert "loop" in only_line(await refused(session, "odd"))
+
+
+async def test_a_hook_may_leave_parameters_out(site, session):
+    site.install(TRANSPORTS, "here", TRANSPORT.replace("(descriptor, notify)", "(descriptor)"))
+    await session.mount("/mnt/tools", named("here"))
+
+
+async def test_a_hook_that_opens_nothing_is_refused(site, session):
+    site.install(TRANSPORTS, "none", TRANSPORT.replace(HERE, "    return None\n"))
+    error = await refused(session, "none")
+    assert only_line(error) == "transport 'none': the plugin opens no connection for this descriptor"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(TRANSPORT.replace(HERE, "    return 5\n"), id="a number"),
+        pytest.param(TRANSPORT.replace('    needs_trust = ""\n', ""), id="without needs_trust"),
+    ],
+)
+async def test_a_hook_that_returns_no_connection_is_refused(site, session, source):
+    site.install(TRANSPORTS, "odd", source)
+    assert "transport 'odd'" in only_line(await refused(session, "odd", Internal))
+
+
+async def test_a_hook_that_raises_is_named_with_the_cause(site, session):
+    source = (
+        "    try:\n        {}['key']\n    except KeyError as error:\n        raise OSError('one\\ntwo') from error\n"
+    )
+    site.install(TRANSPORTS, "failing", TRANSPORT.replace(HERE, source))
+    error = await refused(session, "failing", Internal)
+    assert only_line(error) == "transport 'failing' raised OSError: one"
+    assert error.details["causes"] == ["OSError: one", "KeyError: 'key'"]
+
+
+async def test_a_field_that_does_not_fit_is_told_as_the_plugin_says_it(site, session):
+    source = "    raise descriptor.misfit('.port', 'expected a number')\n"
+    site.install(TRANSPORTS, "picky", TRANSPORT.replace(HERE, source))
+    error = await refused(session, "picky")
+    assert only_line(error) == "descriptor: $.transport.port: expected a number"
+    assert error.details == {"path": "$.transport.port", "module": "/mnt/tools/m"}
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("    async def start(self, granted):\n", "        raise OSError('one\\ntwo')\n"),
+        (REQUEST, "        raise OSError('one\\ntwo')\n"),
+    ],
+    ids=["start", "request"],
+)
+async def test_a_connection_that_raises_is_named_with_the_cause(site, session, method, body):
+    site.install(TRANSPORTS, "failing", TRANSPORT.replace(method, method + body))
+    error = await refused(session, "failing", Internal)
+    assert only_line(error) == "transport 'failing' of /mnt/tools/m raised OSError: one"
+    assert error.details["causes"] == ["OSError: one"]
+
+
+async def test_a_connection_that_fails_to_close_stops_nobody(site, session):
+    close = "    async def close(self):\n"
+    site.install(TRANSPORTS, "clinging", TRANSPORT.replace(close, f"{close}        raise OSError\n"))
+    await session.mount("/mnt/tools", named("clinging"))
+    assert await session.unmount("/mnt/tools/m") == {"removed": ["/mnt/tools/m"]}
+
+
+@pytest.mark.parametrize("reply", ["None", "{'ok': True, 'result': {'status': 'ok'}}"])
+async def test_a_connection_that_answers_no_message_is_named(site, session, reply):
+    site.install(TRANSPORTS, "odd", TRANSPORT.replace(REQUEST, f"{REQUEST}        return {reply}\n"))
+    assert "transport 'odd'" in only_line(await refused(session, "odd", Internal))
+
+
+async def test_a_result_that_never_was_text_is_bounded_in_the_log_too(site, session, events):
+    site.install(TRANSPORTS, "here", TRANSPORT.replace('{"plugin": __name__}', '{"text": "x" * 100_000}'))
+    await session.mount("/mnt/tools", named("here"))
+    assert await session.invoke("/mnt/tools/m", "any", {}) == {"text": "x" * 100_000}
+    (invocation,) = events("module:invoke")
+    assert invocation["data"]["result"] == {"$omitted": 100_011}
+
+
+async def test_a_result_that_is_not_json_is_the_transports_fault(site, session, events):
+    site.install(TRANSPORTS, "odd", TRANSPORT.replace('{"plugin": __name__}', "object()"))
+    await session.mount("/mnt/tools", named("odd"))
+    with pytest.raises(Internal):
+        await session.invoke("/mnt/tools/m", "any", {})
+    assert events("module:invoke")[0]["status"] == "error"
+
+
+async def test_a_report_that_is_not_json_leaves_no_gap(site, session, events):
+    source = TRANSPORT.replace(HERE, f"    notify('module:start', {{'process': object(), 'pid': 1}})\n{HERE}")
+    site.install(TRANSPORTS, "odd", source)
+    await session.mount("/mnt/tools", named("odd"))
+    assert events("module:start")[0]["data"]["pid"] == 1
+
+
+async def test_an_error_whose_details_are_not_json_is_told_all_the_same(site, session, events):
+    source = (
+        "    from amplifier_core import Unreachable\n    raise Unreachable('gone', details={'at': Path('x'), 'n': 1})\n"
+    )
+    site.install(TRANSPORTS, "odd", TRANSPORT.replace(HERE, source))
+    await refused(session, "odd", Unreachable)
+    (add,) = events("mount:add")
+    assert (add["error"]["message"], add["error"]["details"]["n"]) == ("gone", 1)
+
+
+async def test_a_connection_that_cancels_its_own_waiting_cancels_no_caller(site, session, events):
+    source = TRANSPORT.replace("from pathlib", "import asyncio\nfrom pathlib", 1)
+    site.install(
+        TRANSPORTS,
+        "odd",
+        source.replace(
+            "        return Message",
+            "        if method == 'invoke':\n            raise asyncio.CancelledError\n        return Message",
+        ),
+    )
+    await session.mount("/mnt/tools", named("odd"))
+    with pytest.raises(KernelError):
+        await session.invoke("/mnt/tools/m", "any", {})
+
+
+async def test_a_plugin_is_loaded_only_when_something_names_it(site, session):
+    here = site.install(TRANSPORTS, "here", TRANSPORT)
+    other = site.install(TRANSPORTS, "other", TRANSPORT)
+    sink = site.install(SINKS, "lines", SINK)
+    broken = site.install(TRANSPORTS, "broken", "1 / 0")
+    await session.mount("/mnt/tools", named("here"))
+    assert site.was("imported", here)
+    for module in (other, sink, broken):
+        assert not site.was("imported", module)
+        assert module not in sys.modules
+
+
+async def test_the_named_plugin_alone_is_called(site, session):
+    here = site.install(TRANSPORTS, "here", TRANSPORT)
+    greedy = site.install(TRANSPORTS, "greedy", TRANSPORT)
+    await session.mount("/mnt/tools", named("greedy", "first"))
+    await session.mount("/mnt/tools", named("here", "second"))
+    assert await session.invoke("/mnt/tools/second", "any", {}) == {"plugin": here}
+    assert site.read("opened", greedy) == site.read("opened", here) == "x"
+
+
+async def test_a_plugin_is_called_for_each_mount(site, session):
+    module = site.install(TRANSPORTS, "here", TRANSPORT)
+    for name in ("first", "second"):
+        await session.mount("/mnt/tools", named("here", name))
+    assert site.read("opened", module) == "xx"
+
+
+async def test_one_module_may_be_a_transport_and_a_sink(site, tmp_path):
+    both = f"{TRANSPORT}\n{SINK}"
+    site.install(TRANSPORTS, "both", both, distribution="outside")
+    site.install(SINKS, "both", both, distribution="outside")
+    sinks = [{"type": "both", "path": str(tmp_path / "lines")}]
+    async with Kernel(event_log=False, sinks=sinks) as kernel:
+        session = await kernel.session.create(Plan(goal="test", inputs={}))
+        await session.mount("/mnt/tools", named("both"))
+    assert b"mount:add" in (tmp_path / "lines").read_bytes()
+
+
+# Sinks
+
+
+async def test_a_sink_of_another_distribution_gets_its_options_and_every_line(site, log, tmp_path):
+    lines = site.install(SINKS, "lines", SINK)
+    other = site.install(SINKS, "other", SINK)
+    options = {"path": str(tmp_path / "lines"), "more": 5}
+    async with Kernel(event_log=log, sinks=[{"type": "lines", **options}]) as kernel:
+        session = await kernel.session.create(Plan(goal="test", inputs={}))
+        session.emit("artifact:write", {"path": "out.txt"})
+    assert site.read("opened", lines) == repr(options)
+    assert (tmp_path / "lines").read_bytes() == log.read_bytes() != b""
+    assert not site.was("imported", other)
+
+
+async def test_no_sink_is_loaded_unless_it_is_named(site, log):
+    lines = site.install(SINKS, "lines", SINK)
+    async with Kernel(event_log=log):
+        assert not site.was("imported", lines)
+
+
+async def test_the_built_in_sink_has_a_name_too(log, tmp_path):
+    async with Kernel(event_log=log, sinks=[{"type": "jsonl", "path": tmp_path / "folder" / "copy"}]) as kernel:
+        await kernel.session.create(Plan(goal="test", inputs={}))
+    assert (tmp_path / "folder" / "copy").read_bytes() == log.read_bytes() != b""
+
+
+async def test_an_object_may_be_a_sink(site, log):
+    module = importlib.import_module(site.install(SINKS, "lines", SINK))
+    sink = module.Lines(Path(f"{log}.copy"))
+    async with Kernel(event_log=log, sinks=(sink,)) as kernel:
+        await kernel.session.create(Plan(goal="test", inputs={}))
+    assert Path(f"{log}.copy").read_bytes() == log.read_bytes() != b""
+
+
+@pytest.mark.parametrize("sink", [None, 5, "jsonl", [], {}, {"type": 5}, {"path": "x"}, Path("x"), object()])
+async def test_what_is_no_sink_is_refused(sink):
+    assert only_line(await refused_sinks([sink])).startswith("sinks: expected a sink or an object whose type is text")
+
+
+@pytest.mark.parametrize("sinks", [None, 5, "jsonl", {"type": "jsonl", "path": "x"}])
+async def test_what_is_no_list_of_sinks_is_refused(sinks):
+    assert only_line(await refused_sinks(sinks)).startswith("sinks: expected a list")
+
+
+@pytest.mark.parametrize("path", [None, 5, b"x", []])
+async def test_the_built_in_sink_needs_a_path(path):
+    assert only_line(await refused_sinks([{"type": "jsonl", "path": path}])).startswith("sinks: jsonl: path: expected")
+
+
+async def test_an_unknown_sink_says_what_is_installed_and_what_to_install(site):
+    site.install(SINKS, "lines", SINK)
+    error = await refused_sinks([{"type": "parchment"}])
+    assert only_line(error) == (
+        "sink 'parchment' is not installed (installed: jsonl, lines); try: pip install amplifier-sink-parchment"
+    )
+    assert error.details["installed"] == ["jsonl", "lines"]
+
+
+async def test_a_transport_is_no_sink(site):
+    module = site.install(TRANSPORTS, "here", TRANSPORT)
+    assert "sink 'here' is not installed" in only_line(await refused_sinks([{"type": "here"}]))
+    assert not site.was("imported", module)
+
+
+async def test_two_distributions_that_provide_one_sink_are_both_named(site):
+    site.install(SINKS, "jsonl", SINK, distribution="outside")
+    assert only_line(await refused_sinks([{"type": "jsonl", "path": "x"}])) == (
+        "sink 'jsonl' is provided by amplifier-kernel and outside: uninstall all but one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "message"),
+    [
+        ("1 / 0", BadRequest, "sink 'odd' of outside-odd fails to import: ZeroDivisionError: division by zero"),
+        ("", BadRequest, "sink 'odd': the plugin implements no hook of amplifier_core.sinks"),
+        (
+            SINK.replace(LINES, "    return None\n"),
+            BadRequest,
+            "sink 'odd': the plugin opens nothing for these options",
+        ),
+        (SINK.replace(LINES, "    raise OSError('one\\ntwo')\n"), Internal, "sink 'odd' raised OSError: one"),
+        (
+            SINK.replace(
+                LINES, "    from amplifier_core import BadRequest\n    raise BadRequest('sinks: odd: path')\n"
+            ),
+            BadRequest,
+            "sinks: odd: path",
+        ),
+        pytest.param(SINK.replace(LINES, "    return 5\n"), Internal, "sink 'odd'"),
+    ],
+    ids=["import", "no hook", "nothing", "foreign", "refusal", "no sink"],
+)
+async def test_a_sink_that_does_not_open_says_why(site, log, source, kind, message):
+    site.install(SINKS, "odd", source)
+    assert only_line(await refused_sinks([{"type": "odd"}], kind, log=log)).startswith(message)
+
+
+async def test_a_sink_that_does_not_open_closes_those_before_it(site, log):
+    closing = SINK.replace('Path(path).open("wb")', "Path(__file__)").replace(
+        "self._file.close()", 'self._file.with_suffix(".closed").touch()'
+    )
+    first = site.install(SINKS, "first", closing)
+    second = site.install(SINKS, "second", closing)
+    before = [{"type": "first", "path": ""}, {"type": "second", "path": ""}]
+    await refused_sinks([*before, {"type": "third"}], log=log)
+    assert site.was("opened", first)
+    assert site.was("closed", first)
+    assert site.was("closed", second)
+
+
+async def test_a_sink_that_fails_need_not_be_hashable(site):
+    unhashable = SINK.replace("class Lines:\n", "class Lines:\n    __hash__ = None\n\n")
+    failing = unhashable.replace('Path(path).open("wb")', "Path(path)").replace("self._file.close()", "pass")
+    site.install(SINKS, "lines", failing)
+    with pytest.raises(Internal, match="did not take 2 events"):
+        async with Kernel(event_log=False, sinks=[{"type": "lines", "path": ""}]) as kernel:
+            await kernel.session.create(Plan(goal="test", inputs={}))

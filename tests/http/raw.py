@@ -1,0 +1,123 @@
+"""A server whose every byte a test writes, and the descriptor of a module at a URL."""
+
+import asyncio
+import json
+from contextlib import suppress
+
+from amplifier_core import ModuleDescriptor
+
+DESCRIPTION = {"name": "raw", "version": "1.0.0", "kind": "tool", "capabilities": [], "inputs": {}, "outputs": {}}
+
+
+def respond(body=b"", status=200, headers=(), reason="Whatever"):
+    """Give the bytes of a response: ``body`` as it is, or as JSON."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"HTTP/1.1 {status} {reason}", f"content-length: {len(data)}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + data
+
+
+class Request:
+    """One request as it arrived, and the connection to answer it on."""
+
+    def __init__(self, reader, writer, ended, head):
+        self.reader = reader
+        self.writer = writer
+        self.ended = ended
+        start, *lines = head.decode().rstrip().split("\r\n")
+        self.method, self.path, _ = start.split(" ")
+        self.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        self.body = b""
+
+    @property
+    def params(self):
+        return json.loads(self.body)
+
+    async def send(self, data):
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def gone(self):
+        """Wait, in the middle of an answer, until the client has closed the connection."""
+        with suppress(ConnectionError):
+            while await self.reader.read(65536):
+                pass
+
+    def reset(self):
+        self.writer.transport.abort()
+
+
+class Server:
+    """A real HTTP server on a free port; ``answer`` is called with each request, and writes what it likes."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.requests = []
+        self.connections = 0
+        self._tasks = set()
+
+    @property
+    def paths(self):
+        return [request.path for request in self.requests]
+
+    async def start(self, port=0, tls=None):
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", port, ssl=tls, backlog=256)
+        self.port = self._server.sockets[0].getsockname()[1]
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+
+    async def stop(self):
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connected(self, reader, writer):
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        self.connections += 1
+        ended = asyncio.Event()
+        try:
+            await self._answer_all(reader, writer, ended)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client is gone, or the test is over
+        finally:
+            writer.transport.abort()
+            ended.set()
+            self._tasks.discard(task)
+
+    async def _answer_all(self, reader, writer, ended):
+        while not writer.is_closing():
+            head = await reader.readuntil(b"\r\n\r\n")
+            request = Request(reader, writer, ended, head)
+            request.body = await reader.readexactly(int(request.headers["content-length"]))
+            self.requests.append(request)
+            await self.answer(request)
+
+
+def describe_remote(url, *, name="raw", kind="tool", capabilities=(), transport=(), **fields):
+    """Make the descriptor of a module at a URL."""
+    return ModuleDescriptor.from_mapping(
+        {
+            "name": name,
+            "kind": kind,
+            "capabilities": list(capabilities),
+            "transport": {"type": "http", "url": url, **dict(transport)},
+            **fields,
+        }
+    )
+
+
+def as_module(invoke, description=DESCRIPTION):
+    """Answer ``health`` and ``describe`` as a module does, and ``invoke`` as given."""
+
+    async def answer(request):
+        if request.path.endswith("/invoke"):
+            await invoke(request)
+        else:
+            await request.send(respond({"status": "ok"} if request.path.endswith("/health") else description))
+
+    return answer
+
+
+async def echo(request):
+    """Give back the arguments."""
+    await request.send(respond({"ok": True, "result": request.params["args"]}))

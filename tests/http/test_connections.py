@@ -1,0 +1,489 @@
+"""How connections are kept and lost: what breaks hurts its own call alone, and no reply goes to another one."""
+
+import asyncio
+import socket
+import threading
+from contextlib import closing, suppress
+from typing import Any
+
+import httpx
+import pytest
+from tests.http.raw import describe_remote, echo, respond
+
+from amplifier_core import Internal, Unreachable
+from amplifier_transport_http import _http11, open_transport
+from amplifier_transport_http._pool import Pool
+
+PARAMS = b'{"args":{"n":%d}}'
+
+
+def reply(number):
+    return respond({"ok": True, "result": number})
+
+
+async def outcomes(requests) -> list[Any]:
+    """Wait for some requests at once, and give each one's reply or error."""
+    return await asyncio.gather(*requests, return_exceptions=True)
+
+
+async def test_a_connection_is_kept_for_the_next_request(serve, connect):
+    server = await serve(echo)
+    connection = await connect(server)
+    for n in range(10):
+        assert (await connection.request("invoke", PARAMS % n)).result == {"n": n}
+    assert server.connections == 1
+
+
+async def test_no_cookie_is_kept(serve, connect):
+    async def answer(request):
+        await request.send(respond({"ok": True, "result": 1}, headers=["set-cookie: session=1; path=/"]))
+
+    server = await serve(answer)
+    connection = await connect(server)
+    for _ in range(2):
+        await connection.request("invoke", b"{}")
+    assert "cookie" not in server.requests[1].headers
+
+
+async def test_64_requests_at_once_share_nothing_and_wait_for_nobody(serve, connect):
+    together = asyncio.Barrier(64)
+
+    async def answer(request):
+        await together.wait()
+        await echo(request)
+
+    server = await serve(answer)
+    connection = await connect(server)
+    for _ in range(2):
+        replies = await asyncio.gather(*(connection.request("invoke", PARAMS % n) for n in range(64)))
+        assert [message.result["n"] for message in replies] == list(range(64))
+    assert server.connections == 64
+
+
+async def test_after_many_at_once_one_connection_does_the_work_and_the_others_may_grow_old(serve, connect):
+    together = asyncio.Barrier(4)
+
+    async def answer(request):
+        if len(server.requests) <= 4:
+            await together.wait()
+        await echo(request)
+
+    server = await serve(answer)
+    connection = await connect(server)
+    await asyncio.gather(*(connection.request("invoke", PARAMS % n) for n in range(4)))
+    for n in range(4):
+        await connection.request("invoke", PARAMS % n)
+    assert len({request.writer for request in server.requests[4:]}) == 1
+
+
+async def test_replies_come_in_any_order(serve, connect):
+    asked = [asyncio.Event() for _ in range(8)]
+
+    async def answer(request):
+        n = request.params["args"]["n"]
+        if n + 1 < len(asked):
+            await asked[n + 1].wait()
+        await echo(request)
+        asked[n].set()
+
+    order: list[int] = []
+
+    async def ask(n):
+        assert (await connection.request("invoke", PARAMS % n)).result == {"n": n}
+        order.append(n)
+
+    connection = await connect(await serve(answer))
+    await asyncio.gather(*(ask(n) for n in range(8)))
+    assert order == list(reversed(range(8)))
+
+
+@pytest.mark.parametrize("size", [65_535, 1_000_000, 8_000_000])
+async def test_large_messages_pass_both_ways(serve, connect, size):
+    connection = await connect(await serve(echo))
+    params = b'{"args":"%s"}' % (b"x" * size)
+    for _ in range(2):
+        assert (await connection.request("invoke", params)).result == "x" * size
+
+
+@pytest.mark.parametrize("piece", [1, 7])
+async def test_a_reply_may_come_a_byte_at_a_time(serve, connect, piece):
+    async def answer(request):
+        data = respond({"ok": True, "result": "äöü"})
+        for start in range(0, len(data), piece):
+            await request.send(data[start : start + piece])
+
+    connection = await connect(await serve(answer))
+    assert (await connection.request("invoke", b"{}")).result == "äöü"
+
+
+# A response that nobody asked for.
+
+
+async def test_a_second_response_in_the_same_bytes_never_answers_the_next_call(serve, connect):
+    async def answer(request):
+        number = len(server.requests)
+        await request.send(reply(number) + reply("surplus"))
+
+    server = await serve(answer)
+    connection = await connect(server)
+    for number in range(1, 5):
+        assert (await connection.request("invoke", b"{}")).result == number
+    assert server.connections == 4
+
+
+@pytest.mark.parametrize("surplus", [reply("surplus"), b"\r\n", b"x", b"HTTP/1.1 100 Continue\r\n\r\n"])
+async def test_whatever_arrives_on_an_idle_connection_ends_it(serve, connect, surplus):
+    idle = asyncio.Event()
+
+    async def answer(request):
+        await request.send(reply(len(server.requests)))
+        if len(server.requests) == 1:
+            await idle.wait()
+            await request.send(surplus)
+            await request.gone()
+            idle.clear()
+
+    server = await serve(answer)
+    connection = await connect(server)
+    assert (await connection.request("invoke", b"{}")).result == 1
+    idle.set()
+    async with asyncio.timeout(5):
+        await server.requests[0].ended.wait()
+    assert (await connection.request("invoke", b"{}")).result == 2
+    assert server.connections == 2
+
+
+def read_to_the_end(peer):
+    while peer.recv(65536):
+        pass
+
+
+def read_request(peer):
+    data = b""
+    while not data.endswith(b"\r\n\r\n{}"):
+        data += peer.recv(65536)
+
+
+@pytest.mark.parametrize("last", [b"", reply("surplus")])
+async def test_what_happens_to_an_idle_connection_while_the_loop_is_busy_is_seen_in_time(in_a_thread, connect, last):
+    answered, done = threading.Event(), threading.Event()
+
+    def first(peer):
+        read_request(peer)
+        peer.sendall(reply(1))
+        answered.wait()
+        if last:
+            peer.sendall(last)
+            done.set()
+            with suppress(ConnectionError):
+                assert peer.recv(1) == b""
+        else:
+            peer.shutdown(socket.SHUT_RDWR)
+            done.set()
+
+    def second(peer):
+        read_request(peer)
+        peer.sendall(reply(2))
+
+    connection = await connect(f"http://127.0.0.1:{in_a_thread(first, second)}")
+    assert (await connection.request("invoke", b"{}")).result == 1
+    answered.set()
+    done.wait()  # the loop has no turn until here
+    assert (await connection.request("invoke", b"{}")).result == 2
+
+
+# Connections that end.
+
+
+async def test_a_connection_that_the_server_closes_while_idle_is_no_error(serve, connect):
+    async def answer(request):
+        await request.send(reply(len(server.requests)))
+        request.writer.close()
+
+    server = await serve(answer)
+    connection = await connect(server)
+    for number in range(1, 4):
+        assert (await connection.request("invoke", b"{}")).result == number
+        await server.requests[-1].ended.wait()
+    assert server.connections == 3
+
+
+async def test_connections_that_were_idle_for_long_are_not_used_and_do_not_pile_up(serve, connect, monkeypatch):
+    together = asyncio.Barrier(8)
+
+    async def answer(request):
+        if len(server.requests) <= 8:
+            await together.wait()
+        await echo(request)
+
+    server = await serve(answer)
+    connection = await connect(server)
+    await asyncio.gather(*(connection.request("invoke", PARAMS % n) for n in range(8)))
+    monkeypatch.setattr(_http11, "_IDLE_SECONDS", -1.0)
+    assert (await connection.request("invoke", PARAMS % 8)).result == {"n": 8}
+    assert server.connections == 9
+    async with asyncio.timeout(5):
+        for request in server.requests:
+            await request.ended.wait()
+
+
+async def test_old_connections_are_closed_when_a_newer_one_comes_back(serve, connect, monkeypatch):
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def answer(request):
+        if request.params["args"]["n"] == 0:
+            asked.set()
+            await go.wait()
+        await echo(request)
+
+    server = await serve(answer)
+    connection = await connect(server)
+    slow = asyncio.create_task(connection.request("invoke", PARAMS % 0))
+    await asked.wait()
+    await connection.request("invoke", PARAMS % 1)
+    monkeypatch.setattr(_http11, "_IDLE_SECONDS", -1.0)
+    go.set()
+    await slow
+    async with asyncio.timeout(5):
+        await server.requests[1].ended.wait()
+
+
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [
+        (b"", "the server hung up before the end of its answer"),
+        (b"HTTP/1.1 200 O", "the server hung up before the end of its answer"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n", "the server hung up before the end of its answer"),
+        (b'HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"ok": true, ', "the server hung up before the end"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{}", "the server hung up before the end"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "the answer is not HTTP/1.1: "),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "the answer is not HTTP/1.1: "),
+        (b"HTTP/2 200\r\n\r\n", "the answer is not HTTP/1.1: "),
+        (b"HTTP/1.1 101 Switching\r\nupgrade: x\r\n\r\n", "the answer is not HTTP/1.1: "),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", "the answer is not HTTP/1.1: "),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 200_000, "the answer is not HTTP/1.1: "),
+    ],
+)
+async def test_an_answer_cut_short_or_garbled_is_unreachable_for_that_call_alone(serve, connect, part, what):
+    async def answer(request):
+        number = request.params["args"]["n"]
+        if number == 1:
+            await request.send(part)
+            request.writer.close()
+        else:
+            await echo(request)
+
+    server = await serve(answer)
+    connection = await connect(server)
+    replies = await outcomes(connection.request("invoke", PARAMS % n) for n in range(3))
+    assert [replies[0].result, replies[2].result] == [{"n": 0}, {"n": 2}]
+    assert isinstance(replies[1], Unreachable)
+    assert replies[1].message.startswith(f"{server.url}: {what}")
+    assert "\n" not in replies[1].message
+    assert replies[1].details["url"] == server.url
+    assert replies[1].details["causes"][0].startswith("RemoteProtocolError: ")
+    assert (await connection.request("invoke", PARAMS % 3)).result == {"n": 3}
+
+
+async def test_a_reset_in_mid_call_is_unreachable_for_that_call_alone(serve, connect):
+    async def answer(request):
+        if request.params["args"]["n"] == 1:
+            linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # close with a reset
+            request.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            request.reset()
+        else:
+            await echo(request)
+
+    connection = await connect(await serve(answer))
+    replies = await outcomes(connection.request("invoke", PARAMS % n) for n in range(3))
+    assert [replies[0].result, replies[2].result] == [{"n": 0}, {"n": 2}]
+    assert isinstance(replies[1], Unreachable)
+    assert "the connection broke" in replies[1].message
+    assert replies[1].details["causes"][1].startswith("ConnectionResetError: ")
+    assert (await connection.request("invoke", PARAMS % 3)).result == {"n": 3}
+
+
+async def test_an_answer_before_the_request_was_read_is_taken_and_its_connection_is_not_kept(in_a_thread, connect):
+    taken = threading.Event()
+
+    def first(peer):
+        peer.recv(1)
+        peer.sendall(respond({"ok": False, "error": {"code": "too_much", "message": "no"}}, 413))
+        taken.wait(10)
+
+    def second(peer):
+        read_request(peer)
+        peer.sendall(reply(2))
+
+    connection = await connect(f"http://127.0.0.1:{in_a_thread(first, second)}")
+    message = await connection.request("invoke", b'"' + b"x" * 30_000_000 + b'"')
+    assert message.error.code == "too_much"
+    taken.set()
+    assert (await connection.request("invoke", b"{}")).result == 2
+
+
+async def test_a_cancelled_request_closes_its_connection_and_no_other(serve, connect):
+    asked = asyncio.Event()
+
+    async def answer(request):
+        if request.params["args"]["n"] == 1:
+            asked.set()
+            await request.gone()
+        else:
+            await echo(request)
+
+    server = await serve(answer)
+    connection = await connect(server)
+    waiting = asyncio.create_task(connection.request("invoke", PARAMS % 1))
+    await asked.wait()
+    await connection.request("invoke", PARAMS % 2)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    async with asyncio.timeout(5):
+        await server.requests[0].ended.wait()
+    assert (await connection.request("invoke", PARAMS % 3)).result == {"n": 3}
+    assert server.connections == 2
+
+
+async def test_a_request_cancelled_in_the_middle_of_a_body_closes_its_connection(serve, connect):
+    async def answer(request):
+        await request.send(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{")
+        await request.gone()
+
+    server = await serve(answer)
+    connection = await connect(server)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await connection.request("invoke", b"{}")
+    async with asyncio.timeout(5):
+        await server.requests[0].ended.wait()
+
+
+# Connections that do not come about.
+
+
+def unused_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+async def test_a_refused_connection_is_unreachable_and_says_why(connect):
+    url = f"http://127.0.0.1:{unused_port()}"
+    connection = await connect(url)
+    with pytest.raises(Unreachable) as raised:
+        await connection.request("health", b"{}")
+    assert raised.value.message.startswith(f"{url}: cannot connect: ")
+    assert raised.value.details["url"] == url
+    assert any(cause.startswith("ConnectionRefusedError: ") for cause in raised.value.details["causes"])
+
+
+async def test_a_server_that_comes_up_later_is_found(connect, serve):
+    port = unused_port()
+    connection = await connect(f"http://127.0.0.1:{port}")
+    with pytest.raises(Unreachable):
+        await connection.request("invoke", b"{}")
+    server = await serve(echo, port=port)
+    assert (await connection.request("invoke", PARAMS % 1)).result == {"n": 1}
+    assert server.connections == 1
+
+
+async def test_a_name_that_does_not_resolve_is_unreachable(connect):
+    connection = await connect("http://no-such-host.invalid:8080")
+    with pytest.raises(Unreachable) as raised:
+        await connection.request("health", b"{}")
+    assert any(cause.startswith("gaierror: ") for cause in raised.value.details["causes"])
+
+
+async def test_a_server_that_closes_each_connection_at_once_is_unreachable(in_a_thread, connect):
+    connection = await connect(f"http://127.0.0.1:{in_a_thread(lambda _: None)}")
+    with pytest.raises(Unreachable):
+        await connection.request("invoke", b"{}")
+
+
+async def test_a_cancelled_connect_leaves_nothing(connect):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # TLS waits for what never comes
+        connection = await connect(f"https://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await connection.request("invoke", b"{}")
+        peer, _ = silent.accept()
+        with closing(peer):
+            peer.settimeout(5)
+            await asyncio.to_thread(read_to_the_end, peer)
+
+
+# httpx itself, over our connections.
+
+
+async def test_the_pool_is_an_httpx_transport_like_any_other(serve):
+    server = await serve(echo)
+    pool = Pool(httpx.URL(server.url), None)
+    async with httpx.AsyncClient(transport=pool, trust_env=False) as client:
+        for n in range(2):
+            response = await client.post(f"{server.url}/invoke", content=PARAMS % n)
+            assert response.json() == {"ok": True, "result": {"n": n}}
+    assert server.connections == 1
+
+
+async def test_the_end_of_a_body_stays_its_end(serve):
+    server = await serve(echo)
+    pool = Pool(httpx.URL(server.url), None)
+    response = await pool.handle_async_request(httpx.Request("POST", server.url, content=PARAMS % 1))
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    assert len([part async for part in response.stream]) == 1
+    assert [part async for part in response.stream] == []
+    await pool.aclose()
+
+
+# The end.
+
+
+async def test_closing_fails_requests_in_flight_at_once_and_closes_every_socket(serve, connect):
+    asked = asyncio.Barrier(5)
+
+    async def answer(request):
+        await asked.wait()
+        await request.gone()
+
+    server = await serve(answer)
+    connection = await connect(server)
+    waiting = [asyncio.create_task(connection.request("invoke", PARAMS % n)) for n in range(4)]
+    await asked.wait()
+    async with asyncio.timeout(1):
+        await connection.close()
+        replies = await outcomes(waiting)
+        for request in server.requests:
+            await request.ended.wait()
+    assert [type(one) for one in replies] == [Unreachable] * 4
+    assert replies[0].message == f"{server.url}: the connections are closed"
+
+
+async def test_closing_ends_connects_too(connect):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connection = await connect(f"https://127.0.0.1:{silent.getsockname()[1]}")
+        waiting = [asyncio.create_task(connection.request("invoke", b"{}")) for _ in range(3)]
+        peers = [(await asyncio.to_thread(silent.accept))[0] for _ in waiting]
+        async with asyncio.timeout(1):
+            await asyncio.gather(connection.close(), connection.close())
+            replies = await outcomes(waiting)
+        for peer in peers:
+            peer.close()
+    assert [str(one).rpartition(": ")[2] for one in replies] == ["the connections are closed"] * 3
+    assert {type(one) for one in replies} == {Unreachable}
+
+
+async def test_closing_is_idempotent_and_final(serve, connect):
+    connection = await connect(await serve(echo))
+    assert (await connection.request("invoke", PARAMS % 1)).result == {"n": 1}
+    await connection.close()
+    await connection.close()
+    with pytest.raises(Unreachable, match="the connections are closed"):
+        await connection.request("invoke", PARAMS % 2)
+
+
+async def test_a_connection_that_was_never_started_can_be_closed_and_not_used():
+    connection = open_transport(describe_remote("http://127.0.0.1:1"))
+    with pytest.raises(Internal, match="a request came before the start"):
+        await connection.request("health", b"{}")
+    await connection.close()

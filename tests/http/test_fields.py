@@ -1,0 +1,138 @@
+"""What a descriptor may say to the HTTP transport, and the one line that refuses the rest."""
+
+import pytest
+from tests.http.raw import describe_remote, respond
+
+from amplifier_core import BadRequest
+from amplifier_transport_http import open_transport
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (None, "expected an absolute URL"),
+        (7, "expected an absolute URL like http://127.0.0.1:8080/wordcount, got 7"),
+        ("", "expected an absolute URL"),
+        ("/invoke", "expected an absolute URL"),
+        ("//host/x", "expected an absolute URL"),
+        ("ftp://host/x", "expected an absolute URL"),
+        ("http:///x", "expected an absolute URL"),
+        ("http://a..b/x", "expected an absolute URL"),
+        (f"http://{'a' * 64}.example/x", "expected an absolute URL"),
+        ("http://a b/x", "expected an absolute URL"),
+        ("http://a\\b/x", "expected an absolute URL"),
+        ("http://host\n/x", "expected an absolute URL"),
+        ("http://host:0/x", "expected an absolute URL"),
+        ("http://host:none/x", "expected an absolute URL"),
+        ("http://host:70000/x", "expected a port from 1 to 65535, got 70000"),
+        ("http://host/x?", "expected no query and no fragment"),
+        ("http://host/x#here", "expected no query and no fragment"),
+        ("http://ada:secret@host/x", "expected no user and no password"),
+    ],
+)
+def test_a_url_that_names_no_module_is_refused_in_one_line(url, expected):
+    with pytest.raises(BadRequest) as refused:
+        open_transport(describe_remote(url))
+    assert refused.value.message.startswith(f"descriptor: $.transport.url: {expected}")
+    assert "\n" not in refused.value.message
+    assert "secret" not in refused.value.message
+    assert refused.value.details == {"path": "$.transport.url"}
+
+
+@pytest.mark.parametrize(
+    ("transport", "path", "expected"),
+    [
+        ({"header": {"authorization": "secret"}}, ".header", "not a key of the http transport, which has type, url"),
+        ({"headers": []}, ".headers", "expected an object of text to text, got []"),
+        ({"headers": None}, ".headers", "expected an object of text to text, got nothing"),
+        ({"headers": {"a b": "x"}}, ".headers", "expected the names of HTTP headers, got 'a b'"),
+        ({"headers": {"": "x"}}, ".headers", "expected the names of HTTP headers, got ''"),
+        ({"headers": {"x-a\n": "x"}}, ".headers", "expected the names of HTTP headers"),
+        ({"headers": {"x-a": 7}}, ".headers.x-a", "expected printable ASCII text"),
+        ({"headers": {"x-a": "secret\r\nx-b: 1"}}, ".headers.x-a", "expected printable ASCII text"),
+        ({"headers": {"x-a": "secret\n"}}, ".headers.x-a", "expected printable ASCII text"),
+        ({"headers": {"x-a": " secret"}}, ".headers.x-a", "expected printable ASCII text"),
+        ({"headers": {"x-a": "sécret"}}, ".headers.x-a", "expected printable ASCII text"),
+        ({"headers": {"x-a": "1", "X-A": "2"}}, ".headers.X-A", "the header stands there twice"),
+        ({"headers": {"Content-Length": "1"}}, ".headers.Content-Length", "the transport sets this header itself"),
+        ({"headers": {"Host": "elsewhere"}}, ".headers.Host", "the transport sets this header itself"),
+        ({"ca": 7}, ".ca", "expected the path of a file of PEM certificates, got 7"),
+        ({"ca": ""}, ".ca", "expected the path of a file of PEM certificates, got ''"),
+        ({"ca": "a\0b"}, ".ca", "expected the path of a file of PEM certificates"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_refused_in_one_line(transport, path, expected):
+    with pytest.raises(BadRequest) as refused:
+        open_transport(describe_remote("http://127.0.0.1:1", transport=transport))
+    assert refused.value.message.startswith(f"descriptor: $.transport{path}: {expected}")
+    assert "\n" not in refused.value.message
+    assert "secret" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8137",
+        "HTTP://LOCALHOST:80/",
+        "https://[::1]:8443/a/b/",
+        "http://bücher.example/ä",
+        "http://h:/",
+    ],
+)
+def test_opening_takes_any_absolute_url_and_touches_nothing(url):
+    connection = open_transport(describe_remote(url))
+    assert connection.needs_trust == ""
+
+
+def test_all_but_system_calls_is_for_policy_to_judge_since_the_module_has_another_host():
+    capabilities = ["net:connect:*", "sys:emit", "x-billing:spend", "sys:invoke:/mnt/tools/*"]
+    connection = open_transport(describe_remote("http://127.0.0.1:1", capabilities=capabilities))
+    assert connection.unenforced == ("net:connect:*", "x-billing:spend")
+
+
+@pytest.mark.parametrize("base", ["", "/", "/a/b", "/a/b/", "/ä b"])
+async def test_the_operations_stand_below_the_path_of_the_url(serve, connect, base):
+    async def answer(request):
+        await request.send(respond({"ok": True, "result": None}))
+
+    server = await serve(answer)
+    connection = await connect(f"{server.url}{base}")
+    await connection.request("invoke", b"{}")
+    assert server.paths == [f"{base.rstrip('/')}/invoke".replace("ä b", "%C3%A4%20b")]
+
+
+async def test_a_request_is_json_with_the_headers_of_the_descriptor(serve, connect):
+    async def answer(request):
+        await request.send(respond({"ok": True, "result": None}))
+
+    server = await serve(answer)
+    headers = {"Authorization": "Bearer secret", "User-Agent": "mine", "X-Empty": ""}
+    connection = await connect(server, transport={"headers": headers})
+    await connection.request("invoke", b'{"op":"count"}')
+    (request,) = server.requests
+    assert request.method == "POST"
+    assert request.body == b'{"op":"count"}'
+    assert request.headers == {
+        "host": f"127.0.0.1:{server.port}",
+        "accept": "application/json, application/x-ndjson",
+        "accept-encoding": "identity",
+        "authorization": "Bearer secret",
+        "content-length": "14",
+        "content-type": "application/json",
+        "user-agent": "mine",
+        "x-empty": "",
+    }
+
+
+async def test_nothing_is_read_from_the_environment(serve, connect, monkeypatch, tmp_path):
+    async def answer(request):
+        await request.send(respond({"ok": True, "result": None}))
+
+    server = await serve(answer)
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login ada password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    connection = await connect(server)
+    await connection.request("invoke", b"{}")
+    assert "authorization" not in server.requests[0].headers

@@ -1,0 +1,291 @@
+"""What a response means: a reply of the right shape decides, whatever the status; without one the status does."""
+
+import asyncio
+import gzip
+import tracemalloc
+import zlib
+
+import pytest
+from tests.http.raw import DESCRIPTION, respond
+
+from amplifier_core import Internal, KernelError, Unreachable
+
+REPLY = {"ok": True, "result": {"words": 2}}
+FAILURE = {"ok": False, "error": {"code": "no_such_word", "message": "none", "details": {"word": "x"}}}
+PENDING = {"pending": {"syscalls": [], "state": {"step": 1}}}
+
+CODES = {
+    "bad_request": (400, 413, 422),
+    "forbidden": (401, 403),
+    "unsupported_op": (404, 405, 501),
+    "timeout": (408, 504),
+    "unreachable": (429, 502, 503),
+    "internal": (200, 201, 204, 206, 299, 300, 301, 303, 304, 308, 402, 406, 409, 410, 418, 431, 500, 505, 599),
+}
+STATUSES = [(status, code) for code, statuses in CODES.items() for status in statuses]
+BODILESS = (204, 304)
+
+
+@pytest.fixture
+async def ask(serve, connect):
+    """Ask one question of a server that answers with the given bytes; it closes the connection if ``hang_up``."""
+
+    async def exchange(response, method="invoke", hang_up=False, **fields):  # noqa: FBT002
+        async def answer(request):
+            await request.send(response)
+            if hang_up:
+                request.writer.close()
+
+        connection = await connect(await serve(answer), **fields)
+        return await connection.request(method, b"{}")
+
+    return exchange
+
+
+@pytest.mark.parametrize(("status", "code"), STATUSES)
+async def test_without_a_reply_the_status_decides(serve, connect, status, code):
+    async def answer(request):
+        await request.send(respond(bodies[-1], status))
+
+    bodies = [b"", b"<html>x</html>", b"plain text", {"detail": "Not Found"}, {"status": 404}]
+    server = await serve(answer)
+    connection = await connect(server)
+    if status in BODILESS:
+        del bodies[1:]
+    while bodies:
+        for method in ("health", "describe", "invoke"):
+            if status // 100 == 2 and isinstance(bodies[-1], dict) and method != "invoke":
+                assert (await connection.request(method, b"{}")).result == bodies[-1]  # which mounting looks at
+                continue
+            with pytest.raises(KernelError) as raised:
+                await connection.request(method, b"{}")
+            assert raised.value.code == code
+            assert raised.value.details["http_status"] == status
+            assert raised.value.details["url"] == f"{server.url}/{method}"
+            assert f"answered HTTP {status} with " in raised.value.message
+        bodies.pop()
+
+
+@pytest.mark.parametrize("status", [status for status, _ in STATUSES if status not in BODILESS])
+@pytest.mark.parametrize("reply", [REPLY, FAILURE, PENDING])
+async def test_a_reply_of_the_right_shape_decides_whatever_the_status(ask, status, reply):
+    message = await ask(respond(reply, status, ["location: /elsewhere"]))
+    assert message.is_reply()
+    if reply is FAILURE:
+        assert (message.error.code, message.error.details) == ("no_such_word", {"word": "x"})
+    elif reply is REPLY:
+        assert message.result == {"words": 2}
+    else:
+        assert bytes(message.pending.state) == b'{"step": 1}'
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_health_and_describe_come_bare(ask, status):
+    health = await ask(respond({"status": "ok", "more": 1}, status), "health")
+    assert (health.ok, health.result) == (True, {"status": "ok", "more": 1})
+    description = await ask(respond(DESCRIPTION, status), "describe")
+    assert (description.ok, description.result) == (True, DESCRIPTION)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("method", ["health", "describe"])
+async def test_health_and_describe_may_fail_as_any_reply(ask, status, method):
+    message = await ask(respond(FAILURE, status), method)
+    assert (message.ok, message.error.code) == (False, "no_such_word")
+
+
+@pytest.mark.parametrize("method", ["health", "describe"])
+async def test_an_error_without_its_shape_is_no_reply_to_health_and_describe_either(ask, method):
+    with pytest.raises(Internal) as raised:
+        await ask(respond({"ok": False, "error": "it broke"}), method)
+    assert "no JSON of the protocol: Expected `object`, got `str` - at `$.error`" in raised.value.message
+
+
+@pytest.mark.parametrize("value", [[], 7, "ok", None, {"status": "starting"}, {"name": "raw"}])
+@pytest.mark.parametrize("method", ["health", "describe"])
+async def test_any_json_that_is_no_bare_answer_leaves_a_failure_to_its_status(ask, value, method):
+    with pytest.raises(Unreachable) as raised:
+        await ask(respond(value, 503), method)
+    assert f"HTTP 503 with no answer to {method}" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"", "an empty body"),
+        (b" \r\n", "an empty body"),
+        (b"\n <!doctype html><p>Welcome", "HTML, not JSON"),
+        (b"Welcome", "no JSON of the protocol: JSON is malformed: invalid character (byte 0)"),
+        (b'{"ok": true, "result"', "no JSON of the protocol: Input data was truncated"),
+        (b'{"ok": true, "result": NaN}', "no JSON of the protocol: JSON is malformed"),
+        (b'{"ok": "yes", "result": 1}', "no JSON of the protocol: Expected `bool`, got `str` - at `$.ok`"),
+        (b"[1]", "no JSON of the protocol: Expected `object`, got `array`"),
+        (b"{}", "none of the three shapes of section 2"),
+        (b'{"words": 2}', "none of the three shapes of section 2"),
+        (b'{"chunk": 2}', "none of the three shapes of section 2"),
+        (b'{"ok": true}', "none of the three shapes of section 2"),
+        (b"[" * 100_000, "no JSON of the protocol: "),
+        (b'{"ok": true, "result": %s}' % (b"[" * 50_000 + b"]" * 50_000), "no JSON of the protocol: nested too deeply"),
+        (b'{"ok": true, "result": "\xff"}', "no JSON of the protocol: "),
+    ],
+)
+async def test_success_without_a_reply_is_the_modules_fault_and_says_what_came_instead(ask, body, what):
+    with pytest.raises(Internal) as raised:
+        await ask(respond(body))
+    assert f"answered HTTP 200 with {what}" in raised.value.message
+    assert "\n" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("body", "excerpt"),
+    [
+        (b"Traceback: \xc3\xa4h", "Traceback: äh"),
+        (b"x" * 1000, "x" * 200),
+        ("ä".encode() * 1000, "ä" * 200),
+        (b"\x89PNG\r\n", None),
+        (b"", None),
+    ],
+)
+async def test_the_beginning_of_a_text_stands_in_the_details(ask, body, excerpt):
+    with pytest.raises(Internal) as raised:
+        await ask(respond(body, 500))
+    assert raised.value.details.get("body") == excerpt
+
+
+async def test_the_size_of_a_message_is_that_of_its_json(ask):
+    assert (await ask(respond(REPLY))).size == len(b'{"ok": true, "result": {"words": 2}}')
+    assert (await ask(respond({"status": "ok"}), "health")).size == len(b'{"status": "ok"}')
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("response", "hang_up"),
+    [
+        (CHUNKED + b'8;ext=1\r\n{"ok": t\r\n17\r\nrue, "result": "ab cd"}\r\n0\r\ntrailer: x\r\n\r\n', False),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"ok": true, "result": "ab cd"}', True),
+        (b'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{"ok": true, "result": "ab cd"}\r\n', True),
+        (b"HTTP/1.1 103 Early\r\nlink: x\r\n\r\n" + respond({"ok": True, "result": "ab cd"}), False),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 2 + respond({"ok": True, "result": "ab cd"}), False),
+        (b'HTTP/1.1 200\r\nContent-Length: 31\r\n\r\n{"ok": true, "result": "ab cd"}', False),
+        (respond({"ok": True, "result": "ab cd"}, 200, ["set-cookie: a=1", "content-encoding: identity"]), False),
+        (respond(gzip.compress(b'{"ok": true, "result": "ab cd"}'), 200, ["content-encoding: gzip"]), False),
+        (respond(gzip.compress(b'{"ok": true, "result": "ab cd"}'), 500, ["Content-Encoding: X-GZIP"]), False),
+    ],
+)
+async def test_a_reply_may_come_in_any_framing_of_http(ask, response, hang_up):
+    assert (await ask(response, hang_up=hang_up)).result == "ab cd"
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "what"),
+    [
+        (zlib.compress(b"{}"), "gzip", "gzip that cannot be unpacked: Error -3 while decompressing data"),
+        (gzip.compress(b"{}")[:-4], "gzip", "gzip without its end"),
+        (b"", "gzip", "gzip without its end"),
+        (gzip.compress(b"{}") + b"x", "gzip", "more after its gzip"),
+        (b"{}", "br", "the content-encoding 'br', which was not asked for"),
+        (zlib.compress(b"{}"), "deflate", "the content-encoding 'deflate', which was not asked for"),
+    ],
+)
+async def test_a_body_that_cannot_be_unpacked_is_the_modules_fault(ask, body, coding, what):
+    with pytest.raises(Internal) as raised:
+        await ask(respond(body, headers=[f"content-encoding: {coding}"]))
+    assert f"/invoke answered with {what}" in raised.value.message
+    assert raised.value.details["http_status"] == 200
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+async def test_the_limit_of_a_message_counts_to_the_byte(ask, extra):
+    body = b'{"ok": true, "result": "%s"}' % (b"x" * 1000)
+    limits = {"message_bytes": len(body) - extra}
+    for response in (respond(body), respond(gzip.compress(body), headers=["content-encoding: gzip"])):
+        if not extra:
+            assert (await ask(response, limits=limits)).result == "x" * 1000
+            continue
+        with pytest.raises(Internal) as raised:
+            await ask(response, limits=limits)
+        assert f"answered with more than {len(body) - 1} bytes (limits.message_bytes)" in raised.value.message
+
+
+async def test_a_body_without_end_is_cut_at_the_limit(serve, connect):
+    cut = asyncio.Event()
+
+    async def answer(request):
+        await request.send(CHUNKED)
+        try:
+            while True:
+                await request.send(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+        except ConnectionError:
+            cut.set()
+            raise
+
+    connection = await connect(await serve(answer), limits={"message_bytes": 1_000_000})
+    with pytest.raises(Internal, match="more than 1000000 bytes"):
+        await connection.request("invoke", b"{}")
+    async with asyncio.timeout(5):
+        await cut.wait()
+
+
+async def test_a_small_body_that_would_unpack_to_a_large_one_never_does(ask):
+    bomb = gzip.compress(b" " * 100_000_000)
+    tracemalloc.start()
+    with pytest.raises(Internal, match="more than 1000000 bytes"):
+        await ask(respond(bomb, headers=["content-encoding: gzip"]), limits={"message_bytes": 1_000_000})
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("absolute", [False, True])
+async def test_a_redirect_within_the_origin_is_followed_with_the_request_as_it_was(serve, connect, status, absolute):
+    async def answer(request):
+        if request.path == "/invoke":
+            target = f"{server.url}/v2/invoke" if absolute else "/v2/invoke"
+            await request.send(respond(b"moved", status, [f"location: {target}"]))
+        else:
+            await request.send(respond({"ok": True, "result": [request.method, request.params]}))
+
+    server = await serve(answer)
+    connection = await connect(server)
+    assert (await connection.request("invoke", b'{"op":"count"}')).result == ["POST", {"op": "count"}]
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "location"),
+    [
+        (307, "http://127.0.0.2:{port}/invoke"),
+        (307, "https://127.0.0.1:{port}/invoke"),
+        (307, "http://127.0.0.1:1/invoke"),
+        (308, "//example.test/invoke"),
+        (302, "http://[::1/invoke"),
+        (302, "http://host:none/invoke"),
+        (303, "/elsewhere"),
+        (300, "/elsewhere"),
+    ],
+)
+async def test_a_redirect_elsewhere_is_not_followed(serve, connect, status, location):
+    async def answer(request):
+        await request.send(respond(b"", status, [f"location: {location.format(port=server.port)}"]))
+
+    server = await serve(answer)
+    connection = await connect(server)
+    with pytest.raises(Internal) as raised:
+        await connection.request("invoke", b"{}")
+    assert raised.value.details["http_status"] == status
+    assert raised.value.details["location"] == location.format(port=server.port)
+    assert "is not followed" in raised.value.message
+    assert len(server.requests) == 1
+
+
+async def test_redirects_in_a_circle_end(serve, connect):
+    async def answer(request):
+        await request.send(respond(b"", 307, ["location: /invoke"]))
+
+    server = await serve(answer)
+    connection = await connect(server)
+    with pytest.raises(Internal, match="is not followed"):
+        await connection.request("invoke", b"{}")
+    assert len(server.requests) == 6

@@ -1,0 +1,116 @@
+"""HTTPS against real servers with certificates of an authority of the test's own."""
+
+import asyncio
+import json
+
+import pytest
+from tests.http.raw import as_module, describe_remote, echo, respond
+
+from amplifier_core import Unreachable, load_descriptor
+from amplifier_transport_http import open_transport
+
+PARAMS = b'{"args":{"n":1}}'
+
+
+async def test_a_server_of_an_authority_that_the_descriptor_names_is_trusted(serve, connect, authority):
+    ca, tls = authority
+    server = await serve(echo, tls=tls)
+    connection = await connect(server, transport={"ca": str(ca)})
+    for _ in range(3):
+        assert (await connection.request("invoke", PARAMS)).result == {"n": 1}
+    assert server.connections == 1
+
+
+async def test_the_authority_may_stand_beside_the_descriptor_file(serve, session, authority, tmp_path):
+    ca, tls = authority
+    server = await serve(as_module(echo), tls=tls)
+    fields = {"name": "raw", "kind": "tool", "capabilities": []}
+    transport = {"type": "http", "url": server.url, "ca": ca.name}
+    (tmp_path / "raw.json").write_text(json.dumps({**fields, "transport": transport}))
+    await session.mount("/mnt/tools", load_descriptor(tmp_path / "raw.json"))
+    assert await session.invoke("/mnt/tools/raw", "echo", {"n": 1}) == {"n": 1}
+
+
+async def test_large_messages_pass_over_tls(serve, connect, authority):
+    ca, tls = authority
+    connection = await connect(await serve(echo, tls=tls), transport={"ca": str(ca)})
+    assert (await connection.request("invoke", b'{"args":"%s"}' % (b"x" * 3_000_000))).result == "x" * 3_000_000
+
+
+async def test_a_server_of_an_unknown_authority_is_unreachable_and_says_why(serve, connect, authority, monkeypatch):
+    ca, tls = authority
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca))  # the environment is not asked
+    connection = await connect(await serve(echo, tls=tls))
+    with pytest.raises(Unreachable) as raised:
+        await connection.request("invoke", PARAMS)
+    assert "certificate verify failed" in raised.value.message
+    assert any(cause.startswith("SSLCertVerificationError: ") for cause in raised.value.details["causes"])
+
+
+async def test_a_certificate_for_another_name_is_refused(serve, connect, authority):
+    ca, tls = authority
+    server = await serve(echo, tls=tls)
+    connection = await connect(f"https://localhost:{server.port}", transport={"ca": str(ca)})
+    with pytest.raises(Unreachable, match="certificate verify failed"):
+        await connection.request("invoke", PARAMS)
+
+
+async def test_a_server_that_speaks_no_tls_is_unreachable(in_a_thread, connect):
+    def answer(peer):
+        peer.recv(65536)
+        peer.sendall(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+
+    connection = await connect(f"https://127.0.0.1:{in_a_thread(answer)}")
+    with pytest.raises(Unreachable) as raised:
+        await connection.request("invoke", PARAMS)
+    assert any(cause.startswith("SSLError: ") for cause in raised.value.details["causes"])
+
+
+async def test_plain_http_to_a_server_that_speaks_tls_is_unreachable(serve, connect, authority):
+    server = await serve(echo, tls=authority[1])
+    connection = await connect(f"http://127.0.0.1:{server.port}")
+    with pytest.raises(Unreachable):
+        await connection.request("invoke", PARAMS)
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+async def test_a_file_without_certificates_fails_the_start(tmp_path, content):
+    if content is not None:
+        (tmp_path / "ca.pem").write_text(content)
+    connection = open_transport(describe_remote("https://127.0.0.1:1", transport={"ca": str(tmp_path / "ca.pem")}))
+    with pytest.raises(Unreachable) as raised:
+        await connection.start(())
+    assert f"no certificates to trust in {tmp_path / 'ca.pem'}: " in raised.value.message
+    await connection.close()
+
+
+async def test_a_second_response_over_tls_never_answers_the_next_call(serve, connect, authority):
+    async def answer(request):
+        number = len(server.requests)
+        await request.send(respond({"ok": True, "result": number}) + respond({"ok": True, "result": "surplus"}))
+
+    ca, tls = authority
+    server = await serve(answer, tls=tls)
+    connection = await connect(server, transport={"ca": str(ca)})
+    for number in range(1, 4):
+        assert (await connection.request("invoke", b"{}")).result == number
+    assert server.connections == 3
+
+
+async def test_closing_over_tls_waits_for_no_farewell(serve, connect, authority):
+    ca, tls = authority
+    asked = asyncio.Event()
+
+    async def answer(request):
+        asked.set()
+        await request.gone()
+
+    server = await serve(answer, tls=tls)
+    connection = await connect(server, transport={"ca": str(ca)})
+    waiting = asyncio.create_task(connection.request("invoke", b"{}"))
+    await asked.wait()
+    async with asyncio.timeout(1):
+        await connection.close()
+        with pytest.raises(Unreachable, match="the connections are closed"):
+            await waiting
+        await server.requests[0].ended.wait()
