@@ -4,6 +4,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import pytest
@@ -274,7 +275,6 @@ def test_an_only_sink_that_fails_hurts_nobody():
     assert len(numbers(bad)) == 1
 
 
-# BUG: the report of the failure goes to those that have not yet had the event itself
 def test_sinks_after_the_one_that_fails_get_events_in_the_order_of_their_numbers(sink):
     bad = Lines()
     bad.broken = True
@@ -297,7 +297,6 @@ class DataSink:
         pass
 
 
-# BUG: TypeError: unhashable type, out of emit
 def test_a_sink_need_not_be_hashable(sink):
     bus = bus_to(sink, DataSink(), DataSink())
     bus.emit("a:b")
@@ -343,7 +342,6 @@ DIRTY = {
 }
 
 
-# BUG: not if the limit cuts some of it, nor an integer that Python does not print
 @pytest.mark.parametrize("data", DIRTY.values(), ids=DIRTY)
 @pytest.mark.parametrize("size", [1, 1000])
 def test_data_that_is_not_json_is_recorded_as_well_as_may_be(sink, data, size):
@@ -365,11 +363,19 @@ class Unprintable:
         raise RuntimeError("no")
 
 
-# BUG: RecursionError, RuntimeError and UnicodeEncodeError get out of emit, and a number is gone
+# BUG: msgspec.ValidationError gets out of emit for a mapping that is no dict, which the signature and Notify allow
 @pytest.mark.parametrize(
     "fields",
-    [{"data": in_itself()}, {"data": {"a": Unprintable()}}, {"status": "\ud800"}, {"module": "/mnt/\ud800"}],
-    ids=["a cycle", "no repr", "status", "module"],
+    [
+        {"data": in_itself()},
+        {"data": {"a": Unprintable()}},
+        {"status": "\ud800"},
+        {"module": "/mnt/\ud800"},
+        {"data": MappingProxyType({"a": 1})},
+        {"data": MappingProxyType({"a": "\ud800"})},
+        {"data": {"a": 1}, "error": Unreachable("gone", details={"a": MappingProxyType({})})},
+    ],
+    ids=["a cycle", "no repr", "status", "module", "a mapping", "a mapping of no text", "a mapping in an error"],
 )
 def test_nothing_that_is_emitted_can_make_a_gap(sink, fields):
     bus = bus_to(sink)
@@ -550,13 +556,18 @@ async def test_two_observers_that_fail_at_everything_do_not_keep_each_other_busy
     assert len(sink.events()) == 15
 
 
-# BUG: each report of dropped events fills the others' queues again: they report that, and so on for ever, at full
-# speed, into the log. Three observers on * and one burst beyond their queues are enough.
+# BUG: five that fail, with short queues, do: a hook:error that is dropped is counted, that is told, telling it fails …
 @pytest.mark.parametrize("count", [2, 3, 5])
 @pytest.mark.parametrize("size", [1, 4])
-async def test_observers_with_full_queues_do_not_keep_each_other_busy(room, sink, count, size):
+@pytest.mark.parametrize("fails", [False, True])
+async def test_observers_with_full_queues_do_not_keep_each_other_busy(room, sink, count, size, fails):
+    async def tell(line):
+        await turns(1)
+        if fails:
+            raise ValueError("no")
+
     for n in range(count):
-        room.observe(lambda line: turns(1), size=size, name=str(n))
+        room.observe(tell, size=size, name=str(n))
     for _ in range(50):
         room.emit("a:b")
     await turns(2000)
@@ -640,7 +651,6 @@ async def test_an_observer_that_is_closing_is_still_told_what_comes_meanwhile(ro
     assert len(heard) == 2
 
 
-# BUG: its task ends, silently: nothing more is heard, no hook:error is told
 async def test_an_observer_that_cancels_itself_is_counted_and_goes_on(room, sink):
     heard: list = []
 
@@ -656,7 +666,6 @@ async def test_an_observer_that_cancels_itself_is_counted_and_goes_on(room, sink
     assert len(sink.events("hook:error")) == 3
 
 
-# BUG: close never returns, nor does the kernel's
 async def test_close_does_not_wait_for_an_observer_that_does_not_let_go(room, monkeypatch):
     monkeypatch.setattr("amplifier_core._bus._DRAIN_SECONDS", 0.02)
     let_go = asyncio.get_running_loop().create_future()

@@ -129,6 +129,9 @@ def test_anything_else_is_refused_with_what_was_expected(word):
         ("net:connect:h", "expected net:connect:* or net:connect:HOST:PORT, got 'net:connect:h'"),
         ("net:connect:h:65536", "expected a port from 1 to 65535, got 'net:connect:h:65536'"),
         ("env:", "expected env:NAME, got 'env:'"),
+        # BUG: the word is shortened before it is quoted
+        ("sys:*", "expected sys:NAME[:PATTERN] with a system call's name, got 'sys:*'"),
+        ("sys:no:**", "expected sys:NAME[:PATTERN] with a system call's name, got 'sys:no:**'"),
         ("sys:no", "expected sys:NAME[:PATTERN] with a system call's name, got 'sys:no'"),
         ("x-a:", "expected x-NAMESPACE:ACTION[:RESOURCE], got 'x-a:'"),
         (
@@ -143,7 +146,6 @@ def test_a_refusal_says_what_was_expected(word, message):
         canonical(word, BASE)
 
 
-# BUG: the port's digits may be any of Unicode's, and may begin with zeros: not one spelling
 @pytest.mark.parametrize("word", ["net:connect:h:٨٠", "net:connect:h:080"], ids=ascii)
 def test_a_port_has_one_spelling(word):
     with pytest.raises(ValueError, match=r"^expected "):
@@ -166,7 +168,6 @@ def test_a_word_with_a_lone_surrogate_is_refused(word):
         canonical(word, BASE)
 
 
-# BUG: a word of two lines gets through; the schema refuses it (terms.json, "line")
 @pytest.mark.parametrize("word", ["x-a:b\nc", "sys:invoke:\n", "x-a:b\r", "fs:read:/a\nb"], ids=ascii)
 def test_a_word_of_two_lines_is_refused(word):
     with pytest.raises(ValueError, match=r"^expected "):
@@ -248,10 +249,11 @@ def test_a_path_covers_what_lies_below_it_once_links_and_dots_are_resolved(tree,
     assert covers(grant, canonical(f"fs:read:{wanted}", tree)) is inside
 
 
-# BUG: the log can't hold such a name; a descriptor can't say it, a link on the disk can
+# BUG: two lines get through: the spelling is not one that canonical itself accepts, so a hook can't name it either
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX alone")
-def test_a_link_to_a_name_that_is_no_text_is_refused(tmp_path):
-    (tmp_path / "link").symlink_to(os.fsdecode(b"\xff"))
+@pytest.mark.parametrize("name", [b"\xff", b"a\nb", b"a\r"], ids=ascii)
+def test_a_link_to_a_name_that_is_no_line_of_text_is_refused(tmp_path, name):
+    (tmp_path / "link").symlink_to(os.fsdecode(name))
     with pytest.raises(ValueError, match="surrogate|expected"):
         canonical("fs:read:link", tmp_path)
 
@@ -332,7 +334,6 @@ def test_two_that_cover_each_other_are_one(one, other):
     assert not (covers(one, other) and covers(other, one))
 
 
-# BUG: two words for one thing, each of which covers the other: _widest, of the gate, drops both
 @pytest.mark.parametrize(
     ("one", "other"), [("sys:invoke", "sys:invoke:*"), ("sys:invoke:/mnt/*", "sys:invoke:/mnt/**")]
 )
@@ -342,10 +343,17 @@ def test_two_spellings_of_one_pattern_are_one(one, other):
 
 @thorough
 @given(words, words, words)
-@example(*(canonical(f"sys:invoke:/a{tail}", BASE) for tail in ("**", "*", "b")))  # BUG: /a** does not cover /ab
+@example(*(canonical(f"sys:invoke:/a{tail}", BASE) for tail in ("**", "*", "b")))
 def test_what_covers_what_covers_a_third_covers_it_too(wide, middle, narrow):
     if covers(wide, middle) and covers(middle, narrow):
         assert covers(wide, narrow)
+
+
+# BUG: what begins with "my:" becomes "my" and all below it
+def test_the_one_spelling_is_never_wider_than_the_word():
+    assert not covers(canonical("sys:emit:my:*", BASE), "sys:emit:my")
+    assert covers(canonical("sys:emit:my:*", BASE), "sys:emit:my:event")
+    assert not covers(canonical("sys:invoke:/mnt/tools/a*", BASE), "sys:invoke:/mnt/tools/")
 
 
 def test_the_kernel_enforces_system_calls_alone():

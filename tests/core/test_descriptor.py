@@ -2,6 +2,7 @@ import json
 import os
 import random
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,33 +26,30 @@ WORDS = "expected a list of text"
 VERSION = "expected a semantic version like 1.2.0"
 COUNT = "expected a positive integer"
 
-FIELDS: list[tuple] = [
-    *(("name", name, NAME) for name in (5, None, True, [], {}, "", "A", "-a", ".a", "a b", "a/b")),
-    *(("name", name, NAME) for name in ("a" * 65, "a\n", "ä", "a\0", ["a"])),
-    *(("kind", kind, KIND) for kind in (5, None, True, "", "tools", "Tool", "tool ", ["tool"], {"tool": 1})),
-    *(("transport", value, TRANSPORT) for value in (None, "stdio", 5, True, [], ["stdio"], {}, {"command": []})),
-    *(("transport", {"type": kind}, TRANSPORT) for kind in (None, 5, True, ["stdio"], {})),
-    *(("capabilities", value, WORDS) for value in (None, "net:connect:*", 5, True, {}, {"env:A": 1}, [5], [None])),
-    *(("capabilities", value, WORDS) for value in ([True], [["env:A"]], ["env:A", {}])),
-    ("capabilities[0]", [""], "expected one of fs:read:PATH"),
-    ("capabilities[0]", ["gpu:use"], "expected one of fs:read:PATH"),
-    ("capabilities[1]", ["env:A", "fs:read:"], "expected a path"),
-    ("capabilities[2]", ["env:A", "env:B", "env:"], "expected env:NAME"),
-    ("capabilities[0]", ["net:connect:host"], "expected net:connect:* or net:connect:HOST:PORT"),
-    ("capabilities[0]", ["net:connect:host:99999"], "expected a port from 1 to 65535"),
-    ("capabilities[0]", ["net:listen:80"], "expected net:listen:*"),
-    ("capabilities[0]", ["sys:nothing"], "expected sys:NAME[:PATTERN]"),
-    ("capabilities[0]", ["fs:read:$tmp/../.."], "expected a path inside $tmp"),
-    *(
-        ("version", version, VERSION)
-        for version in (1, 1.2, True, [], {}, "", "1", "1.2", "v1.2.3", "1.2.3.4", "1.2.3\n")
-    ),
-    *(("limits", limits, "expected an object") for limits in (None, 5, True, [], "5", [["timeout_ms", 5]])),
-    *((f"limits.{name}", {name: 0}, COUNT) for name in LIMITS),
-    *((f"limits.{name}", {name: True}, COUNT) for name in LIMITS),
-    *((f"limits.{name}", {"timeout_ms": 1, name: "5"}, COUNT) for name in LIMITS),
-    *(("limits.cpu_ms", {"cpu_ms": value}, COUNT) for value in (-1, 1.5, 1.0, 1e3, [], [5], {}, "")),
-]
+WRONG: dict[tuple[str, str], list[Any]] = {
+    ("name", NAME): [5, None, True, [], {}, "", "A", "-a", ".a", "a b", "a/b", "a" * 65, "a\n", "ä", "a\0", ["a"]],
+    ("kind", KIND): [5, None, True, "", "tools", "Tool", "tool ", ["tool"], {"tool": 1}],
+    ("transport", TRANSPORT): [
+        *(None, "stdio", 5, True, [], ["stdio"], {}, {"command": []}),
+        *({"type": None}, {"type": 5}, {"type": True}, {"type": ["stdio"]}, {"type": {}}),
+    ],
+    ("capabilities", WORDS): [
+        *(None, "net:connect:*", 5, True, {}, {"env:A": 1}, [5], [None], [True], [["env:A"]], ["env:A", {}]),
+    ],
+    ("capabilities[0]", "expected one of fs:read:PATH"): [[""], ["gpu:use"]],
+    ("capabilities[1]", "expected a path"): [["env:A", "fs:read:"]],
+    ("capabilities[2]", "expected env:NAME"): [["env:A", "env:B", "env:"]],
+    ("capabilities[0]", "expected net:connect:* or net:connect:HOST:PORT"): [["net:connect:host"]],
+    ("capabilities[0]", "expected a port from 1 to 65535"): [["net:connect:host:99999"]],
+    ("capabilities[0]", "expected net:listen:*"): [["net:listen:80"]],
+    ("capabilities[0]", "expected sys:NAME[:PATTERN]"): [["sys:nothing"]],
+    ("capabilities[0]", "expected a path inside $tmp"): [["fs:read:$tmp/../.."]],
+    ("version", VERSION): [1, 1.2, True, [], {}, "", "1", "1.2", "v1.2.3", "1.2.3.4", "1.2.3\n"],
+    ("limits", "expected an object"): [None, 5, True, [], "5", [["timeout_ms", 5]]],
+    **{(f"limits.{name}", COUNT): [{name: 0}, {name: True}, {"idle_ms": 1, name: "5"}] for name in LIMITS},
+    ("limits.cpu_ms", COUNT): [{"cpu_ms": value} for value in (0, True, "5", -1, 1.5, 1.0, 1e3, [], [5], {}, "")],
+}
+FIELDS = [(path, value, expected) for (path, expected), values in WRONG.items() for value in values]
 
 TEXTS = {  # of whole files
     "nothing": (b"", "expected JSON"),
@@ -183,7 +181,6 @@ def test_a_file_that_may_not_be_read_is_one_line(file):
     reason_of(file)
 
 
-# BUG: ValueError, UnicodeEncodeError and TypeError get out
 @pytest.mark.parametrize("path", ["a\0b", "\ud800.json", 5, None], ids=ascii)
 def test_a_path_that_is_none_is_refused(path):
     with pytest.raises(BadRequest) as caught:
@@ -222,7 +219,6 @@ class Unprintable:
         raise RuntimeError("no\nrepr")
 
 
-# BUG: two lines, and no path
 def test_a_value_that_can_not_be_printed_is_one_line_with_its_path():
     with pytest.raises(BadRequest) as caught:
         ModuleDescriptor.from_mapping({**VALID, "name": Unprintable()})
@@ -230,14 +226,33 @@ def test_a_value_that_can_not_be_printed_is_one_line_with_its_path():
     assert caught.value.message.startswith("descriptor: $.name: expected a name")
 
 
-# BUG: such a number gets through; the first division or system call that it meets raises OverflowError
+class Odd(Mapping):
+    """Somebody else's mapping, which does not keep what it promises."""
+
+    def __getitem__(self, name):
+        raise ValueError("not\ntoday")
+
+    def __iter__(self):
+        return iter(LIMITS)
+
+    def __len__(self):
+        return len(LIMITS)
+
+
+# BUG: two lines
+def test_a_mapping_that_raises_is_one_line_with_its_path():
+    with pytest.raises(BadRequest) as caught:
+        ModuleDescriptor.from_mapping({**VALID, "limits": Odd()})
+    assert caught.value.message.startswith("descriptor: $.limits")
+    assert len(caught.value.message.splitlines()) == 1
+
+
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_limit_that_no_machine_can_count_is_refused(file, name):
     file.write_text(json.dumps({**VALID, "limits": {name: 10**400}}))
     assert fault_of(file)[0].startswith(f"$.limits.{name}: expected a positive integer")
 
 
-# BUG: an empty or a zero-padded part of a pre-release gets through, which semver.org and the schema refuse
 @pytest.mark.parametrize(
     "version", ["\u0661.\u0662.\u0663", "01.2.3", "1.2.3-", "1.2.3-a..b", "1.2.3-01", "1.2.3+"], ids=ascii
 )
@@ -266,7 +281,6 @@ def test_a_transport_that_is_not_json_is_one_line_with_its_path(fields, fault):
     assert caught.value.message == f"descriptor: {fault}"
 
 
-# BUG: cut off at the first ": ", the path is $.transport.a
 def test_the_path_of_a_key_with_a_colon_is_whole():
     with pytest.raises(
         BadRequest, match=r"^bad_request: descriptor: \$\.transport\.a: b: expected JSON, got set$"

@@ -1,11 +1,12 @@
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
 import amplifier_core
 from amplifier_core import BadRequest, Cancelled, Internal, KernelError, Timeout
-from amplifier_core._errors import causes, failure_of, one_line
+from amplifier_core._errors import causes, failure_of, one_line, path_of, reason_of, short
 
 CODES = {
     "timeout": "Timeout",
@@ -91,16 +92,19 @@ def test_any_exception_is_one_line(error, line):
     assert one_line(error) == line
 
 
-# BUG: only "\n" ends a line
 @pytest.mark.parametrize("end", ["\r\n", "\r", "\x0b", "\x1c", "\x85", "\u2028"], ids=ascii)
 def test_whatever_ends_a_line_ends_it(end):
     assert one_line(ValueError(f"a{end}b")) == "ValueError: a"
 
 
-# BUG: what the log can't hold gets into it: emit raises UnicodeEncodeError in the hands of whoever wanted to report
 def test_a_foreign_message_becomes_text_that_json_can_hold():
     for text in (one_line(ValueError("bad \udcff")), *causes(ValueError("\ud800"))):
         assert json.dumps(text, ensure_ascii=False).encode()
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError("no words")
 
 
 class Speechless(Exception):
@@ -108,7 +112,6 @@ class Speechless(Exception):
         raise RuntimeError("no words")
 
 
-# BUG: the report of one foreign fault raises another one
 def test_an_exception_that_can_not_be_printed_is_one_line():
     assert one_line(Speechless()) == "Speechless"
 
@@ -117,6 +120,50 @@ def test_the_chain_of_causes_follows_the_context_too():
     error = ValueError("bad")
     error.__context__ = OSError("disk")
     assert causes(error) == ["ValueError: bad", "OSError: disk"]
+
+
+def test_a_cause_that_was_hidden_on_purpose_stays_hidden():
+    error = ValueError("bad")
+    error.__context__ = OSError("disk")
+    error.__suppress_context__ = True
+    assert causes(error) == ["ValueError: bad"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("x", "'x'"),
+        ("a\nb", r"'a\nb'"),
+        ("\ud800", r"'\ud800'"),
+        ([1, 2], "[1, 2]"),
+        ("x" * 1000, f"'{'x' * 58}…"),
+        (10**5000, "a int that cannot be shown"),
+    ],
+    ids=range(6),
+)
+def test_what_did_not_fit_is_shown_in_short(value, text):
+    assert short(value) == text
+
+
+def test_what_can_not_be_shown_is_named_by_its_class():
+    value: list = []
+    for _ in range(100_000):
+        value = [value]
+    for thing in (value, Unprintable()):
+        assert short(thing) == f"a {type(thing).__name__} that cannot be shown"
+
+
+def test_a_path_is_shown_whole_if_it_is_one_line_of_text():
+    assert path_of("/x" * 1000) == "/x" * 1000
+    assert path_of(Path("/x y")) == "/x y"
+    assert path_of("a\nb") == r"'a\nb'"
+    assert path_of("\ud800") == r"'\ud800'"
+
+
+def test_why_a_file_could_not_be_used_is_what_the_system_said_or_python():
+    assert reason_of(OSError(2, "No such file or directory", "/x")) == "No such file or directory"
+    assert reason_of(OSError("odd")) == "OSError: odd"
+    assert reason_of(ValueError("embedded null byte")) == "ValueError: embedded null byte"
 
 
 def test_a_circle_of_causes_has_an_end():

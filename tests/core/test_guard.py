@@ -330,7 +330,6 @@ async def test_stop_after_a_timeout_waits_for_its_cleaning_up_and_the_timeout_st
         await task
 
 
-# BUG: the second call replaces the future that the first one waits for, so the first waits for _STOP_SECONDS
 async def test_two_that_stop_one_owner_both_return_when_it_has_ended(guards):
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(waits(guards, FAR, owner=guards))
@@ -518,7 +517,6 @@ def test_anything_else_is_refused(timeout):
         seconds_of(timeout, 30.0)
 
 
-# BUG: adding it to the loop's time raises OverflowError
 def test_a_time_bound_that_no_clock_can_count_is_refused():
     with pytest.raises(BadRequest, match=r"^bad_request: timeout: expected"):
         seconds_of(10**400, 30.0)

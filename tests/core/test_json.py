@@ -184,8 +184,8 @@ def test_one_foreign_value_anywhere_is_found_and_its_path_named(case):
 @pytest.mark.parametrize(
     ("value", "fault"),
     [
-        ({"\ud800": 1}, r"args: expected Unicode text as a key, got '\ud800'"),
-        ({"a": [{"\udfff": 1.5}]}, r"args.a[0]: expected Unicode text as a key, got '\udfff'"),
+        ({"\ud800": 1}, "args (a key): expected Unicode text, got a lone surrogate"),
+        ({"a": [{"\udfff": 1.5}]}, "args.a[0] (a key): expected Unicode text, got a lone surrogate"),
         ({"a": [1, {"b": {1}}]}, "args.a[1].b: expected JSON, got set"),
         ({"a": ({"b": 1}, {"c": (float("nan"),)})}, "args.a[1].c[0]: expected a finite number, got nan"),
         ({"a": {"b": {3: 1}}}, "args.a.b: expected text as a key, got int"),
@@ -208,7 +208,6 @@ def test_an_integer_of_more_digits_than_python_prints_is_refused(value):
         encode(value, "args")
 
 
-# BUG: the message names args, not args.a[0]
 def test_the_path_of_a_huge_integer_is_named():
     with pytest.raises(NotJson, match=r"^args\.a\[0\]: "):
         encode({"a": [10**5000]}, "args")
@@ -218,7 +217,6 @@ def test_as_many_levels_as_are_promised_are_written():
     assert encode(nested(MAX_DEPTH), "args") == b"[" * MAX_DEPTH + b"null" + b"]" * MAX_DEPTH
 
 
-# BUG: one level more than MAX_DEPTH is written
 def test_one_level_more_is_refused():
     with pytest.raises(NotJson, match=f"^args: nested more than {MAX_DEPTH} levels deep"):
         encode(nested(MAX_DEPTH + 1), "args")
@@ -245,7 +243,7 @@ def test_a_cycle_is_refused(container):
         encode(in_itself(container), "args")
 
 
-# BUG: every level doubles the work, 2 ** 200 visits: the event loop stands still
+# looking at every way down would be 2 ** 200 visits
 def test_a_list_that_holds_itself_twice_is_refused_at_once():
     program = "from amplifier_core._json import encode; a = []; a += [a, a]; encode(a, 'args')"
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=5, check=False)

@@ -299,3 +299,21 @@ async def test_the_environment_of_the_kernel_is_not_the_modules(session, module)
     env = await session.invoke(ECHO, "env", {})
     assert set(env) - {"PATH", "LC_CTYPE", "PYTHONDONTWRITEBYTECODE"} == set()
     assert len(os.environ) > len(env)
+
+
+async def test_what_is_being_closed_when_the_kernel_closes_is_waited_for(log, module, events):
+    before = asyncio.all_tasks()
+    async with Kernel(event_log=log) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        other = await kernel.session.create(Plan("y"))
+        for each in (session, other):
+            await each.mount("/mnt/tools", module("echo.py"), trusted=True)
+        unmounting = asyncio.create_task(session.unmount(ECHO))
+        ending = asyncio.create_task(kernel.session.end(other.session_id))
+        await asyncio.sleep(0)
+        unmounting.cancel()
+    await ending
+    with pytest.raises(asyncio.CancelledError):
+        await unmounting
+    assert len(events("module:exit")) == 2
+    assert asyncio.all_tasks() == before

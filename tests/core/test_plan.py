@@ -52,7 +52,6 @@ def test_a_plan_that_does_not_fit_is_refused_with_its_path(mapping, fault):
     assert caught.value.message == fault
 
 
-# BUG: the message names plan alone
 def test_inputs_nested_too_deeply_are_refused_with_their_path():
     with pytest.raises(BadRequest, match=r"^bad_request: plan\.inputs: nested more than"):
         Plan("x", {"a": nested(100_000)})

@@ -563,3 +563,11 @@ async def test_a_sink_that_fails_need_not_be_hashable(site):
     with pytest.raises(Internal, match="did not take 2 events"):
         async with Kernel(event_log=False, sinks=[{"type": "lines", "path": ""}]) as kernel:
             await kernel.session.create(Plan(goal="test", inputs={}))
+
+
+async def test_a_transport_can_not_report_what_is_not_its_to_report(site, session, events):
+    source = TRANSPORT.replace(HERE, f"    notify('session:end', {{}})\n{HERE}")
+    site.install(TRANSPORTS, "forger", source)
+    error = await refused(session, "forger", Internal)
+    assert "reported 'session:end', which is none of module:start, module:exit, module:noise" in only_line(error)
+    assert not events("session:end")

@@ -163,7 +163,7 @@ def test_a_message_that_nobody_decoded_has_no_size():
     assert result_size(Message(result=1)) == 0
 
 
-# BUG: what is taken off is the kernel's spelling of the events, here 8 times as long as the sender's: any result fits
+# the kernel's own spelling of these events is twice as long as the sender's
 def test_a_sender_can_not_hide_a_large_result_from_the_log():
     result = "x" * 10_000
     numbers = ",".join(["1e9"] * 2_000)

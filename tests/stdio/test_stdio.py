@@ -271,3 +271,72 @@ async def test_a_command_that_can_not_be_run_says_so(session, tmp_path, command)
     fields = {"name": "m", "kind": "tool", "capabilities": [], "transport": {"type": "stdio", "command": command}}
     with pytest.raises(Unreachable, match="^unreachable: command "):
         await session.mount("/mnt/tools", ModuleDescriptor.from_mapping(fields, base=tmp_path), trusted=True)
+
+
+async def test_a_reply_that_comes_as_its_caller_gives_up_is_nobodys(session, misbehaving, events):
+    """The loop learns of both in one turn, and of the caller first: an older descriptor is told of first."""
+    await mounted(session, misbehaving(GOOD))
+    call = asyncio.create_task(session.invoke(M, "good", {"n": 1}))
+    await asyncio.sleep(0)
+    read, write = os.pipe()
+    os.write(write, b"x")
+    loop = asyncio.get_running_loop()
+    loop.add_reader(read, lambda: (call.cancel(), loop.remove_reader(read)))
+    time.sleep(0.2)  # the module answers while the loop is busy
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    os.close(read)
+    os.close(write)
+    assert await session.invoke(M, "good", {"n": 2}) == {"n": 2}
+    await session.unmount(M)
+    assert not events("module:noise")
+
+
+async def test_a_cancel_that_nobody_can_be_told_of_ends_the_module(session, misbehaving, events):
+    await mounted(session, misbehaving(either("os.close(0)\nout('\\n')\ntime.sleep(60)")))
+    with pytest.raises(Timeout):
+        await session.invoke(M, "bad", {}, timeout=0.2)
+    assert await session.invoke(M, "good", {"n": 1}) == {"n": 1}
+    assert len(events("module:start")) == 2
+
+
+async def test_any_signal_has_a_name(session, misbehaving):
+    await mounted(session, misbehaving(either("os.kill(os.getpid(), int(request['params']['args']['signal']))")))
+    for number, name in ((15, "SIGTERM"), (34, "SIGRTMIN"), (40, "40")):
+        with pytest.raises(Unreachable, match=f"killed by {name}") as caught:
+            await session.invoke(M, "bad", {"signal": number})
+        assert caught.value.details["signal"] == name
+
+
+async def test_chunks_that_nobody_can_hold_are_dropped_and_counted(session, misbehaving):
+    """While somebody else waits for the module its pipe is read on, whatever a slow reader has not read."""
+    code = """
+if op == 'flood':
+    for n in range(200):
+        out(json.dumps({'id': request['id'], 'chunk': 'x' * 100000}) + '\\n')
+    reply(request, 'flooded')
+    reply(first, 'waited')
+else:
+    first = request
+"""
+    await mounted(session, misbehaving(code))
+    other = asyncio.create_task(session.invoke(M, "wait", {}))
+    await asyncio.sleep(0)
+    stream = session.stream(M, "flood", {})
+    assert await anext(stream) == "x" * 100000
+    assert await other == "waited"
+    assert stream.dropped > 50
+    assert await stream.result() == "flooded"
+
+
+async def test_a_connection_that_was_closed_takes_no_request(tmp_path):
+    from amplifier_transport_stdio import open_transport  # noqa: PLC0415 - the kernel alone imports it otherwise
+
+    transport = {"type": "stdio", "command": ["cat"]}
+    fields = {"name": "m", "kind": "tool", "capabilities": [], "transport": transport}
+    connection = open_transport(ModuleDescriptor.from_mapping(fields), lambda *_: None)
+    await connection.start(())
+    await connection.close()
+    await connection.close()
+    with pytest.raises(Unreachable, match="unmounted"):
+        await connection.request("health", b"{}")

@@ -205,12 +205,8 @@ def _first_fault(error: BaseException) -> tuple[str, str]:
         if not isinstance(error, BaseExceptionGroup):
             break
         error = error.exceptions[0]
-    if isinstance(error, Misfit):
-        path += [error.path] if error.path else []
-        return ".".join(path), error.expected
-    if isinstance(error, KeyError):
-        return ".".join(path), "expected a value, got nothing"
-    return ".".join(path) or "", str(error)
+    below = getattr(error, "path", "")  # of a Misfit; else it is the KeyError of what is missing
+    return ".".join([*path, below] if below else path), getattr(error, "expected", "expected a value, got nothing")
 
 
 def _all_text(value: list[Any] | tuple[Any, ...]) -> bool:

@@ -135,10 +135,6 @@ class _Life:
 
     def received(self, data: bytes) -> None:
         """Take what the module wrote."""
-        if not data:  # nearly always an exit, which follows at once and has the better story
-            self.ended = True
-            self._loop.call_later(_EXIT_GRACE, self._process.kill)
-            return
         try:
             lines = self._lines.feed(data)
         except LineTooLongError:
@@ -147,6 +143,11 @@ class _Life:
             return
         for line in lines:
             self._on_line(line)
+
+    def closed_stdout(self) -> None:
+        """Wait for the exit, which nearly always follows at once and has the better story; then kill."""
+        self.ended = True
+        self._loop.call_later(_EXIT_GRACE, self._process.kill)
 
     def exited(self) -> None:
         """Fail what is in flight with the cause, and report the exit and the noise."""
@@ -170,10 +171,8 @@ class _Life:
         if message.chunk is not UNSET and request_id in self._waiting:
             self._on_chunk(request_id, message)
             return
-        future = self._waiting.pop(request_id, None)
-        if future is not None:
-            if not future.done():
-                future.set_result(message)
+        if request_id in self._waiting:
+            self._answer(request_id, message)
         elif (timer := self._abandoned.pop(request_id, None)) is not None:
             timer.cancel()
         else:
@@ -188,19 +187,33 @@ class _Life:
 
     def _on_broken_line(self, line: bytes, fault: str) -> None:
         """Fail the call that a broken line was meant for; a line that names none is noise."""
-        future = self._waiting.pop(id_in(line) or "", None)
-        if future is None:
+        request_id = id_in(line) or ""
+        if request_id not in self._waiting:
             self._count_noise(line)
-        elif not future.done():
-            sample = line[:_SAMPLE].decode(errors="replace")
-            future.set_exception(Internal(f"the module broke its contract: {fault}", details={"line": sample}))
+            return
+        details = {"line": line[:_SAMPLE].decode(errors="replace")}
+        self._answer(request_id, Internal(f"the module broke its contract: {fault}", details=details))
+
+    def _answer(self, request_id: str, outcome: Message | KernelError) -> None:
+        """End the wait for a reply."""
+        future = self._waiting.pop(request_id)
+        if future.done():  # its caller gave up in this turn of the loop, and has not been told yet
+            return
+        if isinstance(outcome, KernelError):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
 
     def _count_noise(self, line: bytes) -> None:
         self._first_noise = self._first_noise or line
         self._noise += 1
 
     def _abandon(self, request_id: str) -> None:
-        self._process.write(CANCEL % request_id.encode(), now=True)
+        try:
+            self._process.write(CANCEL % request_id.encode(), now=True)
+        except BrokenPipeError:
+            self.end(Unreachable("the module closed its stdin"))
+            return
         self._abandoned[request_id] = self._loop.call_later(CANCEL_GRACE, self._on_grace_over, request_id)
 
     def _on_grace_over(self, request_id: str) -> None:
@@ -209,10 +222,8 @@ class _Life:
 
     def _fail(self, error: KernelError) -> None:
         """Fail every request in flight; no two callers share an exception."""
-        waiting, self._waiting = self._waiting, {}
-        for future in waiting.values():
-            if not future.done():
-                future.set_exception(type(error)(error.message, details=error.details))
+        for request_id in list(self._waiting):
+            self._answer(request_id, type(error)(error.message, details=error.details))
 
 
 _EXIT_GRACE = 0.05

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,17 +30,21 @@ _TERMINATE_GRACE = 0.5
 _LAST_READS = (
     64  # of a pipe whose writer is dead: more than any pipe holds, and an end if somebody else goes on writing
 )
-_KILL = signal.SIGKILL
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+_SIGNALS = {int(number): number.name for number in signal.Signals}
 
 
 class Reader(Protocol):
     """What a process tells its owner."""
 
     def received(self, data: bytes) -> None:
-        """Bytes came on stdout; none mean that the module closed it."""
+        """Bytes came on stdout."""
+
+    def closed_stdout(self) -> None:
+        """No more will come, though the process may live."""
 
     def exited(self) -> None:
-        """The process is gone, everything that it wrote was received before."""
+        """The process is gone; everything that it wrote was received before."""
 
 
 class Process:
@@ -118,11 +123,8 @@ class Process:
     def outcome(self) -> dict[str, Any]:
         """Say how the process ended, with the tail of its stderr: the ``details`` of an error."""
         code = self._popen.returncode
-        details: dict[str, Any] = {"pid": self.pid}
-        if code is not None and code < 0:
-            details["signal"] = signal.Signals(-code).name
-        elif code is not None:
-            details["exit_code"] = code
+        how = {"exit_code": code} if code >= 0 else {"signal": _SIGNALS.get(-code, str(-code))}
+        details: dict[str, Any] = {"pid": self.pid, **how}
         if self._tail:
             details["stderr"] = self._tail.decode(errors="replace")
         return details
@@ -142,18 +144,18 @@ class Process:
             self._loop.call_soon_threadsafe(self._on_exit)
 
     def _on_stdout(self) -> None:
-        data = _read(self._stdout)
-        if data is not None:
-            if not data:
-                self._loop.remove_reader(self._stdout)
+        data = os.read(self._stdout, _READ)
+        if data:
             self._reader.received(data)
+        else:
+            self._loop.remove_reader(self._stdout)
+            self._reader.closed_stdout()
 
     def _on_stderr(self) -> None:
-        data = _read(self._stderr)
-        if data == b"":
+        data = os.read(self._stderr, _READ)
+        self._tail = (self._tail + data)[-_TAIL:]
+        if not data:
             self._loop.remove_reader(self._stderr)
-        elif data:
-            self._tail = (self._tail + data)[-_TAIL:]
 
     def _send(self, data: bytes | memoryview) -> int:
         try:
@@ -198,25 +200,16 @@ class Process:
     def _on_exit(self) -> None:
         """End what is left of the group while the pid is still ours, hear the rest, then reap and report."""
         _signal_group(self.pid, _KILL)
-        for _ in range(_LAST_READS):
-            if not (data := _read(self._stdout)):
-                break
-            self._reader.received(data)
-        for _ in range(_LAST_READS):
-            if not (data := _read(self._stderr)):
-                break
-            self._tail = (self._tail + data)[-_TAIL:]
+        self._reader.received(_rest(self._stdout))
+        self._tail = (self._tail + _rest(self._stderr))[-_TAIL:]
         for fd in (self._stdout, self._stderr):
             self._loop.remove_reader(fd)
-        self._close_stdin()
-        for stream in (self._popen.stdout, self._popen.stderr):
-            if stream is not None:  # for the type checker: all three are pipes
-                stream.close()
         if self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
-        self._popen.wait()
-        self._gone.set_result(None)
+        self._close_stdin()
+        with self._popen:  # closes the pipes and reaps
+            self._gone.set_result(None)
         self._reader.exited()
 
 
@@ -237,12 +230,16 @@ def _spawn(fields: StdioFields, environment: Mapping[str, str]) -> subprocess.Po
         raise Unreachable(f"{what}: {error.strerror}", details={"command": list(fields.command)}) from error
 
 
-def _read(fd: int) -> bytes | None:
-    """Read what is there: ``b""`` at the end of the stream, None if there is nothing yet."""
+def _rest(fd: int) -> bytes:
+    """Read what a dead writer has left in a pipe."""
+    return b"".join(takewhile(bool, (_read(fd) for _ in range(_LAST_READS))))
+
+
+def _read(fd: int) -> bytes:
     try:
         return os.read(fd, _READ)
-    except BlockingIOError:
-        return None
+    except BlockingIOError:  # somebody else still has the other end
+        return b""
 
 
 def _signal_group(pid: int, number: int) -> None:
