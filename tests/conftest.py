@@ -1,5 +1,6 @@
 """What all tests share: a kernel with its log, modules that are real processes, and a watch over what is left."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,7 +18,8 @@ def children() -> set[str]:
     """Name the child processes of this one, zombies too."""
     found: set[str] = set()
     for task in Path("/proc/self/task").glob("*/children"):
-        found |= set(task.read_text().split())
+        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+            found |= set(task.read_text().split())
     return found
 
 

@@ -239,7 +239,6 @@ class Odd(Mapping):
         return len(LIMITS)
 
 
-# BUG: two lines
 def test_a_mapping_that_raises_is_one_line_with_its_path():
     with pytest.raises(BadRequest) as caught:
         ModuleDescriptor.from_mapping({**VALID, "limits": Odd()})

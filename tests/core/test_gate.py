@@ -63,7 +63,7 @@ def uses(words):
     return frozenset().union(*map(permits, words))
 
 
-@settings(thorough, max_examples=300)
+@settings(thorough, max_examples=200)
 @given(cases())
 @example((["fs:read:/", "fs:read:/a/b"], [("allow", ["fs:read:/a"], "call", False)], False))
 @example((["sys:invoke", "sys:invoke:*"], [("allow", None, "call", False)], False))

@@ -121,6 +121,10 @@ async def raises(event):
     raise RuntimeError("broken\nwith a second line")
 
 
+async def cancels_itself(event):
+    raise asyncio.CancelledError
+
+
 async def hangs(event):
     await asyncio.Event().wait()
 
@@ -137,6 +141,7 @@ def returning(value):
     [
         (raises, "raised RuntimeError: broken"),
         (hangs, "no answer within 0.1 s"),
+        (cancels_itself, "cancelled itself"),
         (returning(None), "answered nonsense: expected an object with a decision, got NoneType"),
         (returning({}), "answered nonsense: decision: expected allow, deny or abstain, got None"),
         (returning({"decision": "yes"}), "answered nonsense"),

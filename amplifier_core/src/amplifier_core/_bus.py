@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 _NOBODY: tuple[Observer, ...] = ()
 _NOTHING: dict[str, Any] = {}
+_COMPLAINTS = (
+    "hook:error",
+    "events:dropped",
+)  # to lose one is no reason for another, or observers keep each other busy
 _DRAIN_SECONDS = 2.0  # how long a kernel that closes waits for its observers to hear the rest
 
 
@@ -149,7 +153,7 @@ class Observer:
     def offer(self, event: str, line: bytes) -> None:
         """Take an event, or count it as dropped if the queue is full. Never waits."""
         if len(self._queue) >= self._size:
-            self._dropped += event != "events:dropped"  # or two full queues would keep each other full with these
+            self._dropped += event not in _COMPLAINTS
             return
         self._queue.append((event, line))
         if self._wake is not None and not self._wake.done():
@@ -192,7 +196,7 @@ class Observer:
 
     def _failed(self, event: str, error: Exception) -> None:
         self._failures += 1
-        if event != "hook:error":  # two observers that fail would otherwise keep each other busy for ever
+        if event not in _COMPLAINTS:
             failure = KernelError.from_exception(error, f"observer {self.name}")
             self._report("hook:error", {"hook": self.name, "event": event, "failures": self._failures}, failure)
 

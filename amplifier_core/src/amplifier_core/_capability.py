@@ -42,10 +42,9 @@ def canonical(word: str, base: Path) -> str:
 
     Raises ``ValueError`` that says what was expected, for anything that section 6 does not know.
     """
-    word.encode()  # a lone surrogate is a ValueError of its own
     namespace, action, resource = _split(word)
     rest = word[len(namespace) + 1 :]
-    if "\0" in word or len(f"{word}.".splitlines()) > 1:
+    if not _is_line(word):
         problem = "one line of text"
     elif namespace == "fs" and action in ("read", "write"):
         return f"fs:{action}:{_canonical_path(resource, base)}"
@@ -57,7 +56,9 @@ def canonical(word: str, base: Path) -> str:
         problem = (
             "" if action in SYSTEM_CALLS and rest != f"{action}:" else "sys:NAME[:PATTERN] with a system call's name"
         )
-        word = re.sub(r"\*+$", "*", word).removesuffix(":*")  # one spelling for all of them
+        spelt = re.sub(r"\*+$", "*", word)  # one spelling for all of them
+        if not problem:
+            return spelt.removesuffix(":*") if spelt == f"sys:{action}:*" else spelt
     elif re.fullmatch(_CUSTOM, namespace):
         problem = "" if action and rest != f"{action}:" else "x-NAMESPACE:ACTION[:RESOURCE]"
     else:
@@ -95,6 +96,11 @@ def _split(word: str) -> tuple[str, str, str]:
     return namespace, action, resource
 
 
+def _is_line(text: str) -> bool:
+    """Tell whether a text is Unicode, in one line and without NUL."""
+    return "\0" not in text and len(f"{text}.".splitlines()) == 1 and text.encode(errors="ignore").decode() == text
+
+
 def _canonical_path(path: str, base: Path) -> str:
     if not path:
         raise ValueError("expected a path after fs:read: or fs:write:")
@@ -104,7 +110,8 @@ def _canonical_path(path: str, base: Path) -> str:
             raise ValueError(f"expected a path inside {SCRATCH}, got {path!r}")
         return normal
     real = os.path.realpath(base / path)
-    real.encode()  # a link may lead to a name that is no text
+    if not _is_line(real):  # a link may lead to any name
+        raise ValueError(f"expected a path that is one line of text, got {real!r}")
     return real
 
 

@@ -6,6 +6,7 @@ Owns the codec. It does not know what the values mean.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -46,17 +47,17 @@ def encode(value: object, where: str) -> bytes:
     ``list`` and ``tuple`` are arrays; subclasses and everything else that JSON has no word for are refused.
     """
     verdict = _look(value, 0)
+    text = b""
     if verdict != _FOREIGN:
         try:
             text = encode_checked(value)
         except ValueError:  # a lone surrogate, or an integer of more digits than Python will print
             verdict = _FOREIGN
-        else:
-            if verdict == _CLEAN or b"null" not in text:
-                return text
+    if verdict == _CLEAN or (verdict == _HAS_FLOATS and b"null" not in text):
+        return text
     fault = _fault(value, where, 0)
-    if fault is None:
-        return encode_checked(value)  # its nulls were None
+    if fault is None:  # its nulls were None
+        return text
     path, problem = fault
     raise NotJson(problem, path or where)
 
@@ -81,7 +82,7 @@ def not_json(error: Exception) -> NotJson:
 def scrub(value: object, depth: int = 0) -> Any:  # noqa: ANN401 - any JSON
     """Make JSON of anything, for a log that must not lose what it cannot say; ``repr`` stands for what is none."""
     if depth < MAX_DEPTH:
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             return {
                 scrub(key if isinstance(key, str) else short(key)): scrub(child, depth + 1)
                 for key, child in value.items()

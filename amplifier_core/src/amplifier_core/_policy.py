@@ -5,6 +5,7 @@ Owns the question and its deadline. What follows from the answers is ``_gate``'s
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -87,6 +88,11 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
     try:
         with runtime.guards.within(runtime.settings.policy_timeout, f"policy hook {hook.name}"):
             value = await hook.ask(state, request, span)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        failure: KernelError = Internal(f"policy hook {hook.name} cancelled itself")
     except Exception as error:  # noqa: BLE001 - a hook is foreign code, and whatever it does wrong denies
         failure = KernelError.from_exception(error, f"policy hook {hook.name}")
     else:
