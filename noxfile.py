@@ -79,6 +79,13 @@ def quickstart(session: nox.Session) -> None:
     session.run("python", "examples/quickstart.py", *session.posargs)
 
 
+@nox.session
+def agent(session: nox.Session) -> None:
+    """Run examples/agent: an agent made of modules alone, in several languages."""
+    install(session)
+    session.run("python", "examples/agent/main.py", *session.posargs)
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests; all of them together (no arguments) must cover every branch of every distribution."""

@@ -153,7 +153,7 @@ def test_what_is_emitted_is_kept_member_by_member_within_the_limit(data, limit):
         ({"a": {1}, "b": 2}, {"b": 2}, "data.a: expected JSON, got set"),
         ({"a": {1}, "b": b"", "c": "x" * 50}, {"c": {"$omitted": 52}}, "data.a: expected JSON, got set"),
         ({1: 2, "b": 3}, {"b": 3}, "data: expected text as a key, got int"),
-        ({"\ud800": 2, "b": 3}, {"b": 3}, "data (a key): expected Unicode text, got a lone surrogate"),
+        ({"\ud800": 2, "b": 3}, {"b": 3}, "data: expected Unicode text as a key, got a lone surrogate"),
         ({"a": float("nan")}, {}, "data.a: expected a finite number, got nan"),
     ],
 )

@@ -14,7 +14,7 @@ import msgspec
 from ._errors import short
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 MAX_DEPTH = 200
 """Levels of nesting that are written. Deeper values are refused, which also ends cycles."""
@@ -24,6 +24,7 @@ encode_checked = msgspec.json.Encoder().encode
 
 _decode = msgspec.json.Decoder().decode
 
+_CONTAINERS = (dict, list, tuple)
 _EXACT = frozenset((str, int, bool, type(None)))
 _SCALARS = _EXACT | {float}
 
@@ -121,23 +122,29 @@ def _look(value: object, depth: int) -> int:
 def _fault(value: Any, path: str, depth: int) -> tuple[str, str] | None:  # noqa: ANN401 - foreign input
     """Find the first thing that is not JSON, and say where it is and what was expected. No path: all of the value."""
     kind = type(value)
+    children: Iterable[tuple[str, Any]] = ()
+    problem = ""
     if kind is dict:
-        faults = (_member_fault(key, child, path, depth) for key, child in value.items())
+        children = ((f"{path}.{key}", child) for key, child in value.items())
+        problem = next(filter(None, map(_key_problem, value)), "")
     elif kind is list or kind is tuple:
-        faults = (_fault(child, f"{path}[{n}]", depth + 1) for n, child in enumerate(value))
+        children = ((f"{path}[{n}]", child) for n, child in enumerate(value))
     else:
         problem = _scalar_problem(value, kind)
-        return (path, problem) if problem else None
-    if depth >= MAX_DEPTH:
-        return "", f"nested more than {MAX_DEPTH} levels deep, or a cycle"
-    return next((fault for fault in faults if fault), None)
+    if problem:
+        return path, problem
+    for at, child in children:
+        if depth + 1 == MAX_DEPTH and type(child) in _CONTAINERS:
+            return "", f"nested more than {MAX_DEPTH} levels deep, or a cycle"
+        if fault := _fault(child, at, depth + 1):
+            return fault
+    return None
 
 
-def _member_fault(key: object, value: object, path: str, depth: int) -> tuple[str, str] | None:
+def _key_problem(key: object) -> str:
     if type(key) is not str:
-        return path, f"expected text as a key, got {type(key).__name__}"
-    problem = _scalar_problem(key, str)
-    return (f"{path} (a key)", problem) if problem else _fault(value, f"{path}.{key}", depth + 1)
+        return f"expected text as a key, got {type(key).__name__}"
+    return "expected Unicode text as a key, got a lone surrogate" if _scalar_problem(key, str) else ""
 
 
 def _scalar_problem(value: Any, kind: type) -> str:  # noqa: ANN401 - foreign input

@@ -53,7 +53,8 @@ class StdioConnection:
         """Send one request and wait for its reply."""
         if self._closed:
             raise Unreachable("the module was unmounted")
-        life = self._lives[-1]
+        while (life := self._lives[-1]).undecided:
+            await life.decided.wait()
         if life.ended:
             life = self._begin()
         try:
@@ -90,6 +91,7 @@ class _Life:
         self._first_noise = b""
         self._fault: KernelError | None = None
         self.ended = False
+        self.decided = asyncio.Event()
         self._process = Process(fields, environment, self)
         notify("module:start", {"pid": self._process.pid, "command": list(fields.command)})
 
@@ -118,6 +120,11 @@ class _Life:
                 self._process.resume()
 
     @property
+    def undecided(self) -> bool:
+        """Whether a cancelled request is in its grace: what is sent now would end with the process, if that ends."""
+        return bool(self._abandoned) and not self.ended
+
+    @property
     def gone(self) -> bool:
         """Whether the process is no more."""
         return not self._process.alive
@@ -125,6 +132,7 @@ class _Life:
     def end(self, error: KernelError) -> None:
         """Kill the process for what it did, and fail what is in flight; the next request starts another one."""
         self.ended = True
+        self.decided.set()
         self._fail(error)
         self._process.kill()
 
@@ -147,11 +155,13 @@ class _Life:
     def closed_stdout(self) -> None:
         """Wait for the exit, which nearly always follows at once and has the better story; then kill."""
         self.ended = True
+        self.decided.set()
         self._loop.call_later(_EXIT_GRACE, self._process.kill)
 
     def exited(self) -> None:
         """Fail what is in flight with the cause, and report the exit and the noise."""
         self.ended = True
+        self.decided.set()
         outcome = self._process.outcome()
         for timer in self._abandoned.values():
             timer.cancel()
@@ -175,6 +185,7 @@ class _Life:
             self._answer(request_id, message)
         elif (timer := self._abandoned.pop(request_id, None)) is not None:
             timer.cancel()
+            self.decided.set()
         else:
             self._count_noise(line)
 
@@ -214,6 +225,7 @@ class _Life:
         except BrokenPipeError:
             self.end(Unreachable("the module closed its stdin"))
             return
+        self.decided.clear()
         self._abandoned[request_id] = self._loop.call_later(CANCEL_GRACE, self._on_grace_over, request_id)
 
     def _on_grace_over(self, request_id: str) -> None:

@@ -1,0 +1,160 @@
+// An orchestrator: think, call tools, observe, until there is an answer. One module over STDIO JSON, in plain Node 18.
+//
+// It never waits and remembers nothing. What it wants of the kernel it answers as `pending`, with all that it has to
+// know later as `state`; the kernel makes the calls and asks again, with both, and `state.phase` says where to go on.
+
+const capabilities = [
+  'sys:mounts',
+  'sys:describe:/mnt/tools/*',
+  'sys:invoke:/mnt/tools/*',
+  'sys:invoke:/mnt/providers/*',
+  'sys:invoke:/mnt/context/*',
+  'sys:context.get',
+  'sys:context.set_fragment:transcript',
+]
+const run = {
+  description: 'Works towards a goal with whatever tools are mounted.',
+  type: 'object',
+  required: ['goal'],
+  properties: {
+    goal: { type: 'string' },
+    max_steps: { type: 'integer', default: 20, description: 'How often the model may be asked.' },
+    compact_above: { type: 'integer', default: 60000, description: 'Characters of transcript to compact at.' },
+  },
+}
+const answer = { type: 'object', required: ['answer'], properties: { answer: { type: 'string' } } }
+const description = {
+  name: 'loop',
+  version: '0.1.0',
+  kind: 'orchestrator',
+  capabilities,
+  inputs: { run },
+  outputs: { run: answer },
+}
+
+const SYSTEM = `You are an agent: you work towards a goal by calling tools, and then say in plain text what came of it.
+What a tool refuses as forbidden stays forbidden: do not try it again, find another way or say so.`
+const OBSERVATION = 8000 // characters of a tool's result that the model gets to see
+
+const failure = (code, message) => ({ ok: false, error: { code, message } })
+const call = (name, args) => ({ name, args })
+const invoke = (path, op, args, more) => call('invoke', { path, op, args, ...more })
+const save = (transcript) => call('context.set_fragment', { key: 'transcript', value: transcript })
+
+// Go on in `phase` with the results of these calls; at once, if there is nothing to call.
+const pending = (state, phase, syscalls) =>
+  syscalls.length ? { pending: { syscalls, state: { ...state, phase } } } : phases[phase](state, [])
+
+const phases = {
+  start: (state) => pending(state, 'meet', [call('mounts', {}), call('context.get', {})]),
+
+  // What is there to work with, and what was said before in this session?
+  meet(state, [mounts, { fragments }]) {
+    const paths = (kind) => mounts.filter((mount) => mount.kind === kind).map((mount) => mount.path)
+    const [provider] = paths('provider')
+    const [compactor] = paths('context')
+    if (!provider) return failure('bad_request', 'no provider is mounted')
+    const before = fragments.transcript ?? [{ role: 'system', content: SYSTEM }]
+    const transcript = [...before, { role: 'user', content: state.goal }]
+    const known = { ...state, provider, compactor, transcript, toolPaths: paths('tool') }
+    return pending(known, 'learn', known.toolPaths.map((path) => call('describe', { path })))
+  },
+
+  // Each op of each tool becomes a function that the model may call, with the op's own JSON Schema.
+  learn(state, descriptions) {
+    const [tools, functions] = [{}, []]
+    for (const [n, { name: module, inputs }] of descriptions.entries()) {
+      for (const [op, schema] of Object.entries(inputs)) {
+        const name = `${module}_${op}`.replace(/[^\w-]/g, '_')
+        tools[name] = { path: state.toolPaths[n], op }
+        const parameters = { type: 'object', ...schema }
+        functions.push({ type: 'function', function: { name, description: schema.description, parameters } })
+      }
+    }
+    return phases.think({ ...state, tools, functions })
+  },
+
+  // With `stream`, what the provider streams goes on to whoever invoked this module.
+  think(state) {
+    if (state.step === state.max_steps) return failure('step_limit', `there is no answer after ${state.step} steps`)
+    const args = { messages: state.transcript, tools: state.functions }
+    const ask = invoke(state.provider, 'complete', args, { stream: true })
+    return pending({ ...state, step: state.step + 1 }, 'act', [ask])
+  },
+
+  // The calls of one turn run at once. What cannot be called becomes an observation, as a call that fails does.
+  act(state, [{ message }]) {
+    const transcript = [...state.transcript, message]
+    const wanted = (message.tool_calls ?? []).map((each) => understand(each, state.tools))
+    if (!wanted.length) return pending({ ...state, answer: message.content ?? '' }, 'finish', [save(transcript)])
+    const calls = wanted.filter((each) => each.call).map((each) => each.call)
+    return pending({ ...state, transcript, wanted }, 'observe', calls)
+  },
+
+  observe(state, results) {
+    const transcript = [...state.transcript]
+    for (const { id, problem } of state.wanted) {
+      transcript.push({ role: 'tool', tool_call_id: id, content: observation(problem ?? results.shift()) })
+    }
+    return pending({ ...state, transcript, wanted: undefined }, 'compact', [save(transcript)])
+  },
+
+  compact(state) {
+    const size = JSON.stringify(state.transcript).length
+    if (!state.compactor || size <= state.compact_above) return phases.think(state)
+    return pending(state, 'reload', [invoke(state.compactor, 'compact', { fragment: 'transcript' })])
+  },
+
+  reload: (state) => pending(state, 'resume', [call('context.get', {})]),
+  resume: (state, [{ fragments }]) => phases.think({ ...state, transcript: fragments.transcript }),
+  finish: (state) => ({ ok: true, result: { answer: state.answer, steps: state.step } }),
+}
+
+function understand({ id, function: { name, arguments: text } }, tools) {
+  if (!Object.hasOwn(tools, name)) return { id, problem: failure('bad_request', `there is no tool ${name}`) }
+  try {
+    const args = JSON.parse(text || '{}')
+    return { id, call: invoke(tools[name].path, tools[name].op, args) } // that args are an object, the kernel checks
+  } catch (error) {
+    return { id, problem: failure('bad_request', `the arguments are not JSON: ${error.message}`) }
+  }
+}
+
+function observation({ ok, result, error }) {
+  const text = ok ? JSON.stringify(result) : `error: ${error.code}: ${error.message}`
+  return text.length <= OBSERVATION ? text : `${text.slice(0, OBSERVATION)} … (${text.length} characters in all)`
+}
+
+function invoked({ op, args, resume }) {
+  if (op !== 'run') return failure('unsupported_op', `loop does not know '${op}'`)
+  if (!resume) {
+    if (typeof args.goal !== 'string') return failure('bad_request', 'args.goal: expected a string')
+    return phases.start({ max_steps: 20, compact_above: 60000, ...args, step: 0 })
+  }
+  const { state, results } = resume
+  if (state.phase === 'observe') return phases.observe(state, results) // a tool that failed is an observation
+  const failed = results.find((result) => !result.ok) // anything else that failed is the end
+  return failed ?? phases[state.phase](state, results.map(({ result }) => result))
+}
+
+function reply({ method, params }) {
+  if (method === 'health') return { ok: true, result: { status: 'ok' } }
+  if (method === 'describe') return { ok: true, result: description }
+  try {
+    return invoked(params)
+  } catch (error) {
+    return failure('internal', String(error)) // a provider's message that is none, for one
+  }
+}
+
+let unfinished = ''
+process.stdin.setEncoding('utf8') // holds back the half of a character
+process.stdin.on('data', (text) => {
+  const lines = (unfinished + text).split('\n') // node:readline would also cut at \r, U+2028 and U+2029
+  unfinished = lines.pop()
+  for (const line of lines) {
+    const request = JSON.parse(line)
+    if (request.method === 'cancel') continue // whatever it is about was answered at once
+    process.stdout.write(`${JSON.stringify({ id: request.id, ...reply(request) })}\n`)
+  }
+})

@@ -1,0 +1,70 @@
+import asyncio
+
+import pytest
+
+from amplifier_core._chunks import ENOUGH, Chunks
+
+
+async def test_chunks_come_out_in_order_and_end():
+    chunks = Chunks()
+    for n in range(3):
+        assert chunks.put(n, 1)
+    chunks.end()
+    assert [await chunks.get() for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(StopAsyncIteration):
+        await chunks.get()
+
+
+async def test_a_writer_waits_for_room_until_half_is_read():
+    chunks = Chunks()
+    half = ENOUGH // 2
+    assert chunks.put("a", half)
+    assert not chunks.put("b", half)
+    room = asyncio.create_task(chunks.room())
+    await asyncio.sleep(0)
+    assert not room.done()
+    await chunks.get()
+    await asyncio.sleep(0)
+    assert not room.done()
+    await chunks.get()
+    await room
+
+
+async def test_there_is_room_at_once_where_there_is():
+    chunks = Chunks()
+    await chunks.room()
+    chunks.put("a", ENOUGH)
+    chunks.let_go()
+    await chunks.room()
+
+
+async def test_nobody_waits_for_a_reader_that_lets_go():
+    chunks = Chunks()
+    chunks.put("a", ENOUGH)
+    room = asyncio.create_task(chunks.room())
+    await asyncio.sleep(0)
+    chunks.let_go()
+    await room
+    assert chunks.put("b", ENOUGH)
+    chunks.end()
+    with pytest.raises(StopAsyncIteration):
+        await chunks.get()
+
+
+async def test_what_is_too_much_is_dropped_and_counted():
+    chunks = Chunks()
+    for n in range(100):
+        chunks.put(n, ENOUGH)
+    chunks.end()
+    kept = 100 - chunks.dropped
+    assert 0 < kept < 50
+    assert [await chunks.get() for _ in range(kept)] == list(range(kept))
+
+
+async def test_each_chunk_is_a_sign_of_life():
+    touched = []
+    for unread in (False, True):
+        chunks = Chunks(unread=unread)
+        chunks.touch = lambda: touched.append(1)
+        chunks.put("a", 1)
+    assert len(touched) == 2
