@@ -73,7 +73,7 @@ class Chunks:
         self._size = 0
         self._make_room()
 
-    async def get(self) -> Any:  # noqa: ANN401 - a chunk is any JSON
+    async def get(self) -> Any:
         """Give the next chunk, or raise ``StopAsyncIteration`` after the last one."""
         while not self._queue:
             if self._ended:

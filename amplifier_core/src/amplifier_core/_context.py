@@ -56,6 +56,6 @@ class Context:
         """Give ``{"fragments": {key: value}}``, in the order in which the keys were first set."""
         return get(self._state)
 
-    async def set_fragment(self, key: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
+    async def set_fragment(self, key: str, value: Any) -> dict[str, Any]:
         """Set one fragment; this session and its later forks see it. Raises ``BadRequest`` for what is not JSON."""
         return set_fragment(self._state, key, value)

@@ -45,8 +45,8 @@ class Misfit(BadRequest):
         self.expected = expected
 
 
-def _fits(expected: str, test: Any) -> Any:  # noqa: ANN401 - the shape of an attrs validator
-    def validate(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401
+def _fits(expected: str, test: Any) -> Any:
+    def validate(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if not test(value):
             raise Misfit(attribute.name, f"expected {expected}, got {short(value)}")
 
@@ -188,7 +188,7 @@ def _converter() -> Converter:
     converter.register_structure_hook_func(lambda kind: kind not in (ModuleDescriptor, Limits), lambda value, _: value)
     structure = make_dict_structure_fn(Limits, converter)
 
-    def limits(value: Any, kind: type[Limits]) -> Limits:  # noqa: ANN401
+    def limits(value: Any, kind: type[Limits]) -> Limits:
         if not isinstance(value, Mapping):
             raise Misfit("", f"expected an object, got {short(value)}")
         return structure(value, kind)

@@ -84,12 +84,12 @@ def _mounted(state: SessionState, path: object) -> Module:
     return mount.module
 
 
-async def _ask_callable(hook: Hook, _: SessionState, request: Event, __: Span) -> Any:  # noqa: ANN401
+async def _ask_callable(hook: Hook, _: SessionState, request: Event, __: Span) -> Any:
     # a copy by way of JSON: a hook that changes what it was shown changes nothing else
     return await hook(decode_event(encode_checked(request)))
 
 
-async def _ask_module(module: Module, state: SessionState, request: Event, span: Span) -> Any:  # noqa: ANN401
+async def _ask_module(module: Module, state: SessionState, request: Event, span: Span) -> Any:
     return await ask_module(state, module, request, span)
 
 

@@ -34,12 +34,12 @@ async def invoke(  # noqa: PLR0913 - what, where, with what, for whom, for how l
     path: str,
     op: str,
     args: Mapping[str, Any] | msgspec.Raw,
-    timeout: float | None,  # noqa: ASYNC109 - one timer for all deadlines, see _guard
+    timeout: float | None,
     caller: Invocation | None = None,
     *,
     asking: Span | None = None,
     chunks: Chunks | None = None,
-) -> Any:  # noqa: ANN401 - a result is any JSON
+) -> Any:
     """Invoke one operation of a mounted module and give its result.
 
     Raises ``KernelError``; its ``details`` name the module. Every outcome is one ``module:invoke`` event, in the log
@@ -81,7 +81,7 @@ async def invoke(  # noqa: PLR0913 - what, where, with what, for whom, for how l
     return result
 
 
-async def ask_module(state: SessionState, module: Module, request: Event, span: Span) -> Any:  # noqa: ANN401
+async def ask_module(state: SessionState, module: Module, request: Event, span: Span) -> Any:
     """Ask a module that is a policy hook. One that is no longer mounted here fails, and so denies."""
     mount = state.namespace.mounts.get(module.path)
     if mount is None or mount.module is not module:

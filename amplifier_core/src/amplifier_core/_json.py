@@ -63,7 +63,7 @@ def encode(value: object, where: str) -> bytes:
     raise NotJson(problem, path or where)
 
 
-def decode(text: bytes | str | memoryview) -> Any:  # noqa: ANN401 - JSON has no narrower type
+def decode(text: bytes | str | memoryview) -> Any:
     """Decode strict UTF-8 JSON, or raise ``NotJson`` with one line that says what is wrong and at which byte."""
     try:
         return _decode(text)
@@ -80,7 +80,7 @@ def not_json(error: Exception) -> NotJson:
     return NotJson("nested too deeply" if isinstance(error, RecursionError) else str(error))
 
 
-def scrub(value: object, depth: int = 0) -> Any:  # noqa: ANN401 - any JSON
+def scrub(value: object, depth: int = 0) -> Any:
     """Make JSON of anything, for a log that must not lose what it cannot say; ``repr`` stands for what is none."""
     if depth < MAX_DEPTH:
         if isinstance(value, Mapping):
@@ -119,7 +119,7 @@ def _look(value: object, depth: int) -> int:
     return worst
 
 
-def _fault(value: Any, path: str, depth: int) -> tuple[str, str] | None:  # noqa: ANN401 - foreign input
+def _fault(value: Any, path: str, depth: int) -> tuple[str, str] | None:
     """Find the first thing that is not JSON, and say where it is and what was expected. No path: all of the value."""
     kind = type(value)
     children: Iterable[tuple[str, Any]] = ()
@@ -147,7 +147,7 @@ def _key_problem(key: object) -> str:
     return "expected Unicode text as a key, got a lone surrogate" if _scalar_problem(key, str) else ""
 
 
-def _scalar_problem(value: Any, kind: type) -> str:  # noqa: ANN401 - foreign input
+def _scalar_problem(value: Any, kind: type) -> str:
     if kind is str:
         return "" if value.isascii() or _works(value.encode) else "expected Unicode text, got a lone surrogate"
     if kind is float:

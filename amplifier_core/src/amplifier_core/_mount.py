@@ -33,7 +33,7 @@ async def mount(
     state: SessionState,
     path: str,
     descriptor: ModuleDescriptor | Mapping[str, Any],
-    timeout: float,  # noqa: ASYNC109 - one timer for all deadlines, see _guard
+    timeout: float,
     *,
     trusted: bool,
     caller: Invocation | None = None,
@@ -97,7 +97,7 @@ async def _bring_up(
     path: str,
     descriptor: ModuleDescriptor,
     span: Span,
-    timeout: float,  # noqa: ASYNC109 - one timer for all deadlines, see _guard
+    timeout: float,
     *,
     trusted: bool,
     caller: Invocation | None,

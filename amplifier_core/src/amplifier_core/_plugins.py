@@ -26,7 +26,7 @@ class Plugins:
     def __init__(self) -> None:
         self._hooks: dict[tuple[str, str], Any] = {}
 
-    def hook(self, group: str, name: str) -> Any:  # noqa: ANN401 - pluggy's hook relay is untyped
+    def hook(self, group: str, name: str) -> Any:
         """Load the plugin of that name, once, and give its hooks. Raises ``BadRequest`` with one line."""
         hooks = self._hooks.get((group, name))
         if hooks is None:

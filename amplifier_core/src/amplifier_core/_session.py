@@ -62,7 +62,7 @@ class Session:
         descriptor: ModuleDescriptor | Mapping[str, Any],
         *,
         trusted: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109 - one timer for all deadlines
+        timeout: float | None = None,
     ) -> dict[str, str]:
         """Start a module, verify it and add it below a mount path; ``timeout`` (seconds) spans all of that.
 
@@ -90,8 +90,8 @@ class Session:
         op: str,
         args: dict[str, Any],
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - one timer for all deadlines
-    ) -> Any:  # noqa: ANN401 - a result is any JSON
+        timeout: float | None = None,
+    ) -> Any:
         """Invoke ``op`` of the module at ``path`` and return its result, any JSON value.
 
         ``timeout`` is in seconds and can only shorten what the descriptor allows. Raises ``KernelError``.

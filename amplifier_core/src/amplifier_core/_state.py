@@ -63,7 +63,7 @@ class SessionState:
         module: str | None = None,
         status: str | None = None,
         duration_ms: float | None = None,
-        data: Any = None,  # noqa: ANN401 - a mapping of JSON, or its encoded form
+        data: Any = None,
         error: KernelError | None = None,
         bounded: bool = False,
     ) -> None:

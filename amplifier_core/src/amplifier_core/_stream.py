@@ -37,7 +37,7 @@ class Stream:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Any:  # noqa: ANN401 - a chunk is any JSON
+    async def __anext__(self) -> Any:
         task = self._started()
         try:
             return await self._chunks.get()
@@ -49,7 +49,7 @@ class Stream:
             await self.aclose()
             raise
 
-    async def result(self) -> Any:  # noqa: ANN401 - any JSON
+    async def result(self) -> Any:
         """Give the final result, or raise what the invocation raised. Chunks that were not read are let go of."""
         task = self._started()
         self._chunks.let_go()
@@ -80,7 +80,7 @@ class Stream:
         if self._task is not None and not self._task.done() and not self._task.get_loop().is_closed():
             self._task.cancel()
 
-    def _outcome(self, task: asyncio.Task[Any]) -> Any:  # noqa: ANN401 - any JSON
+    def _outcome(self, task: asyncio.Task[Any]) -> Any:
         """Give the result or raise; cancelled by `aclose` is not the reader's own cancellation."""
         if task.cancelled():
             raise Cancelled("the stream was closed before its end")
@@ -96,7 +96,7 @@ class Stream:
         return self._task
 
 
-async def _run(invoke: Callable[[Chunks], Awaitable[Any]], chunks: Chunks) -> Any:  # noqa: ANN401 - any JSON
+async def _run(invoke: Callable[[Chunks], Awaitable[Any]], chunks: Chunks) -> Any:
     """Run the invocation without a reference to its stream, which may become garbage meanwhile."""
     try:
         return await invoke(chunks)

@@ -44,7 +44,7 @@ class SystemCalls:
             "context.set_fragment": _context_set_fragment,
         }
 
-    async def __call__(self, caller: Invocation, name: str, args: Args) -> Any:  # noqa: ANN401 - any JSON
+    async def __call__(self, caller: Invocation, name: str, args: Args) -> Any:
         """Make one call and give its result. Raises ``KernelError``; unknown arguments are ignored."""
         return await self._calls[name](caller, args)  # there is no capability for any other name
 
@@ -87,7 +87,7 @@ async def _describe(caller: Invocation, args: Args) -> dict[str, Any]:
     return describe(caller.state, _need(args, "path", str))
 
 
-async def _invoke(caller: Invocation, args: Args) -> Any:  # noqa: ANN401 - any JSON
+async def _invoke(caller: Invocation, args: Args) -> Any:
     path, op, timeout_ms = _need(args, "path", str), _need(args, "op", str), _may(args, "timeout_ms", int)
     if timeout_ms is not None and timeout_ms <= 0:
         raise BadRequest(f"args.timeout_ms: expected a positive integer, got {timeout_ms}")
@@ -124,7 +124,7 @@ async def _context_set_fragment(caller: Invocation, args: Args) -> dict[str, Any
 _NOUNS = {str: "text", bool: "true or false", int: "an integer", dict: "an object"}
 
 
-def _need(args: Args, name: str, kind: type) -> Any:  # noqa: ANN401 - of that kind
+def _need(args: Args, name: str, kind: type) -> Any:
     if name not in args:
         raise BadRequest(f"args.{name}: expected {_NOUNS[kind]}, got nothing")
     if type(args[name]) is not kind:
@@ -132,5 +132,5 @@ def _need(args: Args, name: str, kind: type) -> Any:  # noqa: ANN401 - of that k
     return args[name]
 
 
-def _may(args: Args, name: str, kind: type) -> Any:  # noqa: ANN401 - of that kind, or None
+def _may(args: Args, name: str, kind: type) -> Any:
     return None if args.get(name) is None else _need(args, name, kind)

@@ -74,7 +74,7 @@ def decode_message(text: bytes) -> Message:
     return message
 
 
-def result_of(message: Message, who: str) -> Any:  # noqa: ANN401 - a result is any JSON
+def result_of(message: Message, who: str) -> Any:
     """Give a reply's result, raise its error, or raise ``internal`` if it is none of the three shapes."""
     if message.ok is True and message.is_reply():
         return message.result

@@ -130,7 +130,7 @@ class _Probe:
 
         return check
 
-    async def _ask(self, method: str, params: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON
+    async def _ask(self, method: str, params: dict[str, Any]) -> Any:
         reply = await self._connection.request(method, encode_checked(params))
         return result_of(reply, self._descriptor.name)
 
