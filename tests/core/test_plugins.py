@@ -571,3 +571,12 @@ async def test_a_transport_can_not_report_what_is_not_its_to_report(site, sessio
     error = await refused(session, "forger", Internal)
     assert "reported 'session:end', which is none of module:start, module:exit, module:noise" in only_line(error)
     assert not events("session:end")
+
+
+async def test_a_connection_that_never_closes_is_not_waited_for_for_ever(site, session, monkeypatch):
+    monkeypatch.setattr("amplifier_core._module._CLOSE_SECONDS", 0.05)
+    close = "    async def close(self):\n"
+    hangs = f"{close}        import asyncio\n        await asyncio.Event().wait()\n"
+    site.install(TRANSPORTS, "stuck", TRANSPORT.replace(close, hangs))
+    await session.mount("/mnt/tools", named("stuck"))
+    assert await session.unmount("/mnt/tools/m") == {"removed": ["/mnt/tools/m"]}

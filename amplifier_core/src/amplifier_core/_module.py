@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .hookspecs import Connection
 
 
+_CLOSE_SECONDS = 5.0
+
+
 class Module:
     """One mounted module, shared by the sessions that hold it."""
 
@@ -66,9 +69,10 @@ class Module:
         return self._checked(reply)
 
     async def close(self) -> None:
-        """End the module; a transport that fails at it is not the caller's concern any more."""
+        """End the module; a transport that fails at it, or takes too long, is not the caller's concern any more."""
         try:
-            await self.connection.close()
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.connection.close()
         except Exception:  # noqa: BLE001 - foreign code, and there is nothing left to undo
             return
 

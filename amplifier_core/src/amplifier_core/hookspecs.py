@@ -1,8 +1,13 @@
 """What a plugin implements: transports and event sinks. Public, and small on purpose.
 
-A plugin is a module or an object whose functions carry ``@hookimpl``, named by an entry point of the group
-``amplifier_core.transports`` or ``amplifier_core.sinks``. It is loaded when a descriptor's ``transport.type`` or the
-embedder's ``sinks=`` names it, and at no other time. Everything else that a plugin needs is imported from here.
+A plugin is a module or an object whose functions carry ``@hookimpl``, named by an entry point of its distribution::
+
+    [project.entry-points."amplifier_core.transports"]
+    unixsocket = "my_package"
+
+The entry point's name is what a descriptor's ``transport.type`` says (or, in the group ``amplifier_core.sinks``, the
+``type`` in the embedder's ``sinks=``). The plugin is loaded when it is named so, and at no other time. Everything that
+it needs is imported from here and from ``amplifier_core``.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
+from msgspec import UNSET
 
 from ._chunks import Chunks
 from ._errors import causes
@@ -26,6 +32,7 @@ __all__ = [
     "PROJECT",
     "SINKS",
     "TRANSPORTS",
+    "UNSET",
     "Chunks",
     "Connection",
     "ErrorBody",
@@ -50,7 +57,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Notify(Protocol):
-    """How a connection reports what happens to its module: ``module:start``, ``module:exit``, ``module:noise``."""
+    """How a connection reports what happens to its module: ``module:start``, ``module:exit``, ``module:noise``.
+
+    A transport that starts nothing reports nothing. ``data`` is JSON: for a process ``pid`` and ``command``, then
+    ``exit_code`` or ``signal`` and the tail of ``stderr``; for output that was no protocol ``count`` and ``first``.
+    """
 
     def __call__(self, event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
         """Emit one of these three events at once. Any other name is refused with ``internal``."""
@@ -59,7 +70,8 @@ class Notify(Protocol):
 class Connection(Protocol):
     """One module behind one transport. The kernel alone calls it, on one event loop, many requests at once.
 
-    Making one checks the descriptor's ``transport`` fields and does nothing else: no process, no socket.
+    Making one checks the descriptor's ``transport`` fields and does nothing else: no process, no socket. It holds
+    replies to ``descriptor.message_bytes`` itself, since it alone sees them come; one that is larger is ``internal``.
     """
 
     needs_trust: str
@@ -76,13 +88,17 @@ class Connection(Protocol):
 
         ``{"chunk": …}`` messages that come before it go to ``chunks.put``, in order; with ``None`` nobody wants them.
 
-        ``health`` and ``describe`` come back as ``Message(ok=True, result=…)`` too. Failures of the transport are
-        ``KernelError``. When the awaiting task is cancelled, tell the module and clean up: deadlines end like this.
-        A module that went away is started again here, by the next request.
+        ``health`` and ``describe`` come back as ``Message(ok=True, result=…)`` too. A field that a message does not
+        have is ``UNSET``. Failures of the transport are ``KernelError``, a new one for each request. When the awaiting
+        task is cancelled, tell the module and clean up: deadlines end like this. A module that went away is started
+        again here, by the next request.
         """
 
     async def close(self) -> None:
-        """End the module and release everything, in bounded time. Requests in flight fail. Idempotent."""
+        """End the module and release everything. Requests in flight fail with ``Unreachable``. Idempotent.
+
+        It may come without ``start``, or after one that was cancelled. The kernel waits five seconds, no longer.
+        """
 
 
 class TransportSpec:
@@ -90,14 +106,22 @@ class TransportSpec:
 
     @hookspec(firstresult=True)
     def open_transport(self, descriptor: ModuleDescriptor, notify: Notify) -> Connection | None:
-        """Make a connection that is not started. Raise ``descriptor.misfit(…)`` for a field that does not fit."""
+        """Make a connection that is not started.
+
+        For a field that does not fit, raise ``descriptor.misfit(".url", "expected …")``; its path is below
+        ``transport``, and begins with a dot or a bracket.
+        """
 
 
 class Sink(Protocol):
-    """Where events go: called for each one, in ``seq`` order, before the call that emitted it returns."""
+    """Where events go: called for each one, in ``seq`` order, before the call that emitted it returns.
+
+    It is called in the thread of the kernel's event loop and holds up everything: a write to a local file is fine, a
+    network is not. What goes elsewhere belongs into a queue of the sink's own.
+    """
 
     def write(self, line: bytes) -> None:
-        """Take one envelope (section 7) as a JSON line with its end. It must not block; what it raises is counted."""
+        """Take one envelope (section 7) as a JSON line with its end. What it raises is counted, and the run goes on."""
 
     def close(self) -> None:
         """Release everything; nothing is written afterwards. Idempotent."""

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET
-
-from amplifier_core.hookspecs import NotJson, decode_message
+from amplifier_core.hookspecs import UNSET, NotJson, decode_message
 
 from ._body import UnfitBody, check_size
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from msgspec import UNSET
-
 from amplifier_core import Internal, KernelError, Unreachable
-from amplifier_core.hookspecs import decode_message
+from amplifier_core.hookspecs import UNSET, decode_message
 
 from ._framing import CANCEL, LineBuffer, LineTooLongError, frame, id_in
 from ._process import Process

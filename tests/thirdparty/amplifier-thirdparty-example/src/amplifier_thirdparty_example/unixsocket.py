@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from amplifier_core import Internal, KernelError, Unreachable
-from amplifier_core.hookspecs import Message, decode_message, hookimpl
+from amplifier_core.hookspecs import UNSET, Message, decode_message, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["open_transport"]
 
 _PATH_BYTES = 103  # the longest path of a socket that every system takes
-_NOTHING = Message().chunk  # what stands in a field that was not sent
 
 
 @hookimpl
@@ -134,7 +133,7 @@ class _Link:
         future, chunks = self._waiting.get(message.id or "", (None, None))
         if future is None or future.done():
             return  # nobody waits any more
-        if message.chunk is _NOTHING:
+        if message.chunk is UNSET:
             future.set_result(message)
         elif chunks is not None:
             chunks.put(message.chunk, message.size)  # others share the connection: a slow reader can't hold it back
