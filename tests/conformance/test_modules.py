@@ -1,6 +1,6 @@
 """The conformance check, on modules in several languages and on some that do not conform."""
 
-import asyncio
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,18 +29,15 @@ async def test_the_examples_conform():
     assert problems(await check_module(descriptor, {"count": {"text": "a b"}})) == {}
 
 
-async def test_a_module_over_http_is_checked_too(module):
-    pipe = asyncio.subprocess.PIPE
-    service = await asyncio.create_subprocess_exec(
-        sys.executable, str(EXAMPLES / "wordcount_http.py"), stdin=pipe, stdout=pipe
-    )
-    url = (await service.stdout.readline()).decode().split()[-1]
+async def test_a_module_over_http_is_checked_too():
+    command = [sys.executable, str(EXAMPLES / "wordcount_http.py")]
+    service = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert service.stdout
+    url = service.stdout.readline().decode().split()[-1]
     told = {"name": "wordcount-http", "kind": "tool", "capabilities": ["fs:read:../.."]}
     descriptor = ModuleDescriptor.from_mapping({**told, "transport": {"type": "http", "url": url}}, base=EXAMPLES)
     assert problems(await check_module(descriptor, {"count": {"text": "a b"}})) == {}
-    service.stdin.close()
-    await service.wait()
-    service._transport.close()
+    service.communicate()
 
 
 BAD = """

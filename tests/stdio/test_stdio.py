@@ -1,6 +1,7 @@
 """The STDIO transport against real processes that behave, and some that do not."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from amplifier_core import Internal, ModuleDescriptor, Timeout, Unreachable
+from amplifier_transport_stdio._fields import StdioFields
+from amplifier_transport_stdio._process import Process
 
 PROLOGUE = """
 import json, os, sys, time, signal, subprocess
@@ -296,11 +299,38 @@ async def test_a_reply_that_comes_as_its_caller_gives_up_is_nobodys(session, mis
 
 
 async def test_a_cancel_that_nobody_can_be_told_of_ends_the_module(session, misbehaving, events):
-    await mounted(session, misbehaving(either("os.close(0)\nout('\\n')\ntime.sleep(60)")))
-    with pytest.raises(Timeout):
-        await session.invoke(M, "bad", {}, timeout=0.2)
+    closes = "os.close(0)\nout(json.dumps({'id': request['id'], 'chunk': 1}) + '\\n')\ntime.sleep(60)"
+    await mounted(session, misbehaving(either(closes)))
+    stream = session.stream(M, "bad", {})
+    assert await anext(stream) == 1
+    await stream.aclose()
     assert await session.invoke(M, "good", {"n": 1}) == {"n": 1}
     assert len(events("module:start")) == 2
+
+
+class Heard:
+    def __init__(self):
+        self.data = b""
+        self.ended = asyncio.Event()
+
+    def received(self, data):
+        self.data += data
+
+    def closed_stdout(self):
+        pass
+
+    def exited(self):
+        self.ended.set()
+
+
+async def test_what_does_not_fit_into_the_pipe_waits_and_ends_with_the_process():
+    heard = Heard()
+    process = Process(StdioFields(("sleep", "60"), "/", {}), dict(os.environ), heard)
+    process.write(b"x" * fcntl.fcntl(process._stdin, fcntl.F_GETPIPE_SZ), now=True)
+    for byte in (b"y", b"z"):
+        process.write(byte, now=True)
+    process.kill()
+    await heard.ended.wait()
 
 
 async def test_any_signal_has_a_name(session, misbehaving):

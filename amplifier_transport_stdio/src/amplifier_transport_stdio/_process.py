@@ -93,9 +93,8 @@ class Process:
 
     def pause(self) -> None:
         """Leave what the module writes in its pipe until ``resume``."""
-        if not self._paused and self.alive:
-            self._paused = True
-            self._loop.remove_reader(self._stdout)
+        self._paused = True
+        self._loop.remove_reader(self._stdout)
 
     def resume(self) -> None:
         """Read on."""
