@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from amplifier_core import Unreachable
 
 if TYPE_CHECKING:
-    from amplifier_core import Session
+    from amplifier_core import Event, Session
 
 FAST_ECHO = (sys.executable, str(Path(__file__).parents[1] / "modules" / "fast_echo.py"))
+FAST_CALLER = (sys.executable, str(Path(__file__).with_name("fast_caller.py")))
 FAST_HTTP = (sys.executable, str(Path(__file__).with_name("fast_http.py")))
 _IDLE = ("sh", str(Path(__file__).with_name("idle.sh")))
 _MOUNTED_AT_ONCE = 16
@@ -35,6 +36,25 @@ async def mount_fast_echo(session: Session) -> str:
     """Mount the echo and give its path."""
     transport = {"type": "stdio", "command": [*FAST_ECHO, "echo"]}
     return (await session.mount("/mnt/tools", descriptor("echo", transport), trusted=True))["path"]
+
+
+async def mount_fast_callers(session: Session, count: int) -> list[str]:
+    """Mount modules that call the kernel, allow them to, and give their paths."""
+    await session.register_hook("policy:request", _allow)
+    paths = []
+    for n in range(count):
+        transport = {"type": "stdio", "command": [*FAST_CALLER, f"caller-{n}"]}
+        caller = {
+            **descriptor(f"caller-{n}", transport),
+            "kind": "orchestrator",
+            "capabilities": ["sys:invoke", "sys:mounts"],
+        }
+        paths.append((await session.mount("/mnt/orchestrators", caller, trusted=True))["path"])
+    return paths
+
+
+async def _allow(_: Event) -> dict[str, Any]:
+    return {"decision": "allow", "scope": "session"}
 
 
 async def mount_idle(session: Session, count: int) -> int:

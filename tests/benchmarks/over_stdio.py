@@ -20,7 +20,7 @@ from table import Goal, Row
 from amplifier_core import Kernel, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from rounds import Pace
 
@@ -89,8 +89,8 @@ async def _large(path: str, size: int, goal: float, limit: Blocking, ours: Call,
 class Blocking:
     """The limit: a client that does nothing but what no client can leave out."""
 
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(FAST_ECHO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    def __init__(self, command: Sequence[str] = FAST_ECHO) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -102,8 +102,12 @@ class Blocking:
         self._process.communicate()
 
     def call(self, args: object) -> Any:
+        """Have the arguments echoed."""
+        return self.ask(_line(args))
+
+    def ask(self, line: bytes) -> Any:
         """Send one request and wait for its reply."""
-        os.write(self._stdin, _line(args))
+        os.write(self._stdin, line)
         data = os.read(self._stdout, _READ)
         if not data.endswith(b"\n"):
             parts = [data]
@@ -119,6 +123,17 @@ class Blocking:
         while data.count(b"\n") < count:
             data += os.read(self._stdout, _READ)
         return [orjson.loads(line) for line in data.splitlines()]
+
+    def stream(self, line: bytes) -> int:
+        """Send one request, read its chunks and its reply, and give the number of chunks."""
+        os.write(self._stdin, line)
+        chunks, unfinished = 0, b""
+        while True:
+            *lines, unfinished = (unfinished + os.read(self._stdout, _READ)).split(b"\n")
+            for text in lines:
+                if "chunk" not in orjson.loads(text):
+                    return chunks
+                chunks += 1
 
 
 def _line(args: object) -> bytes:

@@ -72,7 +72,11 @@ def blocking(call: Callable[[], object]) -> Measure:
 
 def in_batches(call: Callable[[], object], size: int) -> Measure:
     """Measure calls that block and do so many things at once, per thing."""
-    measure_batches = blocking(call)
+    return per_thing(blocking(call), size)
+
+
+def per_thing(measure_batches: Measure, size: int) -> Measure:
+    """Measure calls that do so many things each, per thing."""
 
     async def measure(n: int) -> float:
         return await measure_batches(n // size) / size

@@ -21,10 +21,19 @@ import idle
 import imports
 import over_http
 import over_stdio
+import turns
 from rounds import Pace
 from table import as_json, text
 
-PATHS = {"stdio": over_stdio, "events": events, "http": over_http, "idle": idle, "imports": imports, "forks": forks}
+PATHS = {
+    "stdio": over_stdio,
+    "turns": turns,
+    "events": events,
+    "http": over_http,
+    "idle": idle,
+    "imports": imports,
+    "forks": forks,
+}
 
 
 def main() -> None:

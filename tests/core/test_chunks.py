@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from amplifier_core._chunks import ENOUGH, Chunks
+from amplifier_core._chunks import ENOUGH, Chunks, Watched
 
 
 async def test_chunks_come_out_in_order_and_end():
@@ -61,10 +61,13 @@ async def test_what_is_too_much_is_dropped_and_counted():
     assert [await chunks.get() for _ in range(kept)] == list(range(kept))
 
 
-async def test_each_chunk_is_a_sign_of_life():
+async def test_each_chunk_is_a_sign_of_life_whoever_reads():
     touched = []
-    for unread in (False, True):
-        chunks = Chunks(unread=unread)
-        chunks.touch = lambda: touched.append(1)
-        chunks.put("a", 1)
-    assert len(touched) == 2
+    chunks = Chunks()
+    for to in (None, chunks):
+        watched = Watched(to, lambda: touched.append(1))
+        assert watched.put("a", ENOUGH) is (to is None)
+        watched.when_room(lambda: touched.append(2))
+    assert touched == [1, 2, 1]
+    assert await chunks.get() == "a"
+    assert touched == [1, 2, 1, 2]

@@ -201,3 +201,20 @@ async def test_a_chunk_after_the_reply_is_noise(session, module, events):
     assert await session.invoke("/mnt/tools/m", "x", {}) == 1
     await session.unmount("/mnt/tools/m")
     assert events("module:noise")[0]["data"]["count"] == 3
+
+
+async def test_what_a_module_passes_on_is_no_sign_of_its_own_life(session, streamer):
+    """It waits for its system call, however long that takes; then it has to be heard of again."""
+
+    async def allow(event):
+        return {"decision": "allow", "scope": "session"}
+
+    await session.register_hook("policy:request", allow)
+    await session.mount("/mnt/providers", streamer(), trusted=True)
+    idle = streamer(name="agent", capabilities=["sys:invoke"], limits={"idle_ms": 150})
+    await session.mount("/mnt/agents", idle, trusted=True)
+    call = {"path": STREAMER, "op": "count", "args": {"to": 3, "pause": 0.3}, "stream": True}
+    relayed = session.stream("/mnt/agents/agent", "relay", call)
+    assert [chunk["n"] async for chunk in relayed] == [1, 2, 3]
+    with pytest.raises(Timeout, match="no sign of life"):
+        await session.invoke("/mnt/agents/agent", "count", {"to": 2, "pause": 5})

@@ -359,3 +359,42 @@ async def test_the_end_of_the_session_reaches_system_calls_in_flight(mounted, ke
     await kernel.session.end(session.session_id)
     with pytest.raises(Cancelled):
         await task
+
+
+async def test_a_policy_hook_that_needs_a_decision_to_decide_denies(session, module, events):
+    """Its own system call asks for a decision, and so asks it again, until that is too deep."""
+    asks = (
+        "import json, sys\n"
+        "d = {'name': 'asker', 'kind': 'hook', 'capabilities': ['sys:context.get'], 'inputs': {}, 'outputs': {}}\n"
+        "a = {'health': {'ok': True, 'result': {'status': 'ok'}}, 'describe': {'ok': True, 'result': d}}\n"
+        "for line in sys.stdin:\n"
+        "    r = json.loads(line)\n"
+        "    reply = a.get(r['method']) or {'pending': {'syscalls': [{'name': 'context.get'}]}}\n"
+        "    if 'resume' in r.get('params', {}): reply = {'ok': True, 'result': {'decision': 'allow'}}\n"
+        "    if 'id' in r: print(json.dumps({'id': r['id'], **reply}), flush=True)\n"
+    )
+    transport = {"type": "stdio", "command": ["python3", "-c", asks]}
+    asker = {"name": "asker", "kind": "hook", "capabilities": ["sys:context.get"], "transport": transport}
+
+    async def allow_mounts(event):
+        return {"decision": "allow"}
+
+    await session.register_hook("policy:request", allow_mounts)
+    await session.mount("/mnt/hooks", asker, trusted=True)
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    await session.register_hook("policy:request", "/mnt/hooks/asker")
+    began = time.monotonic()
+    assert await session.invoke(ECHO, "echo", {"n": 1}) == {"n": 1}
+    assert time.monotonic() - began < 4
+    denied = [event for event in events("policy:decision") if event["status"] == "error"]
+    assert "nested more than 32 deep" in denied[0]["data"]["reason"]
+
+
+async def test_a_policy_hook_that_a_module_registers_can_deny_and_not_grant(mounted, session, module, tmp_path):
+    await mounted(*ALL)
+    await session.mount("/mnt/hooks", module("hook.py", tmp_path / "heard", "allow", kind="hook"), trusted=True)
+    (done,) = await make(
+        session, call("register_hook", event="policy:request", endpoint_ref="/mnt/hooks/hook", priority=1)
+    )
+    assert done["ok"]
+    assert session._state.namespace.policy[-1].may_grant is False

@@ -9,7 +9,7 @@ import os
 import sys
 from threading import Event, Lock, Thread
 
-OPERATIONS = ("echo", "sleep", "fail", "exit", "env", "pid", "stderr")
+OPERATIONS = ("echo", "sleep", "deaf", "fail", "exit", "env", "pid", "stderr")
 
 
 class Failed(Exception):  # it is a reply
@@ -43,6 +43,8 @@ def perform(op, args, cancelled):
         raise Failed(**args)
     if op == "exit":
         os._exit(args["code"])
+    if op == "deaf":
+        Event().wait()
     if op == "env":
         return dict(os.environ)
     if op == "pid":

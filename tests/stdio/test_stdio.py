@@ -373,3 +373,14 @@ async def test_a_connection_that_was_closed_takes_no_request(tmp_path):
     await connection.close()
     with pytest.raises(Unreachable, match="unmounted"):
         await connection.request("health", b"{}")
+
+
+async def test_the_next_call_waits_until_every_cancelled_one_is_decided(session, module, events):
+    """One answers its cancel at once, the other never does."""
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    echo = "/mnt/tools/echo"
+    deaf = asyncio.create_task(session.invoke(echo, "deaf", {}, timeout=0.2))
+    heard = asyncio.create_task(session.invoke(echo, "sleep", {"seconds": 30}, timeout=0.2))
+    await asyncio.wait((deaf, heard))
+    assert await session.invoke(echo, "echo", {"n": 1}, timeout=5) == {"n": 1}
+    assert len(events("module:start")) == 2

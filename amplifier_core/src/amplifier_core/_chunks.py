@@ -21,23 +21,19 @@ _TOO_MUCH = 8 * 1024 * 1024  # above, chunks are dropped
 class Chunks:
     """The chunks of one invocation, in order. Where nobody reads them (``unread``), they are let go of as they come."""
 
-    __slots__ = ("_ended", "_queue", "_size", "_waiter", "_waiting_for_room", "dropped", "touch", "unread")
+    __slots__ = ("_ended", "_queue", "_size", "_waiter", "_waiting_for_room", "dropped", "unread")
 
-    def __init__(self, *, unread: bool = False) -> None:
+    def __init__(self) -> None:
         self._queue: deque[tuple[Any, int]] = deque()
         self._size = 0
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
         self._waiting_for_room: list[Callable[[], None]] = []
         self.dropped = 0
-        self.unread = unread
-        self.touch: Callable[[], None] | None = None
-        """Called for each chunk, if it is set: the module is alive."""
+        self.unread = False
 
     def put(self, chunk: object, size: int) -> bool:
         """Take a chunk of ``size`` bytes of JSON. ``False``: enough for now, pause if that holds back nobody else."""
-        if self.touch is not None:
-            self.touch()
         if self.unread:
             return True
         if self._size > _TOO_MUCH:
@@ -94,3 +90,24 @@ class Chunks:
         calls, self._waiting_for_room = self._waiting_for_room, []
         for call in calls:
             call()
+
+
+class Watched(Chunks):
+    """Chunks on their way to somebody else, or to nobody, each of them a sign of life (``limits.idle_ms``)."""
+
+    __slots__ = ("_to", "_touch")
+
+    def __init__(self, to: Chunks | None, touch: Callable[[], None]) -> None:
+        super().__init__()
+        self._to = to
+        self._touch = touch
+
+    def put(self, chunk: object, size: int) -> bool:
+        self._touch()
+        return self._to is None or self._to.put(chunk, size)
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        if self._to is None:
+            call()
+        else:
+            self._to.when_room(call)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._bus import Observer
 from ._errors import BadRequest
 from ._event import Event, decode_event, is_event_pattern
-from ._invoke import ask_module, tell_module
+from ._invoke import Asking, ask_module, tell_module
 from ._json import encode_checked
 from ._namespace import ObserverHook, PolicyHook
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ._ids import Span
     from ._module import Module
     from ._state import SessionState
+    from ._turns import Invocation
 
     Hook = Callable[[Event], Awaitable[Any]]
 
@@ -30,22 +31,25 @@ POLICY_REQUEST = "policy:request"
 
 
 def register_hook(
-    state: SessionState, event: str, endpoint: str | Hook, priority: int, span: Span | None = None
+    state: SessionState, event: str, endpoint: str | Hook, priority: int, caller: Invocation | None = None
 ) -> dict[str, Any]:
-    """Register one hook. Raises ``BadRequest`` for what is neither an async callable nor a mounted path."""
+    """Register one hook. Raises ``BadRequest`` for what is neither an async callable nor a mounted path.
+
+    A policy hook that a fork or a module (``caller``) registers can deny; its allow adds nothing.
+    """
     state.check_open()
     if not is_event_pattern(event):
         raise BadRequest(f"event: expected a name, prefix:* or *, got {event!r}")
     if type(priority) is not int:
         raise BadRequest(f"priority: expected an integer, got {priority!r}")
     name = _name(endpoint)
-    _add(state, event, endpoint, priority, name)
+    _add(state, event, endpoint, priority, name, may_grant=state.parent_id is None and caller is None)
     data = {"event": event, "endpoint_ref": name, "priority": priority}
-    state.emit("hook:register", span, status="ok", data=data)
+    state.emit("hook:register", caller.span if caller else None, status="ok", data=data)
     return {}
 
 
-def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, name: str) -> None:
+def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, name: str, *, may_grant: bool) -> None:
     if callable(endpoint):
         module = None
         ask: Callable[..., Awaitable[Any]] = functools.partial(_ask_callable, endpoint)
@@ -56,7 +60,7 @@ def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, n
         tell = functools.partial(tell_module, state, module)
     if event == POLICY_REQUEST:
         state.namespace = state.namespace.own()
-        state.namespace.add_policy(PolicyHook(name, ask, priority, may_grant=state.parent_id is None))
+        state.namespace.add_policy(PolicyHook(name, ask, priority, may_grant=may_grant))
         return
 
     def report(event: str, data: Mapping[str, Any], error: KernelError | None) -> None:
@@ -84,13 +88,13 @@ def _mounted(state: SessionState, path: object) -> Module:
     return mount.module
 
 
-async def _ask_callable(hook: Hook, _: SessionState, request: Event, __: Span) -> Any:
+async def _ask_callable(hook: Hook, _: SessionState, request: Event, __: Span, ___: int) -> Any:
     # a copy by way of JSON: a hook that changes what it was shown changes nothing else
     return await hook(decode_event(encode_checked(request)))
 
 
-async def _ask_module(module: Module, state: SessionState, request: Event, span: Span) -> Any:
-    return await ask_module(state, module, request, span)
+async def _ask_module(module: Module, state: SessionState, request: Event, span: Span, depth: int) -> Any:
+    return await ask_module(state, module, request, Asking(span=span, depth=depth))
 
 
 async def _tell_callable(hook: Hook, line: bytes) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._chunks import Chunks
 from ._errors import BadRequest, Unreachable, failure_of
 from ._guard import seconds_of
 from ._json import NotJson, encode, encode_checked
@@ -20,6 +19,7 @@ from ._wire import result_of, result_size
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ._chunks import Chunks
     from ._errors import KernelError
     from ._event import Event
     from ._ids import Span
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from ._namespace import Mount
     from ._state import SessionState
     from ._wire import Message
+
+
+class Asking(msgspec.Struct):
+    """The kernel itself asks a policy hook: in whose span, and how deep the invocation is that it asks about."""
+
+    span: Span
+    depth: int
 
 
 async def invoke(  # noqa: PLR0913 - what, where, with what, for whom, for how long and for which eyes
@@ -37,35 +44,36 @@ async def invoke(  # noqa: PLR0913 - what, where, with what, for whom, for how l
     timeout: float | None,
     caller: Invocation | None = None,
     *,
-    asking: Span | None = None,
+    asking: Asking | None = None,
     chunks: Chunks | None = None,
 ) -> Any:
     """Invoke one operation of a mounted module and give its result.
 
     Raises ``KernelError``; its ``details`` name the module. Every outcome is one ``module:invoke`` event, in the log
-    before this returns or raises. ``caller`` is the invocation whose system call this is. ``asking`` is the span in
-    which the kernel itself asks a policy hook: nobody is asked whether that may be.
+    before this returns or raises. ``caller`` is the invocation whose system call this is. Nobody is asked whether
+    the kernel may ask a hook (``asking``).
     """
     state.check_open()
     runtime = state.runtime
-    above = caller.span if caller else asking
-    span = runtime.ids.child(above) if above else runtime.ids.root()
+    above = caller or asking
+    span = runtime.ids.child(above.span) if above else runtime.ids.root()
+    depth = above.depth + 1 if above else 1
     began = runtime.clock.monotonic()
     data: dict[str, Any] = {"op": op}
     try:
         mount = _resolve(state, path)
         request = _request(op, args, mount.module)
         data["args"] = _shown(request, runtime.bus.limit)
+        _check_depth(depth)
         seconds = _seconds(timeout, mount.module, runtime.settings.timeout, caller)
         with runtime.guards.within(seconds, path, state) as guard:
             granted: Sequence[str] = mount.granted
             if not (asking or mount.lasting) and (granted or state.namespace.policy):
-                granted = await _pass_gate(state, mount, op, request, span, caller)
-            depth = caller.depth + 1 if caller else 1
+                by = caller.module.path if caller else None
+                question = Question(INVOKE, mount.module, granted, op, msgspec.Raw(request), by, depth)
+                granted = await _pass_gate(state, mount, question, span)
             idle_ms = mount.module.descriptor.limits.idle_ms
             if idle_ms is not None:
-                chunks = chunks or Chunks(unread=True)
-                chunks.touch = guard.touch
                 guard.watch_idle(idle_ms / 1000)
             message = await converse(
                 Invocation(state, mount.module, op, request, span, guard, granted, mount.lasting, depth, chunks)
@@ -81,13 +89,13 @@ async def invoke(  # noqa: PLR0913 - what, where, with what, for whom, for how l
     return result
 
 
-async def ask_module(state: SessionState, module: Module, request: Event, span: Span) -> Any:
+async def ask_module(state: SessionState, module: Module, request: Event, asking: Asking) -> Any:
     """Ask a module that is a policy hook. One that is no longer mounted here fails, and so denies."""
     mount = state.namespace.mounts.get(module.path)
     if mount is None or mount.module is not module:
         raise Unreachable(f"{module.path} is no longer mounted")
     args = msgspec.Raw(b'{"event":%b}' % encode_checked(request))
-    return await invoke(state, module.path, "on_event", args, state.runtime.settings.policy_timeout, asking=span)
+    return await invoke(state, module.path, "on_event", args, state.runtime.settings.policy_timeout, asking=asking)
 
 
 async def tell_module(state: SessionState, module: Module, line: bytes) -> None:
@@ -101,14 +109,16 @@ def _seconds(timeout: float | None, module: Module, default: float, caller: Invo
     """Give the time that an invocation may take: what the caller, its own deadline and the descriptor allow."""
     limit = module.descriptor.limits.timeout_ms
     seconds = seconds_of(timeout, default) if limit is None else min(seconds_of(timeout, limit / 1000), limit / 1000)
-    if caller is None:
-        return seconds
-    if caller.depth >= _DEPTH_MAX:
+    return seconds if caller is None else max(0.001, min(seconds, caller.guard.left()))
+
+
+def _check_depth(depth: int) -> None:
+    """End a cycle of modules that call each other."""
+    if depth > _DEPTH_MAX:
         raise BadRequest(f"path: invocations are nested more than {_DEPTH_MAX} deep")
-    return max(0.001, min(seconds, caller.guard.left()))
 
 
-_DEPTH_MAX = 32  # a cycle of modules that call each other ends here
+_DEPTH_MAX = 32
 
 
 def _resolve(state: SessionState, path: object) -> Mount:
@@ -139,12 +149,8 @@ def _request(op: object, args: object, module: Module) -> bytes:
     return encoded
 
 
-async def _pass_gate(
-    state: SessionState, mount: Mount, op: str, args: bytes, span: Span, caller: Invocation | None
-) -> Sequence[str]:
+async def _pass_gate(state: SessionState, mount: Mount, question: Question, span: Span) -> Sequence[str]:
     """Have policy decide; what it grants holds for this invocation, or is remembered for the session."""
-    by = caller.module.path if caller else None
-    question = Question(INVOKE, mount.module, mount.granted, op, msgspec.Raw(args), by)
     decision = await authorize(state, question, span)
     path = mount.module.path
     if decision.scope == "session" and state.namespace.mounts.get(path) is mount:

@@ -108,7 +108,7 @@ async def _register_hook(caller: Invocation, args: Args) -> dict[str, Any]:
         _need(args, "endpoint_ref", str),
         _need(args, "priority", int),
     )
-    return register_hook(caller.state, event, endpoint, priority, caller.span)
+    return register_hook(caller.state, event, endpoint, priority, caller)
 
 
 async def _context_get(caller: Invocation, _: Args) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ._capability import covers
+from ._chunks import Watched
 from ._emit import emit_or_drop
 from ._errors import BadRequest, Forbidden, Internal, KernelError
 from ._json import encode_checked
@@ -52,21 +53,23 @@ class Invocation(msgspec.Struct, eq=False):
     granted: Sequence[str]  # what its `sys:` calls are checked against
     lasting: bool  # whether that was granted for the session
     depth: int  # 1 for what an embedder invoked
-    chunks: Chunks | None  # where its module's chunks go
+    chunks: Chunks | None  # whoever reads its module's chunks
 
 
 async def converse(invocation: Invocation) -> Message:
     """Ask the module, make its system calls and ask again, until it gives a reply that is not ``pending``."""
+    guard, chunks = invocation.guard, invocation.chunks
+    own = chunks if guard.idle is None else Watched(chunks, guard.touch)
     resume: msgspec.Raw | None = None
     while True:
-        invocation.guard.touch()
-        message = await invocation.module.call("invoke", _params(invocation, resume), invocation.chunks)
+        guard.touch()
+        message = await invocation.module.call("invoke", _params(invocation, resume), own)
         if message.events:
             for event in message.events:
                 _emit_for(invocation, event)
         if not message.pending or not message.is_reply():
             return message
-        invocation.guard.rest()
+        guard.rest()
         results = await _make_calls(invocation, message.pending.syscalls)
         text = b'{"state":%b,"results":%b}' % (message.pending.state, encode_checked(results))
         resume = msgspec.Raw(text)
@@ -120,7 +123,8 @@ async def _check(invocation: Invocation, call: SystemCall) -> None:
     if call.name in (INVOKE, MOUNT) or invocation.lasting or not invocation.state.namespace.policy:
         return
     args = msgspec.Raw(encode_checked(call.args))
-    await authorize(invocation.state, Question(call.name, invocation.module, [word], args=args), invocation.span)
+    question = Question(call.name, invocation.module, [word], args=args, depth=invocation.depth)
+    await authorize(invocation.state, question, invocation.span)
 
 
 _RESOURCES = {

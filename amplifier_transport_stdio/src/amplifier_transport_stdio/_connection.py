@@ -130,7 +130,7 @@ class _Life:
     def end(self, error: KernelError) -> None:
         """Kill the process for what it did, and fail what is in flight; the next request starts another one."""
         self.ended = True
-        self.decided.set()
+        self._decide()
         self._fail(error)
         self._process.kill()
 
@@ -153,13 +153,13 @@ class _Life:
     def closed_stdout(self) -> None:
         """Wait for the exit, which nearly always follows at once and has the better story; then kill."""
         self.ended = True
-        self.decided.set()
+        self._decide()
         self._loop.call_later(_EXIT_GRACE, self._process.kill)
 
     def exited(self) -> None:
         """Fail what is in flight with the cause, and report the exit and the noise."""
         self.ended = True
-        self.decided.set()
+        self._decide()
         outcome = self._process.outcome()
         for timer in self._abandoned.values():
             timer.cancel()
@@ -183,7 +183,7 @@ class _Life:
             self._answer(request_id, message)
         elif (timer := self._abandoned.pop(request_id, None)) is not None:
             timer.cancel()
-            self.decided.set()
+            self._decide()
         else:
             self._count_noise(line)
 
@@ -212,6 +212,11 @@ class _Life:
             future.set_exception(outcome)
         else:
             future.set_result(outcome)
+
+    def _decide(self) -> None:
+        """Let the next requests through when no cancelled one is in its grace any more."""
+        if not self.undecided:
+            self.decided.set()
 
     def _count_noise(self, line: bytes) -> None:
         self._first_noise = self._first_noise or line
