@@ -11,13 +11,16 @@ hold    {"chunk": …}                           sends a chunk, and replies when
 finish  {}                                     has all that is held replied to
 """
 
+import fcntl
 import os
 import sys
+import termios
 
 import msgspec
 
 _BLOCK = 64 * 1024  # what a pipe holds
-_yield = getattr(os, "sched_yield", lambda: None)  # on one CPU, whoever reads comes next
+_PATIENCE = 10_000  # looks: who reads no more after some milliseconds has gone
+_yield = getattr(os, "sched_yield", lambda: None)
 
 
 class Resume(msgspec.Struct):
@@ -76,7 +79,7 @@ def stream(id_: str, params: Params) -> bytes:
     if wanted.alone:
         for _ in range(wanted.count):
             write(line)
-            _yield()
+            _wait_until_read()
     else:
         whole, rest = divmod(wanted.count, each := _BLOCK // len(line))
         block = line * each
@@ -123,6 +126,14 @@ _RESULTS = {
         }
     ),
 }
+
+
+def _wait_until_read() -> None:
+    """Let somebody read what was written: on Linux a pipe tells at either end what is left in it."""
+    for _ in range(_PATIENCE):
+        if not any(fcntl.ioctl(1, termios.FIONREAD, bytes(4))):
+            return
+        _yield()
 
 
 def _ok(id_: str, result: bytes) -> bytes:
