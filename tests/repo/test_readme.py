@@ -1,6 +1,8 @@
+import json
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,3 +34,38 @@ def test_every_relative_link_leads_somewhere():
     for file in [ROOT / "README.md", *ROOT.glob("amplifier_*/*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text("utf-8")):
             assert (file.parent / target).exists(), f"{file}: {target}"
+
+
+def test_the_lines_of_the_protocol_are_what_a_module_says(tmp_path):
+    """The module of the README is asked what section 3 of the protocol asks, and answers what stands there."""
+    readme, protocol = ((ROOT / name).read_text("utf-8") for name in ("README.md", "amplifier_core/PROTOCOL.md"))
+    (program,) = (text for _, name, text in FENCE.findall(readme) if name == "wordcount.py")
+    (tmp_path / "wordcount.py").write_text(program, "utf-8")
+    section = protocol.partition("## 3. STDIO JSON")[2].partition("## 4.")[0]
+    asked, told = (re.findall(rf"^{arrow} (.+)$", section, re.MULTILINE) for arrow in "→←")
+    command = [sys.executable, str(tmp_path / "wordcount.py")]
+    answers = subprocess.run(
+        command, input="".join(f"{line}\n" for line in asked), capture_output=True, text=True, check=True
+    )
+    replies = [json.loads(line) for line in told]
+    assert [json.loads(line) for line in answers.stdout.splitlines()] == [each for each in replies if "ok" in each]
+
+
+def test_what_the_protocol_asks_by_http_is_answered_so(tmp_path):
+    """Section 4: a bare body for health and describe, one of the shapes for invoke, whatever asks."""
+    modules = ROOT / "examples" / "modules"
+    service = subprocess.Popen(
+        [sys.executable, str(modules / "wordcount_http.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert service.stdout
+    url = service.stdout.readline().decode().split()[-1]
+    asked = {"op": "count", "args": {"text": "a b"}}
+    answers = {}
+    for method, params in (("health", {}), ("describe", {}), ("invoke", asked)):
+        request = urllib.request.Request(f"{url}/{method}", json.dumps(params).encode(), method="POST")
+        with urllib.request.urlopen(request) as response:
+            answers[method] = json.load(response)
+    service.communicate()
+    assert answers["health"] == {"status": "ok"}
+    assert answers["describe"]["name"] == "wordcount-http"
+    assert answers["invoke"]["result"]["words"] == 2
