@@ -97,7 +97,7 @@ class Person:
         """Decide on one policy:request."""
         data = event.data
         if data["action"] != "invoke" or (data["path"], data["op"]) not in FOR_A_PERSON:
-            return {"decision": "abstain"}
+            return {"decision": "abstain", "scope": "session"}  # what is for a person, policy.py allows by the call
         async with self._one_at_a_time:
             self._screen.line(f"  person   {name(data['path'])} {data['op']} {short(data['args'])}? [y/N] ", end="")
             answer = self._preset or await typed()

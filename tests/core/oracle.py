@@ -115,7 +115,7 @@ def judge(wanted, answers, *, fork=False):
         if not got:
             return nothing
         granted |= got
-    lasting = bool(counted) and all(scope == "session" for _, _, scope, _ in allows)
+    lasting = bool(counted) and all(answer[2] == "session" for answer in answers)
     return (True, granted, "session" if lasting else "call")
 
 

@@ -210,10 +210,13 @@ def test_data_whose_size_has_been_seen_to_is_left_alone(sink, data):
     assert sink.events()[0]["data"] == {"a": "x" * 50}
 
 
-def test_a_long_error_is_no_reason_to_look_at_data(sink):
-    bus_to(sink, limit=10).emit("a:b", error=BadRequest("x" * 100))
-    assert sink.events()[0]["error"]["message"] == "x" * 100
-    assert "data" not in sink.events()[0]
+def test_a_long_error_is_cut_like_everything_else(sink):
+    error = BadRequest("x" * 1000, details={"small": 1, "large": "y" * 1000})
+    bus_to(sink, limit=800).emit("a:b", error=error)
+    told = sink.events()[0]
+    assert told["error"]["message"] == "x" * 100
+    assert told["error"]["details"] == {"small": 1, "large": {"$omitted": 1002}}
+    assert "data" not in told
 
 
 # --- sinks that fail

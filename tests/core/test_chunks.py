@@ -65,9 +65,9 @@ async def test_each_chunk_is_a_sign_of_life_whoever_reads():
     touched = []
     chunks = Chunks()
     for to in (None, chunks):
-        watched = Watched(to, lambda: touched.append(1))
+        watched = Watched(to, lambda: touched.append("sign"), lambda: touched.append("rest"))
         assert watched.put("a", ENOUGH) is (to is None)
-        watched.when_room(lambda: touched.append(2))
-    assert touched == [1, 2, 1]
+        watched.when_room(lambda: touched.append("room"))
+    assert touched == ["sign", "room", "sign", "rest"]
     assert await chunks.get() == "a"
-    assert touched == [1, 2, 1, 2]
+    assert touched[4:] == ["sign", "room"]

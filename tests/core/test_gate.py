@@ -123,11 +123,14 @@ def test_one_deny_denies(case, place, scope, words):
 
 @thorough
 @given(cases(), st.integers(0, 4))
-def test_to_abstain_changes_nothing(case, place):
+def test_to_abstain_for_the_session_changes_nothing_and_for_the_call_the_scope_alone(case, place):
     wanted, answers, fork = case
     before = decided(wanted, answers, fork=fork)
-    answers.insert(place, ("abstain", None, "call", False))
+    answers.insert(place, ("abstain", None, "session", False))
     assert decided(wanted, answers, fork=fork) == before
+    answers.insert(place, ("abstain", None, "call", False))
+    after = decided(wanted, answers, fork=fork)
+    assert (after.allowed, after.granted, after.scope) == (before.allowed, before.granted, "call")
 
 
 @thorough
@@ -187,7 +190,7 @@ def test_wanting_nothing_needs_no_allow_yet_a_deny_denies(answers, allowed, scop
 )
 def test_a_grant_lasts_only_if_every_hook_that_allows_says_so(scopes, scope):
     answers = [Answer("hook", "allow", scope=one) for one in scopes]
-    assert decide(["env:A"], [*answers, Answer("hook", "abstain", scope="call")]).scope == scope
+    assert decide(["env:A"], [*answers, Answer("hook", "abstain", scope="session")]).scope == scope
 
 
 def test_every_capability_wanted_needs_an_allow():

@@ -44,6 +44,8 @@ async def test_a_policy_hook_sees_what_is_wanted(session, wanting):
     mount, invoke = seen
     common = {"path": ECHO, "name": "echo", "kind": "tool", "version": "1.0.0", "trusted": True}
     wanted = {"capabilities": [WANTED], "unenforced": [WANTED]}
+    descriptor = mount.data.pop("args")["descriptor"]
+    assert descriptor["transport"]["command"][1].endswith("echo.py")
     assert mount.data == {"action": "mount", **common, **wanted}
     assert invoke.data == {"action": "invoke", "op": "echo", "args": {"n": 1}, **common, **wanted}
     assert (mount.event, mount.component, mount.session_id) == ("policy:request", "kernel", session.session_id)
@@ -449,3 +451,82 @@ async def test_a_hook_may_be_any_async_callable(session):
 
     for hook in (Hook(), Hook().method, functools.partial(Hook().method)):
         assert await session.register_hook("policy:request", hook) == {}
+
+
+async def test_a_hook_that_abstains_for_a_call_sees_the_next_one(session, wanting):
+    async def filters(event):
+        secret = "password" in str(event.data.get("args", {}).get("text"))
+        return {"decision": "deny" if secret else "abstain"}
+
+    await session.register_hook("policy:request", filters)
+    await session.register_hook("policy:request", answer("allow", scope="session"))
+    await session.mount("/mnt/tools", wanting(), trusted=True)
+    await session.invoke(ECHO, "echo", {"text": "harmless"})
+    with pytest.raises(Forbidden):
+        await session.invoke(ECHO, "echo", {"text": "my password"})
+
+
+async def test_a_hook_that_comes_later_is_asked_whatever_was_granted_before(kernel, session, wanting):
+    await session.register_hook("policy:request", answer("allow", scope="session"))
+    await session.mount("/mnt/tools", wanting(), trusted=True)
+    child = await kernel.session.fork(session.session_id)
+    await child.register_hook("policy:request", answer("deny", reason="later"))
+    with pytest.raises(Forbidden, match="later"):
+        await child.invoke(ECHO, "echo", {})
+    await session.invoke(ECHO, "echo", {})
+
+
+async def test_an_invocation_whose_module_is_unmounted_while_policy_thinks_does_not_run(
+    kernel, session, module, events
+):
+    thinking, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(event):
+        if event.data["action"] == "invoke":
+            thinking.set()
+            await go.wait()
+        return {"decision": "allow"}
+
+    await session.register_hook("policy:request", slow)
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    await kernel.session.fork(session.session_id)
+    call = asyncio.create_task(session.invoke(ECHO, "echo", {}))
+    await thinking.wait()
+    await session.unmount(ECHO)
+    go.set()
+    with pytest.raises(BadRequest, match="nothing is mounted"):
+        await call
+
+
+async def test_another_module_in_its_place_does_not_get_the_call(kernel, session, module):
+    thinking, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(event):
+        if event.data["action"] == "invoke":
+            thinking.set()
+            await go.wait()
+        return {"decision": "allow"}
+
+    await session.register_hook("policy:request", slow)
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    await kernel.session.fork(session.session_id)
+    call = asyncio.create_task(session.invoke(ECHO, "echo", {}))
+    await thinking.wait()
+    await session.unmount(ECHO)
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    go.set()
+    with pytest.raises(BadRequest, match="was unmounted before it was its turn"):
+        await call
+
+
+class Odd(dict):
+    def get(self, *_):
+        raise RuntimeError("odd")
+
+
+async def test_an_answer_that_breaks_when_it_is_read_denies_and_is_told(session, module, events):
+    await session.register_hook("policy:request", returning(Odd()))
+    with pytest.raises(Forbidden, match="answered nonsense: RuntimeError: odd"):
+        await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    assert events("hook:error")
+    assert events("policy:decision")

@@ -317,3 +317,45 @@ async def test_what_is_being_closed_when_the_kernel_closes_is_waited_for(log, mo
         await unmounting
     assert len(events("module:exit")) == 2
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"event_limit": "8192"}, "event_limit: expected a positive integer, got '8192'"),
+        ({"event_limit": -1}, "event_limit: expected a positive integer, got -1"),
+        ({"observer_queue": 0}, "observer_queue: expected a positive integer, got 0"),
+        ({"fragment_bytes": True}, "fragment_bytes: expected a positive integer, got True"),
+        ({"timeout": 0}, "timeout: expected a positive number of seconds, got 0"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_refused(options, fault):
+    with pytest.raises(BadRequest) as caught:
+        Kernel(event_log=False, **options)
+    assert caught.value.message == fault
+
+
+async def test_a_kernel_belongs_to_one_event_loop(log, module):
+    async with Kernel(event_log=log) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+
+        def elsewhere(call):
+            with pytest.raises(BadRequest, match="belongs to another event loop"):
+                asyncio.run(call())
+
+        for call in (lambda: session.invoke(ECHO, "echo", {}), lambda: kernel.session.create(Plan("y")), kernel.close):
+            await asyncio.to_thread(elsewhere, call)
+        assert await session.invoke(ECHO, "echo", {"n": 1}) == {"n": 1}
+
+
+async def test_long_names_have_no_place_in_the_log(log, module, events):
+    async with Kernel(event_log=log) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+        long = "x" * 1_000_000
+        for path, op, args in ((long, "echo", {}), (ECHO, long, {}), (ECHO, "fail", {"code": long, "message": long})):
+            with pytest.raises(KernelError):
+                await session.invoke(path, op, args)
+        session.emit(long)
+    assert log.stat().st_size < 50_000

@@ -215,9 +215,7 @@ async def test_unmount_takes_a_module_or_all_of_a_path(session, module, events, 
     assert events("module:exit")[0]["module"] == "/mnt/tools/echo"
 
 
-@pytest.mark.parametrize(
-    "arguments", [("/mnt/tools/echo",), ("/mnt/tools", "echo"), ("/mnt/tools",), ("",), (None,), (5,)]
-)
+@pytest.mark.parametrize("arguments", [("/mnt/tools/echo",), ("/mnt/tools", "echo"), ("/mnt/tools",), ("",)])
 async def test_unmount_of_what_is_not_there_is_refused(session, arguments):
     with pytest.raises(BadRequest, match="path: nothing is mounted at"):
         await session.unmount(*arguments)
@@ -264,7 +262,46 @@ async def test_describe_gives_what_was_verified(session, module):
     assert (await session.describe("/mnt/tools/echo"))["name"] == "echo"
 
 
-@pytest.mark.parametrize("path", ["/mnt/tools/none", "", None])
+@pytest.mark.parametrize("path", ["/mnt/tools/none", ""])
 async def test_describe_of_what_is_not_there_is_refused(session, path):
     with pytest.raises(BadRequest, match="path: nothing is mounted at"):
         await session.describe(path)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, [], {}])
+async def test_a_path_that_is_no_text_is_refused(session, wrong):
+    for call in (session.describe(wrong), session.unmount(wrong)):
+        with pytest.raises(BadRequest, match="path: expected text, got "):
+            await call
+    with pytest.raises(BadRequest, match="path: expected text, got int"):
+        await session.mounts(5)
+
+
+async def test_trust_is_given_by_true_alone(session, module):
+    with pytest.raises(BadRequest, match="trusted: expected True or False, got 'no'"):
+        await session.mount("/mnt/tools", module("echo.py"), trusted="no")
+
+
+async def test_what_nobody_reads_or_keeps_of_a_descriptor_shows_in_the_log(session, module, events):
+    limits = {"memory_bytes": 5, "cpu_ms": 1, "timeout_ms": 1000}
+    await session.mount("/mnt/tools", module("echo.py", limits=limits, capabilites=[]), trusted=True)
+    data = events("mount:add")[0]["data"]
+    assert data["unenforced"] == ["limits.memory_bytes", "limits.cpu_ms"]
+    assert data["unknown"] == ["capabilites"]
+
+
+async def test_policy_sees_what_a_mount_would_run_and_no_secret_of_it(session, module):
+    seen = []
+
+    async def policy(event):
+        seen.append(event.data["args"])
+        return {"decision": "abstain"}
+
+    await session.register_hook("policy:request", policy)
+    described = module("echo.py", limits={"timeout_ms": 9000})
+    transport = {**described.transport, "env": {"TOKEN": "secret"}}
+    fields = {"name": "echo", "kind": "tool", "capabilities": [], "transport": transport}
+    await session.mount("/mnt/tools", {**fields, "limits": {"timeout_ms": 9000}}, trusted=True)
+    shown = {**transport, "env": {"TOKEN": "…"}}
+    told = {"name": "echo", "kind": "tool", "transport": shown, "limits": {"timeout_ms": 9000}}
+    assert seen == [{"path": "/mnt/tools", "descriptor": told}]

@@ -140,6 +140,7 @@ class Sessions(RuleBasedStateMachine):
         namespace = self.namespaces[session] = self.namespaces[session].own()
         namespace.add_policy(hook)
         self.policy[session].append(hook)
+        self.mounts[session] = {path: (module, False) for path, (module, _) in self.mounts[session].items()}
 
     @rule(pick=picks)
     def end(self, pick):

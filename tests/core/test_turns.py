@@ -278,7 +278,8 @@ async def test_a_module_can_not_trust_what_it_mounts(mounted, session):
         ("register_hook", {"event": "*", "endpoint_ref": "/mnt/x", "priority": 1}, "bad_request", "endpoint_ref"),
         ("context.set_fragment", {"key": "a"}, "bad_request", "args.value: expected any JSON, got nothing"),
         ("context.set_fragment", {"key": 5, "value": 1}, "bad_request", "args.key: expected text, got int"),
-        ("reboot", {}, "forbidden", "was not granted sys:reboot"),
+        ("reboot", {}, "unsupported_op", "there is no system call 'reboot'"),
+        ("invoke:/mnt/tools/echo", {}, "unsupported_op", "there is no system call"),
     ],
 )
 async def test_a_system_call_that_does_not_fit_is_refused_in_one_line(mounted, name, args, code, fault):
@@ -398,3 +399,61 @@ async def test_a_policy_hook_that_a_module_registers_can_deny_and_not_grant(moun
     )
     assert done["ok"]
     assert session._state.namespace.policy[-1].may_grant is False
+
+
+async def test_the_grants_of_a_module_end_with_its_mount(mounted, kernel, session, events):
+    await mounted("sys:invoke", "sys:context.set_fragment")
+    await kernel.session.fork(session.session_id)
+    slow = call("invoke", path=ECHO, op="sleep", args={"seconds": 0.3})
+    task = asyncio.create_task(session.invoke(CALLER, "turns", {"count": 2, "syscall": slow}))
+    await asyncio.sleep(0.1)
+    await session.unmount(CALLER)
+    assert await task == 2
+    assert len([event for event in events("module:invoke") if event["module"] == ECHO]) == 1
+
+
+async def test_a_system_call_after_the_unmount_is_refused(mounted, kernel, session):
+    await mounted(*ALL)
+    await kernel.session.fork(session.session_id)
+    unmount_itself = call("unmount", path="/mnt/orchestrators", name="caller")
+    (first,) = (await session.invoke(CALLER, "call", {"syscalls": [unmount_itself]}))["results"]
+    assert first["ok"]
+    child = await kernel.session.fork(session.session_id)
+    assert [mount["path"] for mount in await child.mounts()] == [ECHO]
+
+
+async def test_so_many_system_calls_at_once_break_the_contract(mounted):
+    session = await mounted("sys:mounts")
+    with pytest.raises(Internal, match="1001 system calls at once, of 1000"):
+        await make(session, *[call("mounts")] * 1001)
+
+
+async def test_an_error_that_is_no_unicode_text_reaches_a_module_all_the_same(mounted, session):
+    await mounted("sys:emit")
+
+    async def odd(event):
+        raise BadRequest("\ud800")
+
+    await session.register_hook("policy:request", odd)
+    with pytest.raises(KernelError):
+        await make(session, call("emit", event="my:event", data={}))
+
+
+async def test_a_name_that_can_not_be_shown_is_dropped_all_the_same(mounted, events):
+    session = await mounted()
+    nested: list = []
+    for _ in range(150):
+        nested = [nested]
+    await session.invoke(CALLER, "emit", {"events": [{"event": nested}]})
+    assert events("events:dropped")[0]["error"]["code"] == "bad_request"
+
+
+async def test_what_a_sessions_modules_made_in_it_ends_with_it(mounted, kernel, session, events):
+    await mounted(*ALL)
+    (forked,) = await make(session, call("session.fork", parent_id=session.session_id))
+    await kernel.session.end(session.session_id)
+    assert {event["session_id"] for event in events("session:end")} == {
+        session.session_id,
+        forked["result"]["session_id"],
+    }
+    assert len(events("module:exit")) == 2

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import select
 import signal
 import sys
 import time
@@ -288,7 +289,8 @@ async def test_a_reply_that_comes_as_its_caller_gives_up_is_nobodys(session, mis
     os.write(write, b"x")
     loop = asyncio.get_running_loop()
     loop.add_reader(read, lambda: (call.cancel(), loop.remove_reader(read)))
-    time.sleep(0.2)  # the module answers while the loop is busy
+    stdout = session._state.namespace.mounts[M].module.connection._lives[-1]._process._stdout
+    assert select.select([stdout], [], [], 10)[0]  # the module answers while the loop is busy
     with pytest.raises(asyncio.CancelledError):
         await call
     os.close(read)
@@ -384,3 +386,39 @@ async def test_the_next_call_waits_until_every_cancelled_one_is_decided(session,
         assert isinstance(error, Timeout)
     assert await session.invoke(echo, "echo", {"n": 1}, timeout=5) == {"n": 1}
     assert len(events("module:start")) == 2
+
+
+async def test_a_request_that_waits_when_its_module_is_unmounted_starts_no_other_process(
+    session, kernel, misbehaving, events
+):
+    await mounted(session, misbehaving(either("time.sleep(60)")))
+    with pytest.raises(Timeout):
+        await session.invoke(M, "bad", {}, timeout=0.1)
+    waiting = asyncio.create_task(session.invoke(M, "good", {}))
+    await asyncio.sleep(0)
+    await session.unmount(M)
+    with pytest.raises(Unreachable, match="unmounted"):
+        await waiting
+    assert len(events("module:start")) == len(events("module:exit")) == 1
+
+
+async def test_a_timeout_tells_what_may_explain_it(session, misbehaving):
+    await mounted(session, misbehaving(either("sys.stderr.write('a hint'); sys.stderr.flush(); out('hello\\n')")))
+    with pytest.raises(Timeout) as caught:
+        await session.invoke(M, "bad", {}, timeout=0.3)
+    assert caught.value.details["stderr"] == "a hint"
+    assert caught.value.details["noise"] == {"count": 1, "first": "hello"}
+
+
+@pytest.mark.parametrize("how", ["missing", "forbidden"])
+async def test_where_pidfd_does_not_work_a_thread_waits(session, misbehaving, monkeypatch, how):
+    def refuse(pid):
+        raise OSError(38, "Function not implemented")
+
+    if how == "missing":
+        monkeypatch.delattr(os, "pidfd_open")
+    else:
+        monkeypatch.setattr(os, "pidfd_open", refuse)
+    await mounted(session, misbehaving(either("os._exit(5)")))
+    with pytest.raises(Unreachable, match="exit code 5"):
+        await session.invoke(M, "bad", {})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import convert, structs
 
 from ._errors import KernelError, one_line
-from ._event import Event, event_id, within_limit
+from ._event import Event, bounded_error, event_id, within_limit
 from ._json import encode_checked, scrub
 
 if TYPE_CHECKING:
@@ -80,7 +80,10 @@ class Bus:
             told = convert(scrub(structs.asdict(told)), Event)
             line = encode_checked(told)
         if self._limit is not None and len(line) > self._limit and not bounded and isinstance(told.data, Mapping):
-            line = encode_checked(structs.replace(told, data=within_limit(told.data, self._limit)))
+            told = structs.replace(told, data=within_limit(told.data, self._limit))
+            line = encode_checked(told)
+        if self._limit is not None and told.error and len(line) > self._limit:
+            line = encode_checked(structs.replace(told, error=bounded_error(told.error, self._limit)))
         line += b"\n"
         failed: list[tuple[Sink, Exception]] = []
         for sink in self._sinks:

@@ -56,6 +56,8 @@ def canonical(word: str, base: Path) -> str:
         problem = (
             "" if action in SYSTEM_CALLS and rest != f"{action}:" else "sys:NAME[:PATTERN] with a system call's name"
         )
+        if not problem and "*" in rest.rstrip("*"):
+            problem = "a pattern with * at its end alone"
         spelt = re.sub(r"\*+$", "*", word)  # one spelling for all of them
         if not problem:
             return spelt.removesuffix(":*") if spelt == f"sys:{action}:*" else spelt

@@ -40,9 +40,10 @@ class Chunks:
             self.dropped += 1
             return False
         self._queue.append((chunk, size))
-        self._size += size
-        self._wake()
-        return self._size < ENOUGH
+        self._size = held = self._size + size
+        if self._waiter is not None:
+            self._wake()
+        return held < ENOUGH
 
     def when_room(self, call: Callable[[], None]) -> None:
         """Have something called, once, when there is room again or nobody reads any more."""
@@ -75,7 +76,19 @@ class Chunks:
             if self._ended:
                 raise StopAsyncIteration
             self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self.take()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a chunk to take at once."""
+        return bool(self._queue)
+
+    def take(self) -> Any:
+        """Give the next chunk, which is there."""
         chunk, size = self._queue.popleft()
         self._size -= size
         if self._waiting_for_room and self._size < ENOUGH // 2:
@@ -95,16 +108,22 @@ class Chunks:
 class Watched(Chunks):
     """Chunks on their way to somebody else, or to nobody, each of them a sign of life (``limits.idle_ms``)."""
 
-    __slots__ = ("_to", "_touch")
+    __slots__ = ("_rest", "_to", "_touch")
 
-    def __init__(self, to: Chunks | None, touch: Callable[[], None]) -> None:
+    def __init__(self, to: Chunks | None, touch: Callable[[], None], rest: Callable[[], None]) -> None:
         super().__init__()
         self._to = to
         self._touch = touch
+        self._rest = rest
 
     def put(self, chunk: object, size: int) -> bool:
+        """Take a chunk; while its reader is behind, nobody can expect another one."""
         self._touch()
-        return self._to is None or self._to.put(chunk, size)
+        if self._to is None or self._to.put(chunk, size):
+            return True
+        self._rest()
+        self._to.when_room(self._touch)
+        return False
 
     def when_room(self, call: Callable[[], None]) -> None:
         if self._to is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._errors import BadRequest, Forbidden
+from ._errors import BadRequest, Forbidden, short
 from ._event import KERNEL_EVENTS, checked_data, is_event_name
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def emit(state: SessionState, event: str, data: object, component: str = "kernel", span: Span | None = None) -> None:
     """Emit one event. Raises ``BadRequest`` or ``Forbidden`` for a name; what of ``data`` is not JSON is left out."""
     if not is_event_name(event):
-        raise BadRequest(f"event: expected namespace:verb, got {event!r}")
+        raise BadRequest(f"event: expected namespace:verb, got {short(event)}")
     if event in KERNEL_EVENTS:
         raise Forbidden(f"event: {event} is the kernel's own")
     state.check_open()
@@ -40,5 +40,5 @@ def emit_or_drop(
 
 
 def _drop(state: SessionState, event: object, error: KernelError, component: str, span: Span | None) -> None:
-    data = {"event": str(event)[:128], "count": 1}
+    data = {"event": event[:128] if isinstance(event, str) else short(event), "count": 1}
     state.emit("events:dropped", span, component=component, status="error", data=data, error=error)

@@ -40,9 +40,7 @@ KERNEL_EVENTS = frozenset(
 )
 """Names that the kernel alone emits: a module cannot forge the audit trail."""
 
-OPEN_EVENTS = frozenset(("artifact:write", "artifact:read", "context:pre_compact", "context:post_compact"))
-"""Names of the taxonomy that are open to modules."""
-
+_KERNEL_NAMESPACES = frozenset(("session", "mount", "hook", "module", "policy", "sink", "events"))
 _NAME = r"[a-z0-9][a-z0-9_.-]*(?::[a-z0-9][a-z0-9_.-]*)+"
 _PATTERN = r"(?:\*|(?:[a-z0-9][a-z0-9_.-]*:)+(?:\*|[a-z0-9][a-z0-9_.-]*))"
 
@@ -88,8 +86,10 @@ def _is_event_name(name: str) -> bool:
 
 
 def is_event_pattern(pattern: object) -> bool:
-    """Tell whether a pattern is ``*``, ``prefix:*`` or a name."""
-    return isinstance(pattern, str) and re.fullmatch(_PATTERN, pattern) is not None
+    """Tell whether a pattern is ``*``, ``prefix:*`` or a name that there can be; the kernel's own are known."""
+    if not isinstance(pattern, str) or re.fullmatch(_PATTERN, pattern) is None:
+        return False
+    return pattern.endswith("*") or pattern in KERNEL_EVENTS or pattern.partition(":")[0] not in _KERNEL_NAMESPACES
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -105,6 +105,12 @@ def within_limit(data: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
         key: {"$omitted": size} if (size := len(encode_checked(value))) > limit else value
         for key, value in data.items()
     }
+
+
+def bounded_error(error: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """Cut an error to what a log can take: its text, and each value of its details."""
+    texts = {key: str(error[key])[: limit // 8] for key in ("code", "message")}
+    return {**error, **texts, "details": within_limit(error.get("details", {}), limit)}
 
 
 def checked_data(data: object, limit: int | None) -> tuple[Any, str]:

@@ -59,23 +59,22 @@ def read_answer(value: object, hook: str, wanted: Sequence[str], base: Path, *, 
 def decide(wanted: Sequence[str], answers: Sequence[Answer]) -> Decision:
     """Decide: one deny denies; every capability wanted needs an allow; nothing wanted needs none.
 
-    The scope is ``session`` only if every hook that allowed said so: an allow for one call, beside an allow for the
-    session, leaves it at one call.
+    The scope is ``session`` only if every hook said so: one that allows, or abstains, for this call wants to see the
+    next one.
     """
     for answer in answers:
         if answer.decision == "deny":
             return Decision(
                 allowed=False, granted=(), scope="call", reason=f"{answer.hook}: {answer.reason or 'denied'}"
             )
-    said = [answer for answer in answers if answer.decision == "allow"]
-    allows = [answer for answer in said if answer.may_grant]
+    allows = [answer for answer in answers if answer.decision == "allow" and answer.may_grant]
     granted: list[str] = []
     for capability in wanted:
         parts = [part for answer in allows for part in _allowed_part(capability, answer)]
         if not parts:
             return Decision(allowed=False, granted=(), scope="call", reason=f"no policy hook allowed {capability}")
         granted += parts
-    lasting = bool(allows) and all(answer.scope == "session" for answer in said)
+    lasting = bool(allows) and all(answer.scope == "session" for answer in answers)
     return Decision(
         allowed=True,
         granted=tuple(_widest(granted)),

@@ -43,6 +43,11 @@ class Guards:
         """Bound the body of a ``with``: past ``seconds`` it raises ``Timeout`` that names ``what``."""
         return Guard(self, seconds, what, owner)
 
+    def check_loop(self) -> None:
+        """Raise ``BadRequest`` unless the loop that runs is this one."""
+        if asyncio.get_running_loop() is not self.loop:
+            raise BadRequest("the kernel belongs to another event loop")
+
     async def stop(self, owner: object, error: KernelError) -> None:
         """End every wait of one owner with an error, and return when they have ended. The current task is spared."""
         me = asyncio.current_task(self.loop)
@@ -104,7 +109,10 @@ class Guard:
 
     def __enter__(self) -> Self:
         guards = self._guards
-        self.task: asyncio.Task[object] = asyncio.current_task(guards.loop)  # type: ignore[assignment]
+        task = asyncio.current_task(guards.loop)
+        if task is None:
+            raise BadRequest("the kernel belongs to another event loop")
+        self.task: asyncio.Task[object] = task
         self._cancelling = self.task.cancelling()
         self.when = self._limit = guards.loop.time() + self.seconds
         guards.waiting[self] = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._errors import BadRequest, Unreachable, failure_of
+from ._errors import BadRequest, Timeout, Unreachable, failure_of, short
 from ._guard import seconds_of
 from ._json import NotJson, encode, encode_checked
 from ._policy import INVOKE, Question, authorize
@@ -83,10 +83,18 @@ async def invoke(  # noqa: PLR0913 - what, where, with what, for whom, for how l
     except BaseException as error:
         failure = failure_of(error)
         failure.details.setdefault("module", path)
+        if isinstance(failure, Timeout):
+            _add_clues(state, path, failure)
         _record(state, span, path, began, data, failure)
         raise
     _record(state, span, path, began, data, None)
     return result
+
+
+def _add_clues(state: SessionState, path: str, failure: Timeout) -> None:
+    mount = state.namespace.mounts.get(path)
+    for name, clue in (mount.module.clues() if mount else {}).items():
+        failure.details.setdefault(name, clue)
 
 
 async def ask_module(state: SessionState, module: Module, request: Event, asking: Asking) -> Any:
@@ -119,6 +127,7 @@ def _check_depth(depth: int) -> None:
 
 
 _DEPTH_MAX = 32
+_NAME_MAX = 256  # characters of a path or an op: what is longer has no place in the log
 
 
 def _resolve(state: SessionState, path: object) -> Mount:
@@ -126,14 +135,16 @@ def _resolve(state: SessionState, path: object) -> Mount:
         raise BadRequest(f"path: expected text, got {type(path).__name__}")
     mount = state.namespace.mounts.get(path)
     if mount is None:
-        raise BadRequest(f"path: nothing is mounted at {path!r}")
+        raise BadRequest(f"path: nothing is mounted at {short(path)}")
     return mount
 
 
 def _request(op: object, args: object, module: Module) -> bytes:
     """Check what a caller wants to send, and encode the arguments: once, for the wire, the gate and the log."""
     if not isinstance(op, str) or not op:
-        raise BadRequest(f"op: expected a name, got {op!r}")
+        raise BadRequest(f"op: expected a name, got {short(op)}")
+    if len(op) > _NAME_MAX:
+        raise BadRequest(f"op: expected a name of at most {_NAME_MAX} characters, got {len(op)}")
     if type(args) is msgspec.Raw:  # the kernel's own
         encoded = bytes(args)
     elif type(args) is dict:
@@ -156,6 +167,8 @@ async def _pass_gate(state: SessionState, mount: Mount, question: Question, span
     if decision.scope == "session" and state.namespace.mounts.get(path) is mount:
         state.namespace = state.namespace.own()
         state.namespace.mounts[path] = msgspec.structs.replace(mount, granted=decision.granted, lasting=True)
+    if _resolve(state, path).module is not mount.module:
+        raise BadRequest(f"path: {path} was unmounted before it was its turn")
     return decision.granted
 
 
@@ -174,12 +187,12 @@ def _shown_result(message: Message, limit: int | None) -> object:
 def _record(
     state: SessionState, span: Span, path: object, began: float, data: dict[str, Any], error: KernelError | None
 ) -> None:
-    if not isinstance(data["op"], str):
-        data["op"] = repr(data["op"])[:64]
+    if not isinstance(data["op"], str) or len(data["op"]) > _NAME_MAX:
+        data["op"] = short(data["op"])
     state.emit(
         "module:invoke",
         span,
-        module=path if isinstance(path, str) else None,
+        module=path if isinstance(path, str) and len(path) <= _NAME_MAX else None,
         status="error" if error else "ok",
         duration_ms=int((state.runtime.clock.monotonic() - began) * 1e6) / 1000,
         data=data,

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ._bus import Bus
-from ._errors import BadRequest, Internal, KernelError
+from ._errors import BadRequest, Internal, KernelError, short
 from ._event import DATA_LIMIT
 from ._guard import Guards, seconds_of
 from ._ids import Ids
 from ._jsonl import JsonlSink
 from ._plugins import Plugins
 from ._runtime import Runtime, Settings
-from ._sessions import Sessions, end_session
+from ._sessions import Registry, Sessions, end_session
 from ._syscalls import SystemCalls
 from .hookspecs import SINKS
 
@@ -60,6 +60,10 @@ class Kernel:
         clock: Clock = time,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        for name, number in (("observer_queue", observer_queue), ("fragment_bytes", fragment_bytes)):
+            _check_count(name, number)
+        if event_limit is not None:
+            _check_count("event_limit", event_limit)
         self._event_log = event_log
         self._sinks = sinks
         self._event_limit = event_limit
@@ -68,6 +72,7 @@ class Kernel:
         self._ids = Ids(entropy)
         self._runtime: Runtime | None = None
         self._states: dict[str, SessionState] = {}
+        self._registry = Registry(self._running, self._states)
         self._closed = False
         self.log_path: Path | None = None
         """Where the JSONL log is, once the kernel is open; ``None`` if there is none."""
@@ -75,7 +80,7 @@ class Kernel:
     @property
     def session(self) -> Sessions:
         """The system calls ``session.create``, ``session.fork`` and ``session.end``."""
-        return Sessions(self._running, self._states)
+        return Sessions(self._registry)
 
     async def __aenter__(self) -> Self:
         if self._runtime is not None or self._closed:
@@ -84,7 +89,7 @@ class Kernel:
         sinks = self._open_sinks(plugins)
         bus = Bus(self._clock, self._ids, sinks, self._event_limit)
         guards = Guards(asyncio.get_running_loop())
-        calls = SystemCalls(self.session)
+        calls = SystemCalls(self._registry)
         self._runtime = Runtime(self._clock, self._ids, bus, guards, plugins, self._settings, calls)
         return self
 
@@ -106,6 +111,7 @@ class Kernel:
         if self._runtime is None or self._closed:
             self._closed = True
             return
+        self._runtime.guards.check_loop()
         self._closed = True
         runtime = self._runtime
         closing = runtime.guards.loop.create_task(self._close(runtime), name="close kernel")
@@ -180,7 +186,13 @@ class Kernel:
             raise BadRequest("the kernel is closed")
         if self._runtime is None:
             raise BadRequest("the kernel is not open yet: use it in `async with`")
+        self._runtime.guards.check_loop()
         return self._runtime
+
+
+def _check_count(name: str, number: object) -> None:
+    if type(number) is not int or number <= 0:
+        raise BadRequest(f"{name}: expected a positive integer, got {short(number)}")
 
 
 def _listed(sinks: object) -> Sequence[Sink | Mapping[str, Any]]:

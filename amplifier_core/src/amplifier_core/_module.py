@@ -6,7 +6,7 @@ Owns the connection's life. It asks no policy and sets no deadline.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
@@ -15,6 +15,8 @@ from ._json import NotJson, encode
 from ._wire import Message
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._chunks import Chunks
     from ._descriptor import ModuleDescriptor
     from .hookspecs import Connection
@@ -48,14 +50,23 @@ class Module:
         except Exception as error:
             raise self._foreign(error) from error
 
-    async def call(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
-        """Carry one request. Whatever a transport raises arrives as ``KernelError``; waiting for a free slot counts."""
+    async def call(
+        self, method: str, params: bytes, chunks: Chunks | None = None, sent: Callable[[], None] | None = None
+    ) -> Message:
+        """Carry one request. Whatever a transport raises arrives as ``KernelError``.
+
+        ``sent`` is called when it is its turn: a module with ``limits.concurrency`` makes requests wait.
+        """
         wanted = (method, params) if chunks is None else (method, params, chunks)
         try:
             if self._slots is None:
+                if sent is not None:
+                    sent()
                 reply = await self.connection.request(*wanted)
             else:
                 async with self._slots:
+                    if sent is not None:
+                        sent()
                     reply = await self.connection.request(*wanted)
         except KernelError:
             raise
@@ -67,6 +78,11 @@ class Module:
         except Exception as error:
             raise self._foreign(error) from error
         return self._checked(reply)
+
+    def clues(self) -> dict[str, Any]:
+        """Ask the connection, if it can say, what may explain that no answer comes."""
+        clues = getattr(self.connection, "clues", None)
+        return dict(clues()) if clues else {}
 
     async def close(self) -> None:
         """End the module; a transport that fails at it, or takes too long, is not the caller's concern any more."""

@@ -5,8 +5,12 @@ Owns the way of a module into a session's namespace and out of it. Invocations a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+
+import attrs
+from msgspec import Raw
 
 from ._capability import canonical, covers
 from ._descriptor import ModuleDescriptor
@@ -19,8 +23,6 @@ from ._wire import result_of
 from .hookspecs import TRANSPORTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ._ids import Span
     from ._state import SessionState
     from ._turns import Invocation
@@ -41,7 +43,9 @@ async def mount(
     """Mount one module. Nothing of it runs before the gate said yes; ``mount:add`` tells success and failure alike."""
     state.check_open()
     if path not in MOUNT_PATHS:
-        raise BadRequest(f"path: expected one of {', '.join(MOUNT_PATHS)}, got {path!r}")
+        raise BadRequest(f"path: expected one of {', '.join(MOUNT_PATHS)}, got {short(path)}")
+    if not isinstance(trusted, bool):
+        raise BadRequest(f"trusted: expected True or False, got {short(trusted)}")
     if not isinstance(descriptor, ModuleDescriptor):
         descriptor = ModuleDescriptor.from_mapping(descriptor)
     full = f"{path}/{descriptor.name}"
@@ -66,20 +70,32 @@ async def mount(
             module=full,
             status="error" if failure else "ok",
             duration_ms=round((runtime.clock.monotonic() - began) * 1000, 3),
-            data={
-                "kind": descriptor.kind,
-                "version": descriptor.version,
-                "capabilities": list(descriptor.capabilities),
-            },
+            data=_added(descriptor),
             error=failure,
         )
     return {"name": descriptor.name, "path": full}
+
+
+def _added(descriptor: ModuleDescriptor) -> dict[str, Any]:
+    """Say what was mounted, and what of its descriptor nobody reads or keeps: a typo shows here."""
+    data = {
+        "kind": descriptor.kind,
+        "version": descriptor.version,
+        "capabilities": list(descriptor.capabilities),
+        "unenforced": [f"limits.{name}" for name in _UNENFORCED if getattr(descriptor.limits, name) is not None],
+        "unknown": list(descriptor.unknown),
+    }
+    return {name: value for name, value in data.items() if value or name in ("version", "capabilities")}
+
+
+_UNENFORCED = ("memory_bytes", "cpu_ms")  # limits that no transport keeps yet
 
 
 async def unmount(state: SessionState, path: str, name: str | None, span: Span | None = None) -> list[str]:
     """Unmount one module, or all at a mount path; those that no other session holds are closed when this returns."""
     state.check_open()
     mounts = state.namespace.mounts
+    _check_text(path, "path")
     full = f"{path}/{name}" if name is not None else path
     removed = [full] if full in mounts else [at for at in mounts if name is None and at.rpartition("/")[0] == path]
     if not removed:
@@ -110,7 +126,9 @@ async def _bring_up(
     module = Module(path, descriptor, connection, trusted=bool(trusted and connection.needs_trust))
     try:
         with state.runtime.guards.within(timeout, f"mounting {path}", state):
-            decision = await authorize(state, Question(MOUNT, module, descriptor.capabilities, caller=by), span)
+            shown = Raw(encode_checked({"path": path.rpartition("/")[0], "descriptor": _shown(descriptor)}))
+            question = Question(MOUNT, module, descriptor.capabilities, args=shown, caller=by)
+            decision = await authorize(state, question, span)
             module.granted = decision.granted
             await module.start()
             await _verify(module)
@@ -120,6 +138,16 @@ async def _bring_up(
     report.span = None
     state.namespace = state.namespace.own()
     state.namespace.add(Mount(module, decision.granted, lasting=decision.scope == "session"))
+
+
+def _shown(descriptor: ModuleDescriptor) -> dict[str, Any]:
+    """Show policy what a mount would run. Of objects in ``transport``, such as headers, the keys alone: no secrets."""
+    transport = {
+        key: dict.fromkeys(value, "…") if isinstance(value, Mapping) else value
+        for key, value in descriptor.transport.items()
+    }
+    limits = {name: value for name, value in attrs.asdict(descriptor.limits).items() if value is not None}
+    return {"name": descriptor.name, "kind": descriptor.kind, "transport": transport, "limits": limits}
 
 
 def _connect(state: SessionState, descriptor: ModuleDescriptor, notify: Notify) -> Connection:
@@ -197,9 +225,16 @@ def _check_claim(word: str, descriptor: ModuleDescriptor, path: str) -> None:
         raise Forbidden(f"{path}: describe claims {word!r}, which {descriptor.source} does not name")
 
 
+def _check_text(value: object, name: str) -> None:
+    if not isinstance(value, str):
+        raise BadRequest(f"{name}: expected text, got {type(value).__name__}")
+
+
 def mounts(state: SessionState, path: str | None) -> list[dict[str, Any]]:
     """List what is mounted, or what is mounted at or below one path, in the order of mounting."""
     state.check_open()
+    if path is not None:
+        _check_text(path, "path")
     return [
         {
             "path": at,
@@ -216,6 +251,7 @@ def mounts(state: SessionState, path: str | None) -> list[dict[str, Any]]:
 def describe(state: SessionState, path: str) -> dict[str, Any]:
     """Give a module's description, as it was verified when it was mounted."""
     state.check_open()
+    _check_text(path, "path")
     mount = state.namespace.mounts.get(path)
     if mount is None:
         raise BadRequest(f"path: nothing is mounted at {path!r}")

@@ -104,7 +104,12 @@ class Namespace:
         return _let_go(observers, [self.mounts.pop(path).module])
 
     def add_policy(self, hook: PolicyHook) -> None:
-        """Have a hook asked: lowest priority first, then in the order of registration."""
+        """Have a hook asked: lowest priority first, then in the order of registration.
+
+        It is asked about everything from now on: nothing is granted for the session any more.
+        """
+        for path, mount in self.mounts.items():
+            self.mounts[path] = msgspec.structs.replace(mount, lasting=False)
         self.policy = tuple(sorted((*self.policy, hook), key=lambda hook: hook.priority))
 
     def add_observer(self, hook: ObserverHook) -> None:

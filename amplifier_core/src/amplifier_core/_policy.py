@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._errors import Forbidden, Internal, KernelError
+from ._errors import Forbidden, Internal, KernelError, one_line
 from ._gate import Answer, Decision, decide, narrowed_below, read_answer
 
 if TYPE_CHECKING:
@@ -100,8 +100,9 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
         base = question.module.descriptor.base
         try:
             return read_answer(value, hook.name, question.wanted, base, may_grant=hook.may_grant)
-        except ValueError as error:
-            failure = Internal(f"policy hook {hook.name} answered nonsense: {error}")
+        except Exception as error:  # noqa: BLE001 - an answer may be any object
+            said = error if isinstance(error, ValueError) else one_line(error)
+            failure = Internal(f"policy hook {hook.name} answered nonsense: {said}")
     state.emit("hook:error", span, status="error", data={"hook": hook.name, "event": "policy:request"}, error=failure)
     return Answer(hook.name, "deny", reason=f"the hook failed: {failure.message}")
 

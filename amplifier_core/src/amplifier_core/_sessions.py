@@ -21,28 +21,37 @@ if TYPE_CHECKING:
 
 
 class Sessions:
-    """The system calls that make and end sessions, and the registry behind them."""
+    """The system calls that make and end sessions."""
 
-    def __init__(self, running: Callable[[], Runtime], states: dict[str, SessionState]) -> None:
-        self._running = running
-        self._states = states
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
 
     async def create(self, plan: Plan | Mapping[str, Any]) -> Session:
         """Create a session with nothing mounted and nobody asked or told."""
-        return Session(self.new(plan))
+        return Session(self._registry.new(plan))
 
     async def fork(self, parent_id: str) -> Session:
         """Make a session with its parent's mounts, hooks, context and grants as they stand; it can only narrow them.
 
         It shares the running modules and lives on when its parent ends.
         """
-        return Session(self.branch(parent_id))
+        return Session(self._registry.branch(parent_id))
 
     async def end(self, session_id: str, status: str = "ok") -> dict[str, Any]:
-        """End a session: what it has in flight is cancelled, and modules that no other session holds are closed."""
-        self._running()
-        await self.finish(self.find(session_id), status)
+        """End a session, with those that its modules made in it.
+
+        What it has in flight is cancelled, and modules that no other session holds are closed.
+        """
+        await self._registry.finish(self._registry.find(session_id), status)
         return {}
+
+
+class Registry:
+    """One kernel's sessions by id: how each is made, found and ended."""
+
+    def __init__(self, running: Callable[[], Runtime], states: dict[str, SessionState]) -> None:
+        self._running = running
+        self._states = states
 
     def new(self, plan: Plan | Mapping[str, Any], maker: Invocation | None = None) -> SessionState:
         """Create a session's state; ``maker`` is the invocation whose system call this is."""
@@ -68,6 +77,7 @@ class Sessions:
 
     def find(self, session_id: object) -> SessionState:
         """Give a session's state. Raises ``BadRequest`` if it is not there any more."""
+        self._running()
         state = self._states.get(session_id) if isinstance(session_id, str) else None
         if state is None:
             raise BadRequest(f"session_id: no session {session_id!r} is open")
@@ -78,8 +88,13 @@ class Sessions:
         state.check_open()
         if not isinstance(status, str):
             raise BadRequest(f"status: expected text, got {type(status).__name__}")
-        await end_session(state, status)
-        self._states.pop(state.session_id, None)
+        made = [each for each in self._states.values() if each.maker_id == state.session_id and each.life == "open"]
+        try:
+            await end_session(state, status)
+        finally:
+            self._states.pop(state.session_id, None)
+        for each in made:
+            await self.finish(each, status)
 
     def _add(self, runtime: Runtime, plan: Plan, namespace: Namespace, maker: Invocation | None) -> SessionState:
         state = SessionState(runtime, "ses_" + runtime.ids.hex16(), plan, namespace)

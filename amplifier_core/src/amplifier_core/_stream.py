@@ -21,7 +21,8 @@ class Stream:
 
     ``async for chunk in stream`` gives each chunk and raises what the invocation raised; ``await stream.result()``
     gives the final result, whether chunks were read or not. Leaving early cancels the invocation: at the end of
-    ``async with stream``, at ``aclose()``, or when the stream is garbage.
+    ``async with stream``, at ``aclose()``, when a task that waits for a chunk is cancelled, or when the stream is
+    garbage.
     """
 
     def __init__(self, invoke: Callable[[Chunks], Coroutine[Any, Any, Any]]) -> None:
@@ -38,11 +39,12 @@ class Stream:
         return self
 
     async def __anext__(self) -> Any:
-        task = self._started()
+        task = self._task or self._started()
         try:
-            return await self._chunks.get()
+            return self._chunks.take() if self._chunks.ready else await self._chunks.get()
         except StopAsyncIteration:
-            await asyncio.wait((task,))
+            if not task.done():  # it nearly always is: it ends in the step that says that no chunk follows
+                await asyncio.wait((task,))
             self._outcome(task)
             raise
         except asyncio.CancelledError:

@@ -17,7 +17,7 @@ from ._mount import describe, mount, mounts, unmount
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from ._sessions import Sessions
+    from ._sessions import Registry
     from ._state import SessionState
     from ._turns import Invocation
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class SystemCalls:
     """The system calls of one kernel, made for modules: in the session of the invocation, under its span."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Registry) -> None:
         self._sessions = sessions
         self._calls: dict[str, Callable[[Invocation, Args], Awaitable[Any]]] = {
             "session.create": self._session_create,

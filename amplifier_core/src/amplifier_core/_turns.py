@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._capability import covers
+from ._capability import SYSTEM_CALLS, covers
 from ._chunks import Watched
 from ._emit import emit_or_drop
-from ._errors import BadRequest, Forbidden, Internal, KernelError
-from ._json import encode_checked
+from ._errors import BadRequest, Forbidden, Internal, KernelError, UnsupportedOp, short
+from ._json import encode_checked, scrub
 from ._policy import INVOKE, MOUNT, Question, authorize
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ class Invocation(msgspec.Struct, eq=False):
 async def converse(invocation: Invocation) -> Message:
     """Ask the module, make its system calls and ask again, until it gives a reply that is not ``pending``."""
     guard, chunks = invocation.guard, invocation.chunks
-    own = chunks if guard.idle is None else Watched(chunks, guard.touch)
+    own = chunks if guard.idle is None else Watched(chunks, guard.touch, guard.rest)
     resume: msgspec.Raw | None = None
     while True:
-        guard.touch()
-        message = await invocation.module.call("invoke", _params(invocation, resume), own)
+        params = _params(invocation, resume)
+        message = await invocation.module.call("invoke", params, own, sent=guard.touch)
         if message.events:
             for event in message.events:
                 _emit_for(invocation, event)
@@ -94,6 +94,10 @@ def _emit_for(invocation: Invocation, event: dict[str, Any]) -> None:
 async def _make_calls(invocation: Invocation, calls: Sequence[SystemCall]) -> list[dict[str, Any]]:
     if not calls:
         raise Internal(f"{invocation.module.path} broke its contract: it answered pending without a system call")
+    if len(calls) > _CALLS_MAX:
+        raise Internal(
+            f"{invocation.module.path} broke its contract: {len(calls)} system calls at once, of {_CALLS_MAX}"
+        )
     if len(calls) == 1:  # no task for what runs alone
         return [await _make_call(invocation, calls[0])]
     async with asyncio.TaskGroup() as group:
@@ -107,7 +111,7 @@ async def _make_call(invocation: Invocation, call: SystemCall) -> dict[str, Any]
         await _check(invocation, call)
         return {"ok": True, "result": await invocation.state.runtime.system_call(invocation, call.name, call.args)}
     except KernelError as error:
-        return {"ok": False, "error": error.body()}
+        return {"ok": False, "error": scrub(error.body())}
 
 
 async def _check(invocation: Invocation, call: SystemCall) -> None:
@@ -115,6 +119,9 @@ async def _check(invocation: Invocation, call: SystemCall) -> None:
 
     ``invoke`` and ``mount`` ask about their target, in its own name.
     """
+    if call.name not in SYSTEM_CALLS:
+        raise UnsupportedOp(f"there is no system call {short(call.name)}")
+    _check_mounted(invocation)
     field = _RESOURCES.get(call.name)
     resource = call.args.get(field) if field else None
     word = f"sys:{call.name}:{resource}" if isinstance(resource, str) else f"sys:{call.name}"
@@ -125,7 +132,17 @@ async def _check(invocation: Invocation, call: SystemCall) -> None:
     args = msgspec.Raw(encode_checked(call.args))
     question = Question(call.name, invocation.module, [word], args=args, depth=invocation.depth)
     await authorize(invocation.state, question, invocation.span)
+    _check_mounted(invocation)
 
+
+def _check_mounted(invocation: Invocation) -> None:
+    """Refuse what a module asks for after its unmount: grants end with the mount."""
+    mount = invocation.state.namespace.mounts.get(invocation.module.path)
+    if mount is None or mount.module is not invocation.module:
+        raise Forbidden(f"{invocation.module.path} is no longer mounted, and its grants have ended")
+
+
+_CALLS_MAX = 1000  # of one `pending`: more would keep the event loop from everybody else
 
 _RESOURCES = {
     "invoke": "path",

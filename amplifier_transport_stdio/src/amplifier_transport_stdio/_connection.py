@@ -49,10 +49,10 @@ class StdioConnection:
 
     async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
         """Send one request and wait for its reply."""
+        while (life := self._lives[-1]).undecided and not self._closed:
+            await life.decided.wait()
         if self._closed:
             raise Unreachable("the module was unmounted")
-        while (life := self._lives[-1]).undecided:
-            await life.decided.wait()
         if life.ended:
             life = self._begin()
         try:
@@ -60,6 +60,10 @@ class StdioConnection:
         except BrokenPipeError:  # nothing of the request reached it: it had died unnoticed, or closed its stdin
             life.end(Unreachable("the module closed its stdin"))
             return await self._begin().request(method, params, chunks)
+
+    def clues(self) -> dict[str, Any]:
+        """Say what may explain that no answer comes."""
+        return self._lives[-1].clues() if self._lives else {}
 
     async def close(self) -> None:
         """End the process and wait until it is gone."""
@@ -136,6 +140,8 @@ class _Life:
 
     async def close(self) -> None:
         """End the process; what is in flight fails."""
+        self.ended = True
+        self._decide()
         self._fail(Unreachable("the module was unmounted"))
         await self._process.close()
 
@@ -165,8 +171,7 @@ class _Life:
             timer.cancel()
         self._fail(Unreachable(f"the module went away: {_manner(outcome)}", details=outcome))
         if self._noise:
-            sample = self._first_noise[:_SAMPLE].decode(errors="replace")
-            self._notify("module:noise", {"count": self._noise, "first": sample})
+            self._notify("module:noise", self._noise_so_far())
         self._notify("module:exit", outcome)
 
     def _on_line(self, line: bytes) -> None:
@@ -213,13 +218,20 @@ class _Life:
         else:
             future.set_result(outcome)
 
+    def clues(self) -> dict[str, Any]:
+        """Say what may explain that no answer comes: output that was no protocol, and the tail of stderr."""
+        return {**({"noise": self._noise_so_far()} if self._noise else {}), **self._process.said()}
+
+    def _noise_so_far(self) -> dict[str, Any]:
+        return {"count": self._noise, "first": self._first_noise.decode(errors="replace")}
+
     def _decide(self) -> None:
         """Let the next requests through when no cancelled one is in its grace any more."""
         if not self.undecided:
             self.decided.set()
 
     def _count_noise(self, line: bytes) -> None:
-        self._first_noise = self._first_noise or line
+        self._first_noise = self._first_noise or line.rstrip()[:_SAMPLE]
         self._noise += 1
 
     def _abandon(self, request_id: str) -> None:

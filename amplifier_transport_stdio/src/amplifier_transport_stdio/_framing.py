@@ -36,7 +36,7 @@ class LineBuffer:
         if rest:
             self._parts.append(rest)
             self._waiting += len(rest)
-        if self._waiting > self._limit or any(len(line) > self._limit for line in lines):
+        if self._waiting > self._limit or (lines and max(map(len, lines)) > self._limit):
             raise LineTooLongError
         return [line for line in lines if line and not line.isspace()]
 

@@ -63,11 +63,11 @@ class Process:
         self._paused = False
         self._tail = b""
         self._gone = self._loop.create_future()
+        self._pidfd = self._watch()
         for fd in (self._stdin, self._stdout, self._stderr):
             os.set_blocking(fd, False)
         self._loop.add_reader(self._stdout, self._on_stdout)
         self._loop.add_reader(self._stderr, self._on_stderr)
-        self._pidfd = self._watch()
 
     @property
     def alive(self) -> bool:
@@ -123,14 +123,15 @@ class Process:
         """Say how the process ended, with the tail of its stderr: the ``details`` of an error."""
         code = self._popen.returncode
         how = {"exit_code": code} if code >= 0 else {"signal": _SIGNALS.get(-code, str(-code))}
-        details: dict[str, Any] = {"pid": self.pid, **how}
-        if self._tail:
-            details["stderr"] = self._tail.decode(errors="replace")
-        return details
+        return {"pid": self.pid, **how, **self.said()}
+
+    def said(self) -> dict[str, str]:
+        """Give the tail of stderr, if there is any."""
+        return {"stderr": self._tail.decode(errors="replace")} if self._tail else {}
 
     def _watch(self) -> int:
         """Have ``_on_exit`` called when the process ends: a pidfd where there is one, else a thread that waits."""
-        if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(AttributeError, OSError):  # not on this system, or not allowed here
             pidfd = os.pidfd_open(self.pid)
             self._loop.add_reader(pidfd, self._on_exit)
             return pidfd
