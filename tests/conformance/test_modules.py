@@ -74,3 +74,15 @@ async def test_a_module_that_can_not_be_started_is_an_error():
     fields = {"name": "bad", "kind": "tool", "capabilities": [], "transport": transport}
     with pytest.raises(Unreachable, match="no-such-command-here"):
         await check_module(ModuleDescriptor.from_mapping(fields), {})
+
+
+async def test_a_module_that_asks_for_system_calls_conforms(module):
+    descriptor = module("caller.py", kind="orchestrator", capabilities=["sys:mounts"])
+    examples = {"call": {"syscalls": [{"name": "mounts"}]}, "emit": {"events": []}, "raw": {"reply": {"pending": {}}}}
+    found = problems(await check_module(descriptor, examples))
+    assert list(found) == ["an unknown op is unsupported_op", "op raw answers its example", "op raw answers 16 at once"]
+
+
+async def test_a_module_whose_description_leaves_out_an_op_is_told_so(module):
+    found = problems(await check_module(module("echo.sh"), {"shout": {}}))
+    assert found["describe matches the descriptor"] == "inputs and outputs do not name shout"

@@ -218,3 +218,11 @@ async def test_what_a_module_passes_on_is_no_sign_of_its_own_life(session, strea
     assert [chunk["n"] async for chunk in relayed] == [1, 2, 3]
     with pytest.raises(Timeout, match="no sign of life"):
         await session.invoke("/mnt/agents/agent", "count", {"to": 2, "pause": 5})
+
+
+async def test_a_stream_that_is_left_before_its_first_step_is_over(streaming):
+    async with streaming.stream(STREAMER, "endless", {}) as stream:
+        pass
+    async with asyncio.timeout(1):
+        with pytest.raises(Cancelled, match="closed before its end"):
+            await anext(stream)

@@ -6,6 +6,7 @@ Owns the task that the invocation runs in, and its end when the reader leaves.
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any, Self
 
 from ._chunks import Chunks
@@ -43,9 +44,7 @@ class Stream:
         try:
             return self._chunks.take() if self._chunks.ready else await self._chunks.get()
         except StopAsyncIteration:
-            if not task.done():  # it nearly always is: it ends in the step that says that no chunk follows
-                await asyncio.wait((task,))
-            self._outcome(task)
+            self._outcome(task)  # it is over: it ends in the step that says that no chunk follows, or before
             raise
         except asyncio.CancelledError:
             await self.aclose()
@@ -93,7 +92,7 @@ class Stream:
             if self._invoke is None:
                 raise BadRequest("the stream is closed")
             self._task = asyncio.get_running_loop().create_task(_run(self._invoke, self._chunks), name="stream")
-            self._task.add_done_callback(_retrieve)
+            self._task.add_done_callback(functools.partial(_over, self._chunks))
             self._invoke = None
         return self._task
 
@@ -106,7 +105,8 @@ async def _run(invoke: Callable[[Chunks], Awaitable[Any]], chunks: Chunks) -> An
         chunks.end()
 
 
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Look at how the task ended: a stream that was left has nobody to whom its error matters."""
+def _over(chunks: Chunks, task: asyncio.Task[Any]) -> None:
+    """Note the end of a task that may never have begun. Of one that was left, the error matters to nobody."""
+    chunks.end()
     if not task.cancelled():
         task.exception()
