@@ -78,7 +78,11 @@ async def test_a_module_that_can_not_be_started_is_an_error():
 
 async def test_a_module_that_asks_for_system_calls_conforms(module):
     descriptor = module("caller.py", kind="orchestrator", capabilities=["sys:mounts"])
-    examples = {"call": {"syscalls": [{"name": "mounts"}]}, "emit": {"events": []}, "raw": {"reply": {"pending": {}}}}
+    examples: dict = {
+        "call": {"syscalls": [{"name": "mounts"}]},
+        "emit": {"events": []},
+        "raw": {"reply": {"pending": {}}},
+    }
     found = problems(await check_module(descriptor, examples))
     assert list(found) == ["an unknown op is unsupported_op", "op raw answers its example", "op raw answers 16 at once"]
 
