@@ -476,9 +476,9 @@ async def test_a_hook_that_comes_later_is_asked_whatever_was_granted_before(kern
     await session.invoke(ECHO, "echo", {})
 
 
-async def test_an_invocation_whose_module_is_unmounted_while_policy_thinks_does_not_run(
-    kernel, session, module, events
-):
+@pytest.fixture
+async def unmounted_meanwhile(kernel, session, module):
+    """Give an invocation that policy is still thinking about while its module is unmounted; a fork keeps it running."""
     thinking, go = asyncio.Event(), asyncio.Event()
 
     async def slow(event):
@@ -493,26 +493,18 @@ async def test_an_invocation_whose_module_is_unmounted_while_policy_thinks_does_
     call = asyncio.create_task(session.invoke(ECHO, "echo", {}))
     await thinking.wait()
     await session.unmount(ECHO)
+    return call, go
+
+
+async def test_an_invocation_whose_module_is_unmounted_while_policy_thinks_does_not_run(unmounted_meanwhile):
+    call, go = unmounted_meanwhile
     go.set()
     with pytest.raises(BadRequest, match="nothing is mounted"):
         await call
 
 
-async def test_another_module_in_its_place_does_not_get_the_call(kernel, session, module):
-    thinking, go = asyncio.Event(), asyncio.Event()
-
-    async def slow(event):
-        if event.data["action"] == "invoke":
-            thinking.set()
-            await go.wait()
-        return {"decision": "allow"}
-
-    await session.register_hook("policy:request", slow)
-    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
-    await kernel.session.fork(session.session_id)
-    call = asyncio.create_task(session.invoke(ECHO, "echo", {}))
-    await thinking.wait()
-    await session.unmount(ECHO)
+async def test_another_module_in_its_place_does_not_get_the_call(unmounted_meanwhile, session, module):
+    call, go = unmounted_meanwhile
     await session.mount("/mnt/tools", module("echo.py"), trusted=True)
     go.set()
     with pytest.raises(BadRequest, match="was unmounted before it was its turn"):

@@ -46,7 +46,7 @@ class SystemCalls:
 
     async def __call__(self, caller: Invocation, name: str, args: Args) -> Any:
         """Make one call and give its result. Raises ``KernelError``; unknown arguments are ignored."""
-        return await self._calls[name](caller, args)  # there is no capability for any other name
+        return await self._calls[name](caller, args)  # `_turns` has refused any other name
 
     async def _session_create(self, caller: Invocation, args: Args) -> dict[str, str]:
         return {"session_id": self._sessions.new(_need(args, "plan", dict), caller).session_id}
