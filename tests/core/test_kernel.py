@@ -346,7 +346,26 @@ async def test_a_kernel_belongs_to_one_event_loop(log, module):
 
         for call in (lambda: session.invoke(ECHO, "echo", {}), lambda: kernel.session.create(Plan("y")), kernel.close):
             await asyncio.to_thread(elsewhere, call)
+            busy = threading.Thread(target=elsewhere, args=(call,))  # while a task of the kernel's own loop is running
+            busy.start()
+            busy.join()
         assert await session.invoke(ECHO, "echo", {"n": 1}) == {"n": 1}
+
+
+async def test_a_coroutine_that_no_task_runs_is_refused(log, module):
+    async with Kernel(event_log=log) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+        outcome = asyncio.get_running_loop().create_future()
+
+        def drive():
+            try:
+                session.invoke(ECHO, "echo", {}).send(None)
+            except BadRequest as error:
+                outcome.set_result(error.message)
+
+        asyncio.get_running_loop().call_soon(drive)
+        assert await outcome == "the kernel is called from a task, not from a callback"
 
 
 async def test_long_names_have_no_place_in_the_log(log, module, events):

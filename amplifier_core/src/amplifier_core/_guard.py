@@ -26,6 +26,7 @@ def seconds_of(timeout: object, default: float) -> float:
 
 
 _STOP_SECONDS = 1.0  # foreign code that does not let go of a cancelled task is not waited for any longer
+_ELSEWHERE = "the kernel belongs to another event loop"
 _SECONDS_MAX = 1e9  # thirty years: what is longer than a program's life is a mistake
 _SLACK = 0.005  # deadlines this close end in one sweep
 
@@ -46,7 +47,7 @@ class Guards:
     def check_loop(self) -> None:
         """Raise ``BadRequest`` unless the loop that runs is this one."""
         if asyncio.get_running_loop() is not self.loop:
-            raise BadRequest("the kernel belongs to another event loop")
+            raise BadRequest(_ELSEWHERE)
 
     async def stop(self, owner: object, error: KernelError) -> None:
         """End every wait of one owner with an error, and return when they have ended. The current task is spared."""
@@ -109,9 +110,11 @@ class Guard:
 
     def __enter__(self) -> Self:
         guards = self._guards
-        task = asyncio.current_task(guards.loop)
+        task = asyncio.current_task()
         if task is None:
-            raise BadRequest("the kernel belongs to another event loop")
+            raise BadRequest("the kernel is called from a task, not from a callback")
+        if asyncio.get_running_loop() is not guards.loop:
+            raise BadRequest(_ELSEWHERE)
         self.task: asyncio.Task[object] = task
         self._cancelling = self.task.cancelling()
         self.when = self._limit = guards.loop.time() + self.seconds
