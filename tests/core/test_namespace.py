@@ -32,7 +32,7 @@ connection: Any = None  # a namespace holds modules and calls none
 
 def a_module(name):
     descriptor = ModuleDescriptor(name=name, kind="tool", transport={"type": "none"}, capabilities=())
-    return Module(f"/mnt/tools/{name}", descriptor, connection, trusted=False)
+    return Module(f"/mnt/tools/{name}", descriptor, connection, None, trusted=False)
 
 
 async def an_observer():

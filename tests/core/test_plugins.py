@@ -19,13 +19,13 @@ Path(__file__).with_suffix(".imported").write_bytes(b"yes")
 
 
 class Here:
-    needs_trust = ""
+    local = False
     unenforced = ()
 
     def __init__(self, descriptor):
         self._descriptor = descriptor
 
-    async def start(self, granted):
+    async def start(self, granted, isolation):
         pass
 
     async def request(self, method, params, chunks=None):
@@ -303,7 +303,7 @@ async def test_a_hook_that_opens_nothing_is_refused(site, session):
     "source",
     [
         pytest.param(TRANSPORT.replace(HERE, "    return 5\n"), id="a number"),
-        pytest.param(TRANSPORT.replace('    needs_trust = ""\n', ""), id="without needs_trust"),
+        pytest.param(TRANSPORT.replace("    local = False\n", ""), id="without local"),
     ],
 )
 async def test_a_hook_that_returns_no_connection_is_refused(site, session, source):
@@ -332,7 +332,7 @@ async def test_a_field_that_does_not_fit_is_told_as_the_plugin_says_it(site, ses
 @pytest.mark.parametrize(
     ("method", "body"),
     [
-        ("    async def start(self, granted):\n", "        raise OSError('one\\ntwo')\n"),
+        ("    async def start(self, granted, isolation):\n", "        raise OSError('one\\ntwo')\n"),
         (REQUEST, "        raise OSError('one\\ntwo')\n"),
     ],
     ids=["start", "request"],

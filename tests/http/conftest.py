@@ -66,7 +66,7 @@ async def connect():
     async def start(server, **fields):
         connection = open_transport(describe_remote(getattr(server, "url", server), **fields))
         opened.append(connection)
-        await connection.start(())
+        await connection.start((), None)
         return connection
 
     yield start

@@ -81,7 +81,7 @@ def test_a_field_that_does_not_fit_is_refused_in_one_line(transport, path, expec
 )
 def test_opening_takes_any_absolute_url_and_touches_nothing(url):
     connection = open_transport(describe_remote(url))
-    assert connection.needs_trust == ""
+    assert connection.local is False
 
 
 def test_all_but_system_calls_is_for_policy_to_judge_since_the_module_has_another_host():

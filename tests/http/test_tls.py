@@ -79,7 +79,7 @@ async def test_a_file_without_certificates_fails_the_start(tmp_path, content):
         (tmp_path / "ca.pem").write_text(content)
     connection = open_transport(describe_remote("https://127.0.0.1:1", transport={"ca": str(tmp_path / "ca.pem")}))
     with pytest.raises(Unreachable) as raised:
-        await connection.start(())
+        await connection.start((), None)
     assert f"no certificates to trust in {tmp_path / 'ca.pem'}: " in raised.value.message
     await connection.close()
 

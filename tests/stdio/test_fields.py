@@ -52,5 +52,5 @@ def test_the_environment_is_constructed(tmp_path, monkeypatch):
     monkeypatch.setenv("GRANTED", "1")
     monkeypatch.setenv("SECRET", "2")
     fields = read_fields(describe(tmp_path, command=["a"], env={"SET": "3"}))
-    environment = fields.environment(["env:GRANTED", "env:MISSING", "fs:read:/"])
-    assert environment == {"PATH": os.environ["PATH"], "GRANTED": "1", "SET": "3"}
+    launch = fields.launch(["env:GRANTED", "env:MISSING", "fs:read:/"])
+    assert launch.env == {"PATH": os.environ["PATH"], "GRANTED": "1", "SET": "3"}

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from amplifier_core import Internal, ModuleDescriptor, Timeout, Unreachable
-from amplifier_transport_stdio._fields import StdioFields
+from amplifier_core._host import Host
+from amplifier_core._plugins import Plugins
+from amplifier_core.hookspecs import Launch
 from amplifier_transport_stdio._process import Process
 
 PROLOGUE = """
@@ -322,7 +324,7 @@ class Heard:
 
 async def test_what_does_not_fit_into_the_pipe_waits_and_ends_with_the_process():
     heard = Heard()
-    process = Process(StdioFields(("sleep", "60"), "/", {}), dict(os.environ), heard)
+    process = Process(Launch(command=("sleep", "60"), cwd="/", env=os.environ), heard, None)
     process.write(b"x" * fcntl.fcntl(process._stdin, fcntl.F_GETPIPE_SZ), now=True)
     for byte in (b"y", b"z"):
         process.write(byte, now=True)
@@ -364,12 +366,14 @@ async def test_a_connection_that_was_closed_takes_no_request(tmp_path):
 
     transport = {"type": "stdio", "command": ["cat"]}
     fields = {"name": "m", "kind": "tool", "capabilities": [], "transport": transport}
-    connection = open_transport(ModuleDescriptor.from_mapping(fields), lambda *_: None)
-    await connection.start(())
+    host = Host(Plugins(), wanted=False)
+    connection = open_transport(ModuleDescriptor.from_mapping(fields), lambda *_: None, host)
+    await connection.start((), None)
     await connection.close()
     await connection.close()
     with pytest.raises(Unreachable, match="unmounted"):
         await connection.request("health", b"{}")
+    await host.close()
 
 
 async def test_the_next_call_waits_until_every_cancelled_one_is_decided(session, module, events):
@@ -421,7 +425,7 @@ async def test_where_pidfd_does_not_work_a_thread_waits(session, misbehaving, mo
 
 async def test_somebody_else_who_holds_the_pipes_keeps_nobody_waiting(session, misbehaving):
     """A process in a session of its own outlives the module, with its stdout and stderr."""
-    sleeper = "subprocess.Popen(['sleep', '0.5'], start_new_session=True)"
+    sleeper = "subprocess.Popen(['sleep', '0.5'], start_new_session=True, env={})"
     await mounted(session, misbehaving(either(f"{sleeper}\nos._exit(4)")))
     began = time.monotonic()
     with pytest.raises(Unreachable, match="exit code 4"):

@@ -89,6 +89,7 @@ class Guard:
         "_cancelling",
         "_guards",
         "_limit",
+        "cpu_ms",
         "ended",
         "error",
         "idle",
@@ -107,6 +108,7 @@ class Guard:
         self.error: KernelError | None = None
         self.ended: asyncio.Future[None] | None = None
         self.idle: float | None = None
+        self.cpu_ms = 0.0  # spent so far, where somebody counts it
 
     def __enter__(self) -> Self:
         guards = self._guards

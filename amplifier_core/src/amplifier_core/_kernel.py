@@ -15,6 +15,7 @@ from ._bus import Bus
 from ._errors import BadRequest, Internal, KernelError, short
 from ._event import DATA_LIMIT
 from ._guard import Guards, seconds_of
+from ._host import Host
 from ._ids import Ids
 from ._jsonl import JsonlSink
 from ._plugins import Plugins
@@ -40,6 +41,8 @@ class Kernel:
 
     ``event_log``: the JSONL log's path; ``None`` for a file of its own where platformdirs says; ``False`` for none.
     ``sinks``: more sinks: objects with ``write`` and ``close``, or ``{"type": name, …}`` for a plugin.
+    ``isolation``: what confines the modules that run on this host: the name of a plugin, or ``{"type": name, …}``;
+    ``None`` for the first installed one that passes its trial here; ``False`` for none.
     ``event_limit``: bytes of JSON above which a value in an event's ``data`` is left out; ``None`` keeps everything.
     ``timeout``: seconds for an invocation or a mount whose caller and descriptor name none.
     ``policy_timeout``: seconds for a policy hook's answer; a person who is asked needs more.
@@ -52,6 +55,7 @@ class Kernel:
         *,
         event_log: str | Path | Literal[False] | None = None,
         sinks: Sequence[Sink | Mapping[str, Any]] = (),
+        isolation: str | Mapping[str, Any] | Literal[False] | None = None,
         event_limit: int | None = DATA_LIMIT,
         timeout: float = 30.0,
         policy_timeout: float = 5.0,
@@ -66,6 +70,8 @@ class Kernel:
             _check_count("event_limit", event_limit)
         self._event_log = event_log
         self._sinks = sinks
+        self._plugins = Plugins()
+        self._host = Host(self._plugins, isolation)
         self._event_limit = event_limit
         self._settings = Settings(seconds_of(timeout, 0), seconds_of(policy_timeout, 0), observer_queue, fragment_bytes)
         self._clock = clock
@@ -85,12 +91,11 @@ class Kernel:
     async def __aenter__(self) -> Self:
         if self._runtime is not None or self._closed:
             raise BadRequest("a kernel is opened once; make another one")
-        plugins = Plugins()
-        sinks = self._open_sinks(plugins)
+        sinks = self._open_sinks(self._plugins)
         bus = Bus(self._clock, self._ids, sinks, self._event_limit)
         guards = Guards(asyncio.get_running_loop())
         calls = SystemCalls(self._registry)
-        self._runtime = Runtime(self._clock, self._ids, bus, guards, plugins, self._settings, calls)
+        self._runtime = Runtime(self._clock, self._ids, bus, guards, self._plugins, self._host, self._settings, calls)
         return self
 
     async def __aexit__(
@@ -102,6 +107,10 @@ class Kernel:
             if error is None:
                 raise
             error.add_note(f"closing the kernel: {failure}")
+
+    async def describe_host(self) -> dict[str, Any]:
+        """Say what this host can enforce, found by trying: the isolation in use and why others cannot be used."""
+        return await self._running().host.describe()
 
     async def close(self) -> None:
         """End every session and close every module, observer and sink. Idempotent.
@@ -133,6 +142,7 @@ class Kernel:
         await asyncio.gather(*(end_session(state, "closed") for state in self._states.values()))
         self._states.clear()
         await runtime.drain()
+        await runtime.host.close()
         runtime.guards.close()
         runtime.bus.close()
 

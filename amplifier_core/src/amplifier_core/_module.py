@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
+from ._budget import KEPT, Budget, unkept
 from ._errors import Internal, KernelError, causes, one_line
 from ._json import NotJson, encode
 from ._wire import Message
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from ._chunks import Chunks
     from ._descriptor import ModuleDescriptor
-    from .hookspecs import Connection
+    from .hookspecs import Connection, Isolation
 
 
 _CLOSE_SECONDS = 5.0
@@ -28,27 +29,54 @@ _CLOSE_SECONDS = 5.0
 class Module:
     """One mounted module, shared by the sessions that hold it."""
 
-    __slots__ = ("_slots", "connection", "description", "descriptor", "granted", "holders", "path", "trusted")
+    __slots__ = (
+        "_slots",
+        "budget",
+        "connection",
+        "description",
+        "descriptor",
+        "granted",
+        "holders",
+        "isolation",
+        "path",
+        "trusted",
+        "unenforced",
+    )
 
-    def __init__(self, path: str, descriptor: ModuleDescriptor, connection: Connection, *, trusted: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        descriptor: ModuleDescriptor,
+        connection: Connection,
+        isolation: Isolation | None,
+        *,
+        trusted: bool,
+    ) -> None:
         self.path = path
         self.descriptor = descriptor
         self.connection = connection
+        self.isolation = isolation
         self.trusted = trusted
+        self.unenforced: tuple[str, ...] = ()  # of its capabilities, those that nobody here holds it to
         self.granted: tuple[str, ...] = ()
         self.description = b""  # JSON, as verified at the mount
         self.holders = 0
+        self.budget: Budget | None = None  # once it has started, if its descriptor has one that can be kept
         concurrency = descriptor.limits.concurrency
         self._slots = asyncio.Semaphore(concurrency) if concurrency else None
 
     async def start(self) -> None:
         """Start the module behind its transport, with what was granted."""
         try:
-            await self.connection.start(self.granted)
+            await self.connection.start(self.granted, self.isolation)
         except KernelError:
             raise
         except Exception as error:
             raise self._foreign(error) from error
+        limits = self.descriptor.limits
+        if any(getattr(limits, name) is not None for name in KEPT) and not unkept(self.connection, limits):
+            self.budget = Budget(asyncio.get_running_loop(), self.path, self.connection, limits)
+            self.budget.start()
 
     async def call(
         self, method: str, params: bytes, chunks: Chunks | None = None, sent: Callable[[], None] | None = None
@@ -86,6 +114,8 @@ class Module:
 
     async def close(self) -> None:
         """End the module; a transport that fails at it, or takes too long, is not the caller's concern any more."""
+        if self.budget is not None:
+            self.budget.close()
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.connection.close()

@@ -5,6 +5,7 @@ Owns the way of a module into a session's namespace and out of it. Invocations a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from msgspec import Raw
 
+from ._budget import unkept
 from ._capability import canonical, covers
 from ._descriptor import ModuleDescriptor
 from ._errors import BadRequest, Forbidden, Internal, KernelError, Unreachable, failure_of, short
@@ -23,10 +25,12 @@ from ._wire import result_of
 from .hookspecs import TRANSPORTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ._ids import Span
     from ._state import SessionState
     from ._turns import Invocation
-    from .hookspecs import Connection, Notify
+    from .hookspecs import Connection, Isolation, Notify
 
 _MODULE_EVENTS = ("module:start", "module:exit", "module:noise")
 
@@ -55,9 +59,10 @@ async def mount(
     span = runtime.ids.child(caller.span) if caller else runtime.ids.root()
     began = runtime.clock.monotonic()
     failure: KernelError | None = None
+    lost: Sequence[str] = ()
     state.mounting |= {full}
     try:
-        await _bring_up(state, full, descriptor, span, timeout, trusted=trusted, caller=caller)
+        lost = await _bring_up(state, full, descriptor, span, timeout, trusted=trusted, caller=caller)
     except BaseException as error:
         failure = failure_of(error)
         failure.details.setdefault("module", full)
@@ -70,25 +75,22 @@ async def mount(
             module=full,
             status="error" if failure else "ok",
             duration_ms=round((runtime.clock.monotonic() - began) * 1000, 3),
-            data=_added(descriptor),
+            data=_added(descriptor, lost),
             error=failure,
         )
     return {"name": descriptor.name, "path": full}
 
 
-def _added(descriptor: ModuleDescriptor) -> dict[str, Any]:
+def _added(descriptor: ModuleDescriptor, lost: Sequence[str]) -> dict[str, Any]:
     """Say what was mounted, and what of its descriptor nobody reads or keeps: a typo shows here."""
     data = {
         "kind": descriptor.kind,
         "version": descriptor.version,
         "capabilities": list(descriptor.capabilities),
-        "unenforced": [f"limits.{name}" for name in _UNENFORCED if getattr(descriptor.limits, name) is not None],
+        "unenforced": list(lost),
         "unknown": list(descriptor.unknown),
     }
     return {name: value for name, value in data.items() if value or name in ("version", "capabilities")}
-
-
-_UNENFORCED = ("memory_bytes", "cpu_ms")  # limits that no transport keeps yet
 
 
 async def unmount(state: SessionState, path: str, name: str | None, span: Span | None = None) -> list[str]:
@@ -117,27 +119,74 @@ async def _bring_up(
     *,
     trusted: bool,
     caller: Invocation | None,
-) -> None:
+) -> list[str]:
+    """Do what ``mount`` says, and name the limits that nobody keeps."""
     report = _Report(state, path, span)
     connection = _connect(state, descriptor, report)
-    if connection.needs_trust and not trusted:
-        raise Forbidden(f"{path}: {connection.needs_trust}")
     by = caller.module.path if caller else None
-    module = Module(path, descriptor, connection, trusted=bool(trusted and connection.needs_trust))
+    module: Module | None = None
     try:
         with state.runtime.guards.within(timeout, f"mounting {path}", state):
-            shown = Raw(encode_checked({"path": path.rpartition("/")[0], "descriptor": _shown(descriptor)}))
+            isolation = await _isolation(state, path, connection, trusted=trusted)
+            module = Module(path, descriptor, connection, isolation, trusted=trusted and connection.local)
+            plan = _plan(module, connection)
+            shown = Raw(encode_checked({"path": path.rpartition("/")[0], "descriptor": _shown(descriptor)} | plan))
             question = Question(MOUNT, module, descriptor.capabilities, args=shown, caller=by)
             decision = await authorize(state, question, span)
             module.granted = decision.granted
             await module.start()
             await _verify(module)
     except BaseException:
-        await state.runtime.close([module])
+        if module is not None:
+            await state.runtime.close([module])
         raise
     report.span = None
     state.namespace = state.namespace.own()
     state.namespace.add(Mount(module, decision.granted, lasting=decision.scope == "session"))
+    return unkept(connection, descriptor.limits)
+
+
+async def _isolation(state: SessionState, path: str, connection: Connection, *, trusted: bool) -> Isolation | None:
+    """Give what confines a module that is to run here, unless the embedder trusts it; ``Forbidden`` without either."""
+    if trusted or not connection.local:
+        return None
+    try:
+        return await state.runtime.host.isolation()
+    except Forbidden as error:
+        raise Forbidden(f"{path}: {error.message}", details=error.details) from None
+
+
+def _plan(module: Module, connection: Any) -> dict[str, Any]:
+    """Say for policy to judge what an isolation would open to a module if it is granted all that it wants.
+
+    Raises ``Forbidden`` for a module that calls for more than the isolation enforces here.
+    """
+    isolation = module.isolation
+    module.unenforced = tuple(connection.unenforced)
+    if isolation is None:
+        return {}
+    try:
+        module.unenforced = tuple(isolation.unenforced(module.unenforced))
+        _check_enforceable(module, isolation.name)
+        confined = isolation.confine(connection.launch(), module.descriptor, module.descriptor.capabilities)
+        for fd in confined.fds:
+            os.close(fd)
+    except Exception as error:
+        if isinstance(error, KernelError):
+            raise
+        raise KernelError.from_exception(error, f"isolation {isolation.name!r}") from error
+    return {"isolation": {"name": isolation.name, **confined.shown}}
+
+
+def _check_enforceable(module: Module, isolation: str) -> None:
+    """Refuse what nobody here can hold the module to; what ``x-`` words mean is policy's affair."""
+    lost = [word for word in module.unenforced if not word.startswith("x-")]
+    if lost:
+        raise Forbidden(
+            f"{module.path}: {isolation} cannot enforce {', '.join(lost)} on this host; "
+            "mount(..., trusted=True) runs the module without",
+            details={"capabilities": lost},
+        )
 
 
 def _shown(descriptor: ModuleDescriptor) -> dict[str, Any]:
@@ -154,7 +203,9 @@ def _connect(state: SessionState, descriptor: ModuleDescriptor, notify: Notify) 
     name = descriptor.transport["type"]
     hooks = state.runtime.plugins.hook(TRANSPORTS, name)
     try:
-        connection: Connection | None = hooks.open_transport(descriptor=descriptor, notify=notify)
+        connection: Connection | None = hooks.open_transport(
+            descriptor=descriptor, notify=notify, host=state.runtime.host
+        )
     except Exception as error:
         if isinstance(error, KernelError):
             raise
@@ -162,12 +213,14 @@ def _connect(state: SessionState, descriptor: ModuleDescriptor, notify: Notify) 
     if connection is None:
         raise BadRequest(f"transport {name!r}: the plugin opens no connection for this descriptor")
     missing = [name for name in _CONNECTION if not hasattr(connection, name)]
+    if not missing and connection.local and not hasattr(connection, "launch"):
+        missing = ["launch"]
     if missing:
         raise Internal(f"transport {name!r}: the plugin opened {type(connection).__name__}, which has no {missing[0]}")
     return connection
 
 
-_CONNECTION = ("needs_trust", "unenforced", "start", "request", "close")
+_CONNECTION = ("local", "unenforced", "start", "request", "close")
 
 
 class _Report:

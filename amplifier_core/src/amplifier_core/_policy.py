@@ -66,7 +66,7 @@ def _describe(question: Question) -> dict[str, Any]:
     """Build the ``data`` of the question: what section 6 lists, and who called, and whether the embedder trusts it."""
     module = question.module
     descriptor = module.descriptor
-    unenforced = [word for word in question.wanted if word in module.connection.unenforced]
+    unenforced = [word for word in question.wanted if word in module.unenforced]
     data: dict[str, Any] = {
         "action": question.action,
         "path": module.path,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ._bus import Bus
     from ._guard import Guards
+    from ._host import Host
     from ._ids import Clock, Ids
     from ._plugins import Plugins
 
@@ -45,6 +46,7 @@ class Runtime(msgspec.Struct, frozen=True, eq=False):
     bus: Bus
     guards: Guards
     plugins: Plugins
+    host: Host
     settings: Settings
     system_call: Callable[[Any, str, Mapping[str, Any]], Awaitable[Any]]  # `_syscalls`, which stands above
     _closing: set[asyncio.Task[None]] = msgspec.field(default_factory=set)

@@ -63,7 +63,7 @@ async def converse(invocation: Invocation) -> Message:
     resume: msgspec.Raw | None = None
     while True:
         params = _params(invocation, resume)
-        message = await invocation.module.call("invoke", params, own, sent=guard.touch)
+        message = await _ask(invocation, params, own)
         if message.events:
             for event in message.events:
                 _emit_for(invocation, event)
@@ -73,6 +73,14 @@ async def converse(invocation: Invocation) -> Message:
         results = await _make_calls(invocation, message.pending.syscalls)
         text = b'{"state":%b,"results":%b}' % (message.pending.state, encode_checked(results))
         resume = msgspec.Raw(text)
+
+
+async def _ask(invocation: Invocation, params: bytes, chunks: Chunks | None) -> Message:
+    module, guard = invocation.module, invocation.guard
+    if module.budget is None:
+        return await module.call("invoke", params, chunks, sent=guard.touch)
+    with module.budget.charged(guard):
+        return await module.call("invoke", params, chunks, sent=guard.touch)
 
 
 def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:

@@ -1,4 +1,4 @@
-"""What a plugin implements: transports and event sinks. Public, and small on purpose.
+"""What a plugin implements: transports, event sinks and isolations. Public, and small on purpose.
 
 A plugin is a module or an object whose functions carry ``@hookimpl``, named by an entry point of its distribution::
 
@@ -6,14 +6,16 @@ A plugin is a module or an object whose functions carry ``@hookimpl``, named by 
     unixsocket = "my_package"
 
 The entry point's name is what a descriptor's ``transport.type`` says (or, in the group ``amplifier_core.sinks``, the
-``type`` in the embedder's ``sinks=``). The plugin is loaded when it is named so, and at no other time. Everything that
-it needs is imported from here and from ``amplifier_core``.
+``type`` in the embedder's ``sinks=``). The plugin is loaded when it is named so, and at no other time; only isolations
+(``amplifier_core.isolations``) are also tried unnamed, when a module is to be isolated and the embedder chose none.
+Everything that a plugin needs is imported from here and from ``amplifier_core``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import msgspec
 import pluggy
 from msgspec import UNSET
 
@@ -23,12 +25,13 @@ from ._json import NotJson, decode
 from ._wire import ErrorBody, Message, decode_message
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ._descriptor import ModuleDescriptor
     from ._errors import KernelError
 
 __all__ = [
+    "ISOLATIONS",
     "PROJECT",
     "SINKS",
     "TRANSPORTS",
@@ -36,12 +39,17 @@ __all__ = [
     "Chunks",
     "Connection",
     "ErrorBody",
+    "Host",
+    "Isolation",
+    "IsolationSpec",
+    "Launch",
     "Message",
     "NotJson",
     "Notify",
     "Sink",
     "SinkSpec",
     "TransportSpec",
+    "Usage",
     "causes",
     "decode",
     "decode_message",
@@ -51,6 +59,7 @@ __all__ = [
 PROJECT = "amplifier_core"
 TRANSPORTS = "amplifier_core.transports"
 SINKS = "amplifier_core.sinks"
+ISOLATIONS = "amplifier_core.isolations"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -67,21 +76,67 @@ class Notify(Protocol):
         """Emit one of these three events at once. Any other name is refused with ``internal``."""
 
 
+T = TypeVar("T")
+
+
+class Host(Protocol):
+    """What one kernel offers to its connections."""
+
+    def shared(self, make: Callable[[], T]) -> T:
+        """Give the one thing that ``make`` makes for this kernel, at the first call: what its connections share.
+
+        Its ``async close()`` is called, within five seconds, when the kernel has closed every module.
+        """
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """A process to start on this host: what a transport wants, and what an isolation makes of it."""
+
+    command: tuple[str, ...]
+    """The program, an absolute path or a name on the ``PATH`` of ``env``, and its arguments."""
+    cwd: str
+    """An absolute path."""
+    env: Mapping[str, str]
+    """The whole environment: nothing is inherited."""
+    fds: tuple[int, ...] = ()
+    """Descriptors that the process inherits. Whoever starts it closes its own copies then, even if that failed."""
+    shown: Mapping[str, Any] = {}
+    """For people, as JSON: what an isolation opens to the module. It is in the question to policy and in the log."""
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What a module's processes use, those that they started included."""
+
+    cpu_ms: float
+    """CPU time since the start of the first one."""
+    memory_bytes: int
+    """Memory resident now."""
+
+
 class Connection(Protocol):
     """One module behind one transport. The kernel alone calls it, on one event loop, many requests at once.
+
+    A local one also has ``launch() -> Launch``: what it starts if all capabilities are granted, before any isolation.
+    Where it can, a connection has more, which the kernel looks for by name and does without where it is ``None``:
+    ``clues() -> Mapping``, what may explain that no answer comes; ``usage(*, exact: bool) -> Usage | None``, what its
+    processes use, exact being slower and counting shared memory once; ``kill(error)``, which ends them at once and
+    fails what is in flight with such an error. ``usage`` and ``kill`` are what memory and CPU budgets are kept with.
 
     Making one checks the descriptor's ``transport`` fields and does nothing else: no process, no socket. It holds
     replies to ``descriptor.message_bytes`` itself, since it alone sees them come; one that is larger is ``internal``.
     """
 
-    needs_trust: str
-    """Why an embedder has to say ``trusted=True`` to run this module here, in one line; empty if there is no need."""
+    local: bool
+    """Whether the module is to run as processes on this host, which have to be isolated or trusted (section 6)."""
 
     unenforced: tuple[str, ...]
-    """Those of the descriptor's capabilities that nothing on this host enforces (protocol, section 6)."""
+    """Those of the descriptor's capabilities that the transport itself does not enforce (section 6)."""
 
-    async def start(self, granted: Sequence[str]) -> None:
-        """Make the module ready, with no more than the capabilities granted. Raises ``Unreachable`` with the cause."""
+    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:
+        """Make the module ready, with no more than the capabilities granted. Raises ``Unreachable`` with the cause.
+
+        Where ``isolation`` is given, every process is started as its ``confine`` says.
+        """
 
     async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
         """Carry one ``health``, ``describe`` or ``invoke`` (``params``: a JSON object) and return the reply.
@@ -105,12 +160,44 @@ class TransportSpec:
     """The hook of a transport plugin."""
 
     @hookspec(firstresult=True)
-    def open_transport(self, descriptor: ModuleDescriptor, notify: Notify) -> Connection | None:
+    def open_transport(self, descriptor: ModuleDescriptor, notify: Notify, host: Host) -> Connection | None:
         """Make a connection that is not started.
 
         For a field that does not fit, raise ``descriptor.misfit(".url", "expected …")``; its path is below
-        ``transport``, and begins with a dot or a bracket.
+        ``transport``, and begins with a dot or a bracket. An implementation may leave out parameters.
         """
+
+
+class Isolation(Protocol):
+    """What confines the processes of modules on this host. It turns command lines into others and starts no module."""
+
+    name: str
+
+    def trial(self) -> str:
+        """Try on this host what it promises, and say in one line why it cannot be kept; empty if it can.
+
+        The kernel calls it once, in a thread of its own, before the first module is isolated.
+        """
+
+    def describe(self) -> Mapping[str, Any]:
+        """Say as JSON what it is, and what it enforces here and what not: for ``Kernel.describe_host``."""
+
+    def unenforced(self, capabilities: Sequence[str]) -> tuple[str, ...]:
+        """List those of a module's capabilities that it cannot enforce here. The module is refused for any of them."""
+
+    def confine(self, launch: Launch, descriptor: ModuleDescriptor, granted: Sequence[str]) -> Launch:
+        """Turn a launch into one that can do what was granted, and nothing else.
+
+        Raises ``Unreachable`` for a command that is not there, ``Forbidden`` for what it cannot confine.
+        """
+
+
+class IsolationSpec:
+    """The hook of an isolation plugin."""
+
+    @hookspec(firstresult=True)
+    def open_isolation(self, options: Mapping[str, Any]) -> Isolation | None:
+        """Make an isolation from what the embedder gave beside its ``type``. Raise ``BadRequest`` for what is unfit."""
 
 
 class Sink(Protocol):

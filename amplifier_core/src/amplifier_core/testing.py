@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from ._errors import KernelError, UnsupportedOp
+from ._host import Host
 from ._json import encode_checked
 from ._mount import check_description
 from ._plugins import Plugins
@@ -69,14 +70,16 @@ async def check_module(
 ) -> list[Check]:
     """Hold a module against the protocol: its framing, its three answers, and each op of ``examples`` with its args.
 
-    The module runs as an ordinary process where nothing isolates it. ``seconds`` bounds each check. Raises
+    A local module runs as an ordinary process: nothing isolates it. ``seconds`` bounds each check. Raises
     ``KernelError`` only if the module cannot be started at all.
     """
-    opened = Plugins().hook(TRANSPORTS, descriptor.transport["type"])
-    connection: Connection = opened.open_transport(descriptor=descriptor, notify=_ignore)
+    plugins = Plugins()
+    opened = plugins.hook(TRANSPORTS, descriptor.transport["type"])
+    host = Host(plugins, wanted=False)
+    connection: Connection = opened.open_transport(descriptor=descriptor, notify=_ignore, host=host)
     probe = _Probe(connection, descriptor, examples)
     try:
-        await asyncio.wait_for(connection.start(descriptor.capabilities), seconds)
+        await asyncio.wait_for(connection.start(descriptor.capabilities, None), seconds)
         checks = [
             ("health answers {'status': 'ok'}", "2", probe.health),
             ("describe matches the descriptor", "2", probe.describe),
@@ -88,6 +91,7 @@ async def check_module(
         return [Check(name, section, await _problem(check, seconds)) for name, section, check in checks]
     finally:
         await connection.close()
+        await host.close()
 
 
 class _Probe:

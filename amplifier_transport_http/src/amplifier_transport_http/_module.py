@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Message
+    from amplifier_core.hookspecs import Chunks, Isolation, Message
 
     from ._fields import Fields
 
@@ -40,7 +40,7 @@ _HEADERS = {
 class RemoteModule:
     """A ``Connection`` to a module that runs elsewhere. Between requests it keeps sockets, and nothing else."""
 
-    needs_trust = ""  # nothing of the module runs on this host
+    local = False
 
     def __init__(self, descriptor: ModuleDescriptor, fields: Fields) -> None:
         self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
@@ -52,7 +52,7 @@ class RemoteModule:
         self._headers = httpx.Headers({"host": fields.url.netloc.decode()} | _HEADERS | given).raw
         self._pool: Pool | None = None
 
-    async def start(self, granted: Sequence[str]) -> None:  # noqa: ARG002 - no host of ours could hold it to that
+    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:  # noqa: ARG002 - elsewhere
         """Make the pool. Whether a module is at the other end, ``health`` finds out."""
         try:
             tls = _trust(self._ca) if self._url.scheme == "https" else None  # 20 ms that plain HTTP need not pay

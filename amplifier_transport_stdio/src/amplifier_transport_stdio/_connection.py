@@ -13,14 +13,16 @@ from amplifier_core.hookspecs import UNSET, decode_message
 
 from ._framing import CANCEL, LineBuffer, LineTooLongError, frame, id_in
 from ._process import Process
+from ._usage import measure_here
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Message, Notify
+    from amplifier_core.hookspecs import Chunks, Isolation, Launch, Message, Notify, Usage
 
     from ._fields import StdioFields
+    from ._orphans import Orphans
 
 CANCEL_GRACE = 1.0
 """Seconds that a module has to answer a request that was cancelled, before it is killed."""
@@ -29,22 +31,28 @@ CANCEL_GRACE = 1.0
 class StdioConnection:
     """One module as a child process. It is started again by the first request after its end."""
 
-    needs_trust = (
-        "nothing isolates a stdio module on this host; mount(..., trusted=True) runs it as an ordinary process"
-    )
+    local = True
 
-    def __init__(self, descriptor: ModuleDescriptor, fields: StdioFields, notify: Notify) -> None:
+    def __init__(self, descriptor: ModuleDescriptor, fields: StdioFields, notify: Notify, orphans: Orphans) -> None:
         self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
+        self.usage = self._usage if measure_here() else None
+        self._descriptor = descriptor
         self._fields = fields
-        self._limit = descriptor.message_bytes
         self._notify = notify
+        self._orphans = orphans
         self._granted: Sequence[str] = ()
+        self._isolation: Isolation | None = None
         self._lives: list[_Life] = []  # the last one answers; earlier ones may still be dying
         self._closed = False
 
-    async def start(self, granted: Sequence[str]) -> None:
-        """Start the process, with what was granted of the host's environment."""
+    def launch(self) -> Launch:
+        """Say what is started, if all that the descriptor names is granted."""
+        return self._fields.launch(self._descriptor.capabilities)
+
+    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:
+        """Start the process, confined to what was granted, or with what was granted of the host's environment."""
         self._granted = granted
+        self._isolation = isolation
         self._begin()
 
     async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
@@ -65,6 +73,10 @@ class StdioConnection:
         """Say what may explain that no answer comes."""
         return self._lives[-1].clues() if self._lives else {}
 
+    def kill(self, error: KernelError) -> None:
+        """End the process at once, with what it started; what is in flight fails with such an error."""
+        self._lives[-1].end(error)
+
     async def close(self) -> None:
         """End the process and wait until it is gone."""
         self._closed = True
@@ -72,15 +84,23 @@ class StdioConnection:
 
     def _begin(self) -> _Life:
         self._lives = [life for life in self._lives if not life.gone]
-        life = _Life(self._fields, self._fields.environment(self._granted), self._limit, self._notify)
+        launch, orphans = self._fields.launch(self._granted), self._orphans
+        if self._isolation is not None:
+            launch = self._isolation.confine(launch, self._descriptor, self._granted)
+        life = _Life(launch, None if self._isolation else orphans, self._descriptor.message_bytes, self._notify)
+        self._notify("module:start", {"pid": life.pid, "command": list(self._fields.command), **launch.shown})
         self._lives.append(life)
         return life
+
+    def _usage(self, *, exact: bool) -> Usage | None:
+        measure = measure_here()
+        return self._lives[-1].usage(measure, exact=exact) if measure and self._lives else None
 
 
 class _Life:
     """One life of the process, from its start to its exit."""
 
-    def __init__(self, fields: StdioFields, environment: dict[str, str], limit: int, notify: Notify) -> None:
+    def __init__(self, launch: Launch, orphans: Orphans | None, limit: int, notify: Notify) -> None:
         self._loop = asyncio.get_running_loop()
         self._notify = notify
         self._limit = limit
@@ -94,8 +114,9 @@ class _Life:
         self._fault: KernelError | None = None
         self.ended = False
         self.decided = asyncio.Event()
-        self._process = Process(fields, environment, self)
-        notify("module:start", {"pid": self._process.pid, "command": list(fields.command)})
+        self._process = Process(launch, self, orphans)
+        self.pid = self._process.pid
+        self.usage = self._process.usage
 
     async def request(self, method: str, params: bytes, chunks: Chunks | None) -> Message:
         """Send one request and wait for its reply; cancelled, tell the module so and give it a short grace.
@@ -128,8 +149,8 @@ class _Life:
 
     @property
     def gone(self) -> bool:
-        """Whether the process is no more."""
-        return not self._process.alive
+        """Whether nothing is left of the process."""
+        return self._process.gone
 
     def end(self, error: KernelError) -> None:
         """Kill the process for what it did, and fail what is in flight; the next request starts another one."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from amplifier_core.hookspecs import Launch
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -28,18 +30,19 @@ class StdioFields:
     cwd: str
     env: Mapping[str, str]
 
-    def environment(self, granted: Sequence[str]) -> dict[str, str]:
-        """Construct the module's environment: what was granted from the host's, and what the descriptor sets."""
+    def launch(self, granted: Sequence[str]) -> Launch:
+        """Say what to start; the environment is what was granted of the host's, and what the descriptor sets."""
         names = [*_INHERITED, *(word.removeprefix("env:") for word in granted if word.startswith("env:"))]
-        return {name: os.environ[name] for name in names if name in os.environ} | dict(self.env)
+        env = {name: os.environ[name] for name in names if name in os.environ} | dict(self.env)
+        return Launch(command=self.command, cwd=self.cwd, env=env)
 
 
-def read_fields(descriptor: ModuleDescriptor) -> StdioFields:
+def read_fields(descriptor: ModuleDescriptor, known: Sequence[str] = _KNOWN) -> StdioFields:
     """Read the fields strictly; raises ``BadRequest`` with the JSON path. Relative paths are below the descriptor."""
     transport = descriptor.transport
     for name in transport:
-        if name not in _KNOWN:
-            raise descriptor.misfit(f".{name}", f"expected one of {', '.join(_KNOWN)}")
+        if name not in known:
+            raise descriptor.misfit(f".{name}", f"expected one of {', '.join(known)}")
     command = transport.get("command")
     if not isinstance(command, list | tuple) or not command:
         raise descriptor.misfit(".command", f"expected a list of text that is not empty, got {command!r}")

@@ -21,7 +21,10 @@ from amplifier_core import Unreachable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ._fields import StdioFields
+    from amplifier_core.hookspecs import Launch, Usage
+
+    from ._orphans import Orphans
+    from ._usage import Measure
 
 _READ = 64 * 1024  # a larger buffer crosses malloc's mmap threshold and costs 9 µs a read
 _TAIL = 8 * 1024  # bytes of stderr kept for the details of an error
@@ -48,12 +51,19 @@ class Reader(Protocol):
 
 
 class Process:
-    """A running child process in a session, and so a process group, of its own."""
+    """A running child process in a session, and so a process group, of its own.
 
-    def __init__(self, fields: StdioFields, environment: Mapping[str, str], reader: Reader) -> None:
+    ``orphans`` ends what it leaves behind outside of that group; ``None`` for what is confined and leaves nothing.
+    Raises ``Unreachable`` if it cannot be started.
+    """
+
+    def __init__(self, launch: Launch, reader: Reader, orphans: Orphans | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = reader
-        self._popen = _spawn(fields, environment)
+        self._orphans = orphans
+        env, self._mark = orphans.marked(dict(launch.env)) if orphans else (launch.env, "")
+        self._popen = _spawn(launch, env)
+        self._cleaning: asyncio.Task[None] | None = None
         self.pid = self._popen.pid
         self._stdin, self._stdout, self._stderr = (
             stream.fileno() for stream in (self._popen.stdin, self._popen.stdout, self._popen.stderr) if stream
@@ -62,7 +72,8 @@ class Process:
         self._flushing = False
         self._paused = False
         self._tail = b""
-        self._gone = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._gone: asyncio.Future[None] = self._loop.create_future()
         self._pidfd = self._watch()
         for fd in (self._stdin, self._stdout, self._stderr):
             os.set_blocking(fd, False)
@@ -72,7 +83,16 @@ class Process:
     @property
     def alive(self) -> bool:
         """Whether the process is not known to have ended."""
-        return not self._gone.done()
+        return self._popen.returncode is None
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing is left of it, nor of what it started."""
+        return self._gone.done()
+
+    def usage(self, measure: Measure, *, exact: bool) -> Usage | None:
+        """Measure what it uses, with all that it started; ``None`` once it has ended."""
+        return measure(self.pid, exact) if self.alive else None
 
     def write(self, line: bytes, *, now: bool) -> None:
         """Send a line: at once, or joined with whatever else is sent in this tick of the loop.
@@ -111,9 +131,9 @@ class Process:
         """End the process: end of input, then SIGTERM, then SIGKILL, each with its grace."""
         self._close_stdin()
         for grace, number in ((_END_OF_INPUT_GRACE, signal.SIGTERM), (_TERMINATE_GRACE, None)):
-            await asyncio.wait((self._gone,), timeout=grace)
+            await asyncio.wait((self._ended,), timeout=grace)
             if not self.alive:
-                return
+                break
             if number is not None:
                 _signal_group(self.pid, number)
         self.kill()
@@ -209,25 +229,37 @@ class Process:
             os.close(self._pidfd)
         self._close_stdin()
         with self._popen:  # closes the pipes and reaps
-            self._gone.set_result(None)
+            self._ended.set_result(None)
+        self._cleaning = self._loop.create_task(self._clean(), name=f"clean {self.pid}")
         self._reader.exited()
 
+    async def _clean(self) -> None:
+        try:
+            if self._orphans is not None and self._mark:
+                await self._orphans.end(self._mark)
+        finally:
+            self._gone.set_result(None)
 
-def _spawn(fields: StdioFields, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+
+def _spawn(launch: Launch, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(  # noqa: S603 - running the embedder's command is the purpose
-            fields.command,
+            launch.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            cwd=fields.cwd,
-            env=environment,
+            cwd=launch.cwd,
+            env=env,
             start_new_session=True,
+            pass_fds=launch.fds,
         )
     except OSError as error:
-        what = f"command {fields.command[0]}" if Path(fields.cwd).is_dir() else f"folder {fields.cwd}"
-        raise Unreachable(f"{what}: {error.strerror}", details={"command": list(fields.command)}) from error
+        what = f"command {launch.command[0]}" if Path(launch.cwd).is_dir() else f"folder {launch.cwd}"
+        raise Unreachable(f"{what}: {error.strerror}", details={"command": list(launch.command)}) from error
+    finally:
+        for fd in launch.fds:
+            os.close(fd)
 
 
 def _rest(fd: int) -> bytes:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Notify
+    from amplifier_core.hookspecs import Chunks, Isolation, Notify
 
 __all__ = ["open_transport"]
 
@@ -40,7 +40,7 @@ def open_transport(descriptor: ModuleDescriptor, notify: Notify) -> UnixSocketCo
 class UnixSocketConnection:
     """One module. Its connection is opened by ``start``, and again by the first request after its end."""
 
-    needs_trust = ""  # nothing is started here
+    local = False  # nothing is started here
 
     def __init__(self, path: str, descriptor: ModuleDescriptor, notify: Notify) -> None:
         self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
@@ -51,7 +51,7 @@ class UnixSocketConnection:
         self._opening = asyncio.Lock()
         self._closed = False
 
-    async def start(self, granted: Sequence[str]) -> None:
+    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:
         """Connect. What was granted is the server's own affair."""
         await self._linked()
 

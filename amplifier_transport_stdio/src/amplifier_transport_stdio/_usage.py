@@ -1,0 +1,86 @@
+"""What a process and all its descendants use: CPU time and memory, from ``/proc`` or, where there is none, psutil.
+
+Owns the measuring. What follows from it is the kernel's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amplifier_core.hookspecs import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Measure = Callable[[int, bool], Usage]
+
+
+def measure_here() -> Measure | None:
+    """Give the way to measure on this host; ``None`` if there is none."""
+    if Path("/proc/self/task").is_dir():
+        return by_proc
+    return by_psutil if _psutil() is not None else None
+
+
+def by_proc(pid: int, exact: bool) -> Usage:  # noqa: FBT001 - one word of two
+    """Measure with ``/proc``. ``exact`` counts a page that several processes share once, as far as we may look."""
+    ticks = memory = 0
+    for each in _tree(pid):
+        with contextlib.suppress(OSError, IndexError):  # it has ended meanwhile
+            fields = _read(f"/proc/{each}/stat").rpartition(b")")[2].split()
+            ticks += sum(map(int, fields[11:15]))  # utime, stime, and those of the children it has waited for
+            memory += (_shared_once(each) if exact else None) or int(fields[21]) * _PAGE
+    return Usage(ticks * 1000 / _TICKS, memory)
+
+
+def by_psutil(pid: int, exact: bool) -> Usage:  # noqa: FBT001
+    """Measure with psutil, which looks through every process of the host."""
+    psutil = _psutil()
+    cpu = memory = 0.0
+    with contextlib.suppress(psutil.Error):
+        root = psutil.Process(pid)
+        for each in [root, *root.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                cpu += sum(each.cpu_times()[:4])
+                memory += each.memory_full_info().uss if exact else each.memory_info().rss
+    return Usage(cpu * 1000, int(memory))
+
+
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+def _tree(pid: int) -> Iterator[int]:
+    """Walk from a process to its descendants; those whose parents have ended are not among them."""
+    found = [pid]
+    while found:
+        each = found.pop()
+        yield each
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{each}/task"):  # noqa: PTH208 - as in `_read`
+                found += map(int, _read(f"/proc/{each}/task/{task}/children").split())
+
+
+def _shared_once(pid: int) -> int | None:
+    """Give the proportional set size; ``None`` where it is not ours to see."""
+    with contextlib.suppress(OSError):
+        for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
+            if line.startswith(b"Pss:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a third of the time of Path, 40 times a second
+        return file.read()
+
+
+def _psutil() -> Any:
+    try:
+        import psutil  # noqa: PLC0415
+    except ImportError:
+        return None
+    return psutil
