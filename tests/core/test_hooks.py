@@ -522,3 +522,19 @@ async def test_an_answer_that_breaks_when_it_is_read_denies_and_is_told(session,
         await session.mount("/mnt/tools", module("echo.py"), trusted=True)
     assert events("hook:error")
     assert events("policy:decision")
+
+
+async def test_who_gives_up_while_policy_is_asked_is_cancelled_and_nothing_runs(session, module, events):
+    asked = asyncio.Event()
+
+    async def slow(event):
+        asked.set()
+        await asyncio.sleep(60)
+
+    await session.register_hook("policy:request", slow)
+    mounting = asyncio.create_task(session.mount("/mnt/tools", module("echo.py"), trusted=True))
+    await asked.wait()
+    mounting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await mounting
+    assert not events("module:start")

@@ -78,47 +78,6 @@ LINES = '    return Lines(options["path"])\n'
 REQUEST = "    async def request(self, method, params, chunks=None):\n"
 
 
-class Site:
-    """A folder of installed distributions on the path of this process."""
-
-    def __init__(self, folder):
-        self._folder = folder
-
-    def install(self, group, name, source, *, distribution=None, target="{module}"):
-        """Install a distribution of one module and one entry point, and give the module's name."""
-        distribution = distribution or f"outside-{name}"
-        module = distribution.replace("-", "_")
-        (self._folder / f"{module}.py").write_text(source)
-        information = self._folder / f"{module}-1.0.dist-info"
-        information.mkdir(exist_ok=True)
-        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
-        with (information / "entry_points.txt").open("a") as points:
-            points.write(f"[{group}]\n{name} = {target.format(module=module)}\n")
-        importlib.invalidate_caches()
-        return module
-
-    def was(self, what, module):
-        """Tell whether a module was `imported`, or its hook `opened`."""
-        return (self._folder / f"{module}.{what}").exists()
-
-    def read(self, what, module):
-        return (self._folder / f"{module}.{what}").read_text()
-
-    def modules(self):
-        return [path.stem for path in self._folder.glob("*.py")]
-
-
-@pytest.fixture
-def site(tmp_path, monkeypatch):
-    folder = tmp_path / "site"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(folder)
-    site = Site(folder)
-    yield site
-    for name in site.modules():
-        sys.modules.pop(name, None)
-
-
 def named(transport, name="m"):
     return {"name": name, "kind": "tool", "capabilities": [], "transport": {"type": transport}}
 
@@ -213,10 +172,10 @@ async def test_one_distribution_in_two_folders_is_one(site, session, tmp_path, m
     second = tmp_path / "second"
     second.mkdir()
     monkeypatch.syspath_prepend(second)
-    module = Site(second).install(TRANSPORTS, "here", TRANSPORT)
+    module = type(site)(second).install(TRANSPORTS, "here", TRANSPORT)
     await session.mount("/mnt/tools", named("here"))
     assert await session.invoke("/mnt/tools/m", "any", {}) == {"plugin": module}
-    assert Site(second).was("opened", module)
+    assert type(site)(second).was("opened", module)
     assert not site.was("opened", module)
 
 
@@ -304,6 +263,7 @@ async def test_a_hook_that_opens_nothing_is_refused(site, session):
     [
         pytest.param(TRANSPORT.replace(HERE, "    return 5\n"), id="a number"),
         pytest.param(TRANSPORT.replace("    local = False\n", ""), id="without local"),
+        pytest.param(TRANSPORT.replace("    local = False\n", "    local = True\n"), id="local without launch"),
     ],
 )
 async def test_a_hook_that_returns_no_connection_is_refused(site, session, source):

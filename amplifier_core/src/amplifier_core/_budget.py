@@ -84,7 +84,7 @@ class Budget:
             return
         spent = usage.cpu_ms - self._cpu_ms if usage.cpu_ms >= self._cpu_ms else usage.cpu_ms  # less: another process
         self._cpu_ms = usage.cpu_ms
-        for guard in self._running:
+        for guard in self._running if not usage.settling else ():
             guard.cpu_ms += spent / len(self._running)
         limit = self._limits.memory_bytes
         if limit is not None and usage.memory_bytes > limit:

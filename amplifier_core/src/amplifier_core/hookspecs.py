@@ -111,6 +111,8 @@ class Usage(msgspec.Struct, frozen=True):
     """CPU time since the start of the first one."""
     memory_bytes: int
     """Memory resident now."""
+    settling: bool = False
+    """Whether it is being decided what becomes of a cancelled request: what is spent then is on nobody's account."""
 
 
 class Connection(Protocol):

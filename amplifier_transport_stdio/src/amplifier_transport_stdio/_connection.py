@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from amplifier_core import Internal, KernelError, Unreachable
-from amplifier_core.hookspecs import UNSET, decode_message
+from amplifier_core.hookspecs import UNSET, Usage, decode_message
 
 from ._framing import CANCEL, LineBuffer, LineTooLongError, frame, id_in
 from ._process import Process
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Isolation, Launch, Message, Notify, Usage
+    from amplifier_core.hookspecs import Chunks, Isolation, Launch, Message, Notify
 
     from ._fields import StdioFields
     from ._orphans import Orphans
@@ -94,7 +94,10 @@ class StdioConnection:
 
     def _usage(self, *, exact: bool) -> Usage | None:
         measure = measure_here()
-        return self._lives[-1].usage(measure, exact=exact) if measure and self._lives else None
+        if measure is None or not self._lives or self._lives[-1].ended:
+            return None
+        cpu_ms, memory_bytes = measure(self._lives[-1].pid, exact=exact)
+        return Usage(cpu_ms, memory_bytes, settling=self._lives[-1].undecided)
 
 
 class _Life:
@@ -116,7 +119,6 @@ class _Life:
         self.decided = asyncio.Event()
         self._process = Process(launch, self, orphans)
         self.pid = self._process.pid
-        self.usage = self._process.usage
 
     async def request(self, method: str, params: bytes, chunks: Chunks | None) -> Message:
         """Send one request and wait for its reply; cancelled, tell the module so and give it a short grace.

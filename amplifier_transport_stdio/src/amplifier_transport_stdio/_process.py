@@ -21,10 +21,9 @@ from amplifier_core import Unreachable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from amplifier_core.hookspecs import Launch, Usage
+    from amplifier_core.hookspecs import Launch
 
     from ._orphans import Orphans
-    from ._usage import Measure
 
 _READ = 64 * 1024  # a larger buffer crosses malloc's mmap threshold and costs 9 µs a read
 _TAIL = 8 * 1024  # bytes of stderr kept for the details of an error
@@ -89,10 +88,6 @@ class Process:
     def gone(self) -> bool:
         """Whether nothing is left of it, nor of what it started."""
         return self._gone.done()
-
-    def usage(self, measure: Measure, *, exact: bool) -> Usage | None:
-        """Measure what it uses, with all that it started; ``None`` once it has ended."""
-        return measure(self.pid, exact) if self.alive else None
 
     def write(self, line: bytes, *, now: bool) -> None:
         """Send a line: at once, or joined with whatever else is sent in this tick of the loop.

@@ -1,0 +1,166 @@
+"""Budgets of memory and CPU time, against real processes that pass them; the bounds are those of a busy machine."""
+
+import asyncio
+import time
+
+import pytest
+
+from amplifier_core import BudgetExceeded, Cancelled, Kernel, Oom, Plan, Unreachable
+from amplifier_core._budget import Budget, unkept
+from amplifier_core._descriptor import Limits
+from amplifier_core._guard import Guards
+from amplifier_core.hookspecs import Usage
+
+HOG = "/mnt/tools/hog"
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture
+async def hog(session, module):
+    async def mount(**limits):
+        await session.mount("/mnt/tools", module("hog.py", limits=limits), trusted=True)
+        return session
+
+    return mount
+
+
+@pytest.mark.parametrize("op", ["grow", "child"])
+async def test_who_passes_the_memory_budget_is_killed_with_its_children(hog, events, op):
+    session = await hog(memory_bytes=120 * MEGABYTE)
+    with pytest.raises(Oom, match=r"/mnt/tools/hog used \d+ bytes of memory, of 120000000") as caught:
+        await session.invoke(HOG, op, {})
+    assert caught.value.details["limit"] == 120 * MEGABYTE < caught.value.details["memory_bytes"] < 400 * MEGABYTE
+    assert await session.invoke(HOG, "fine", {}) == "fine"
+    assert [event["data"]["signal"] for event in events("module:exit")] == ["SIGKILL"]
+
+
+async def test_memory_that_children_share_counts_once(hog, events):
+    session = await hog(memory_bytes=150 * MEGABYTE)
+    assert await session.invoke(HOG, "share", {"megabytes": 60, "children": 4, "seconds": 0.3}) == "share"
+    assert not events("module:exit")
+
+
+async def test_an_idle_module_is_watched_too(hog, events):
+    session = await hog(memory_bytes=120 * MEGABYTE)
+    await session.invoke(HOG, "later", {})
+    async with asyncio.timeout(20):
+        while not events("module:exit"):
+            await asyncio.sleep(0.02)
+    assert await session.invoke(HOG, "fine", {}) == "fine"
+
+
+async def test_an_invocation_that_costs_too_much_cpu_time_ends_and_the_next_is_not_charged(hog):
+    session = await hog(cpu_ms=200)
+    began = time.monotonic()
+    with pytest.raises(BudgetExceeded, match=r"used \d+ ms of CPU time for one invocation, of 200") as caught:
+        await session.invoke(HOG, "burn", {"milliseconds": 60_000})
+    assert time.monotonic() - began < 10
+    assert caught.value.details["limit"] == 200 < caught.value.details["cpu_ms"]
+    assert await session.invoke(HOG, "burn", {"milliseconds": 1}) == "burn"
+
+
+async def test_a_module_that_dies_under_a_budget_is_unreachable_and_starts_again(hog):
+    session = await hog(cpu_ms=10_000, memory_bytes=500 * MEGABYTE)
+    with pytest.raises(Unreachable, match="exit code 3"):
+        await session.invoke(HOG, "exit", {})
+    assert await session.invoke(HOG, "fine", {}) == "fine"
+
+
+async def test_a_budget_that_a_transport_cannot_keep_is_named(kernel, tmp_path, events):
+    assert unkept(object(), Limits(memory_bytes=1, cpu_ms=1)) == ["limits.memory_bytes", "limits.cpu_ms"]
+    assert unkept(object(), Limits(timeout_ms=1)) == []
+
+
+class Metered:
+    """A connection that measures what it is told to, in turn."""
+
+    def __init__(self, *readings):
+        self.readings = list(readings)
+        self.killed = []
+
+    def usage(self, *, exact):
+        reading = self.readings.pop(0)
+        return reading and Usage(*reading)
+
+    def kill(self, error):
+        self.killed.append(error)
+
+
+@pytest.fixture
+async def budget():
+    """Make a budget over a connection's readings; its timer fires only when a test says so."""
+    made = []
+
+    def make(*readings, **limits):
+        connection = Metered(*readings)
+        made.append(Budget(asyncio.get_running_loop(), "/mnt/tools/m", connection, Limits(**limits)))
+        return made[-1], connection
+
+    yield make
+    for each in made:
+        each.close()
+
+
+async def test_what_runs_at_once_shares_the_cost(budget):
+    guards = Guards(asyncio.get_running_loop())
+    watched, _ = budget((0.0, 0), (10.0, 0), (30.0, 0), (40.0, 0), cpu_ms=100)
+    with guards.within(5, "a") as a, guards.within(5, "b") as b:
+        with watched.charged(a):  # 0
+            with watched.charged(b):  # 10
+                pass  # 30
+            assert (a.cpu_ms, b.cpu_ms) == (20, 10)
+        assert (a.cpu_ms, b.cpu_ms) == (30, 10)
+    guards.close()
+
+
+async def test_another_process_begins_at_nothing_and_what_is_settled_is_on_nobodys_account(budget):
+    guards = Guards(asyncio.get_running_loop())
+    watched, _ = budget((50.0, 0), None, (7.0, 0), (3.0, 0), (90.0, 0, True), (95.0, 0), cpu_ms=100)
+    with guards.within(5, "a") as a, watched.charged(a):
+        for expected in (0, 7, 10, 10):
+            watched._sample()
+            assert a.cpu_ms == expected
+    assert a.cpu_ms == 15
+    guards.close()
+
+
+async def test_a_reply_that_came_too_dear_is_not_given(budget):
+    guards = Guards(asyncio.get_running_loop())
+    watched, _ = budget((0.0, 0), (101.0, 0), cpu_ms=100)
+    with pytest.raises(BudgetExceeded, match="used 101 ms"), guards.within(5, "a") as a, watched.charged(a):
+        pass
+    guards.close()
+
+
+async def test_a_tick_ends_what_is_over_and_goes_on_while_something_runs(budget):
+    guards = Guards(asyncio.get_running_loop())
+    watched, connection = budget((0.0, 0), (101.0, 0), (102.0, 0), cpu_ms=100)
+    with pytest.raises(BudgetExceeded), guards.within(5, "a") as a, watched.charged(a):
+        watched._tick()
+        assert watched._timer is not None
+        await asyncio.sleep(60)
+    connection.readings = [(103.0, 0)]
+    watched._tick()
+    assert watched._timer is None
+    guards.close()
+
+
+async def test_what_was_counted_twice_is_weighed_before_anybody_dies(budget):
+    watched, connection = budget((0.0, 11), (0.0, 9), (0.0, 11), None, (0.0, 11), (0.0, 12), memory_bytes=10)
+    for killed in (0, 0, 1):
+        watched._tick()
+        assert len(connection.killed) == killed
+    assert connection.killed[0].details == {"memory_bytes": 12, "limit": 10}
+
+
+async def test_the_session_ends_while_a_budget_is_watched(log, module):
+    async with Kernel(event_log=log) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        await session.mount(
+            "/mnt/tools", module("hog.py", limits={"memory_bytes": 10**9, "cpu_ms": 10**6}), trusted=True
+        )
+        burning = asyncio.create_task(session.invoke(HOG, "burn", {"milliseconds": 60_000}))
+        await asyncio.sleep(0)
+        await kernel.session.end(session.session_id)
+        with pytest.raises(Cancelled):
+            await burning

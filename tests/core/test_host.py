@@ -1,0 +1,217 @@
+"""The choice of an isolation: by name, by trial, or none; what it is asked, and how each fault of a plugin ends."""
+
+import asyncio
+import sys
+
+import pytest
+
+from amplifier_core import BadRequest, Forbidden, Internal, Kernel, Plan, Unreachable
+from amplifier_core.hookspecs import ISOLATIONS
+
+ECHO = "/mnt/tools/echo"
+ISOLATION = """
+import os
+from pathlib import Path
+from msgspec.structs import replace
+from amplifier_core import Unreachable
+from amplifier_core.hookspecs import hookimpl
+
+TRIALS = Path(__file__).with_suffix(".trials")
+
+
+class Env:
+    \"\"\"Confines nothing; what it was asked is in the environment of what is started, and on a descriptor.\"\"\"
+
+    name = "env"
+
+    def __init__(self, options):
+        self._options = options
+
+    def trial(self):
+        with TRIALS.open("a") as trials:
+            trials.write("x")
+        return self._options.get("reason", "")
+
+    def describe(self):
+        return {"enforces": ["env"]}
+
+    def unenforced(self, capabilities):
+        return tuple(word for word in capabilities if word.startswith(("net:", "x-")))
+
+    def confine(self, launch, descriptor, granted):
+        reading, writing = os.pipe()
+        os.close(writing)
+        env = {**launch.env, "GRANTED": " ".join(granted), "FD": str(reading)}
+        command = ("/usr/bin/env", *launch.command)
+        return replace(launch, command=command, env=env, fds=(reading,), shown={"read": list(granted)})
+
+
+@hookimpl
+def open_isolation(options):
+    return Env(options)
+"""
+
+
+@pytest.fixture
+def opened(log):
+    """Open a kernel with an isolation, and a session in it."""
+    kernels = []
+
+    async def start(isolation):
+        kernel = Kernel(event_log=log, isolation=isolation)
+        kernels.append(kernel)
+        await kernel.__aenter__()
+        return kernel, await kernel.session.create(Plan("x"))
+
+    yield start
+    assert all(kernel._closed for kernel in kernels)
+
+
+async def allow(event):
+    return {"decision": "allow", "scope": "session"}
+
+
+async def test_what_is_isolated_starts_as_the_isolation_says(site, opened, module, events, tmp_path):
+    installed = site.install(ISOLATIONS, "env", ISOLATION)
+    kernel, session = await opened("env")
+    asked = []
+
+    async def narrow(event):
+        asked.append(event.data)
+        return {"decision": "allow", "capabilities": [f"fs:read:{tmp_path}/below"], "scope": "session"}
+
+    await session.register_hook("policy:request", narrow)
+    for name in ("echo", "other"):
+        descriptor = module("echo.py", name=name, capabilities=[f"fs:read:{tmp_path}"])
+        await session.mount("/mnt/tools", descriptor)
+    env = await session.invoke(ECHO, "env", {})
+    assert env["GRANTED"] == f"fs:read:{tmp_path}/below"
+    assert "AMPLIFIER_MODULE" not in env
+    assert asked[0]["unenforced"] == []
+    assert "trusted" not in asked[0]
+    assert asked[0]["args"]["isolation"] == {"name": "env", "read": [f"fs:read:{tmp_path}"]}
+    assert events("module:start")[0]["data"]["read"] == [f"fs:read:{tmp_path}/below"]
+    assert await kernel.describe_host() == {
+        "platform": sys.platform,
+        "isolation": {"name": "env", "enforces": ["env"]},
+        "unusable": {},
+    }
+    await kernel.close()
+    assert site.read("trials", installed) == "x"
+
+
+async def test_a_trusted_module_is_not_isolated(site, opened, module):
+    installed = site.install(ISOLATIONS, "env", ISOLATION)
+    kernel, session = await opened("env")
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    assert "GRANTED" not in await session.invoke(ECHO, "env", {})
+    await kernel.close()
+    assert not site.was("trials", installed)
+
+
+async def test_what_an_isolation_cannot_enforce_refuses_the_module_unless_policy_alone_decides(site, opened, module):
+    site.install(ISOLATIONS, "env", ISOLATION)
+    kernel, session = await opened({"type": "env"})
+    await session.register_hook("policy:request", allow)
+    with pytest.raises(Forbidden, match=r"env cannot enforce net:connect:\* on this host; .*trusted=True") as caught:
+        await session.mount("/mnt/tools", module("echo.py", capabilities=["net:connect:*", "env:HOME"]))
+    assert caught.value.details["capabilities"] == ["net:connect:*"]
+    await session.mount("/mnt/tools", module("echo.py", capabilities=["x-billing:spend"]))
+    await kernel.close()
+
+
+async def test_the_first_installed_isolation_that_works_is_taken(site, opened, module):
+    site.install(ISOLATIONS, "aaa", ISOLATION.replace('return self._options.get("reason", "")', 'return "no luck"'))
+    site.install(ISOLATIONS, "aab", "raise OSError('broken')")
+    site.install(ISOLATIONS, "aac", ISOLATION.replace("return Env(options)", "return None"))
+    site.install(ISOLATIONS, "aad", ISOLATION.replace("def unenforced(", "def unforced("))
+    site.install(ISOLATIONS, "aae", ISOLATION.replace('with TRIALS.open("a") as trials:', "if 1 / 0:"))
+    site.install(ISOLATIONS, "aaf", ISOLATION)
+    kernel, session = await opened(None)
+    await asyncio.gather(*(kernel.describe_host() for _ in range(3)), session.mount("/mnt/tools", module("echo.py")))
+    host = await kernel.describe_host()
+    assert host["isolation"]["name"] == "env"
+    assert host["unusable"] == {
+        "aaa": "no luck",
+        "aab": "isolation 'aab' of outside-aab fails to import: OSError: broken",
+        "aac": "the plugin opens nothing for these options",
+        "aad": "the plugin opened Env, which has no unenforced",
+        "aae": "ZeroDivisionError: division by zero",
+    }
+    await kernel.close()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "why"),
+    [
+        (False, "the embedder said isolation=False"),
+        ({"type": "env", "reason": "not here"}, "env: not here"),
+        ("none-such", "none-such: isolation 'none-such' is not installed"),
+    ],
+)
+async def test_without_an_isolation_a_local_module_is_refused_with_the_ways_out(site, opened, module, chosen, why):
+    site.install(ISOLATIONS, "env", ISOLATION)
+    kernel, session = await opened(chosen)
+    with pytest.raises(Forbidden) as caught:
+        await session.mount("/mnt/tools", module("echo.py"))
+    assert f"{ECHO}: nothing isolates a local module on this host ({why}" in caught.value.message
+    assert "install amplifier-isolation-bwrap, or say mount(..., trusted=True)" in caught.value.message
+    assert "\n" not in caught.value.message
+    await kernel.close()
+
+
+@pytest.mark.parametrize("chosen", [True, 5, {"type": 5}, {}, ["bwrap"]])
+def test_what_names_no_isolation_is_refused(chosen):
+    with pytest.raises(BadRequest, match="isolation: expected a name, an object whose type is text, False or None"):
+        Kernel(isolation=chosen)
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "said"),
+    [
+        ("raise Unreachable('command x: not there')", Unreachable, "command x: not there"),
+        ("raise OSError('no pipe')", Internal, "isolation 'env' raised OSError: no pipe"),
+        ("return None", Internal, "isolation 'env' raised AttributeError"),
+    ],
+)
+async def test_an_isolation_that_fails_fails_the_mount(site, opened, module, body, error, said):
+    site.install(ISOLATIONS, "env", ISOLATION.replace("reading, writing = os.pipe()", body))
+    kernel, session = await opened("env")
+    with pytest.raises(error) as caught:
+        await session.mount("/mnt/tools", module("echo.py"))
+    assert said in caught.value.message
+    await kernel.close()
+
+
+async def test_descriptors_are_closed_even_if_the_command_is_not_there(site, opened, module):
+    site.install(ISOLATIONS, "env", ISOLATION.replace("/usr/bin/env", "/no/such"))
+    kernel, session = await opened("env")
+    with pytest.raises(Unreachable, match="command /no/such"):
+        await session.mount("/mnt/tools", module("echo.py"))
+    await kernel.close()
+
+
+async def test_a_kernel_closes_only_after_a_trial_has_ended(site, opened):
+    slow = "import time; time.sleep(0.3)\n        with TRIALS"
+    installed = site.install(ISOLATIONS, "env", ISOLATION.replace("with TRIALS", slow))
+    kernel, _ = await opened("env")
+    asking = asyncio.create_task(kernel.describe_host())
+    await asyncio.sleep(0)
+    asking.cancel()
+    await kernel.close()
+    assert site.read("trials", installed) == "x"
+
+
+async def test_what_connections_share_is_made_once_and_closed_whatever_it_raises(kernel):
+    closed = []
+
+    class Thing:
+        async def close(self):
+            closed.append(self)
+            raise RuntimeError
+
+    host = kernel._host
+    thing = host.shared(Thing)
+    assert host.shared(Thing) is thing
+    await kernel.close()
+    assert closed == [thing]

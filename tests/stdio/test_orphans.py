@@ -1,0 +1,159 @@
+"""What modules leave behind: daemons in their group, in sessions of their own and forked twice, and a kernel's end."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from amplifier_core import Unreachable
+from amplifier_transport_stdio import Orphans, _marks
+
+HOG = "/mnt/tools/hog"
+WAYS = ["group", "session", "double"]
+SLEEPER = [sys.executable, "-c", "print(flush=True); import time; time.sleep(600)"]
+
+
+def sleeper(**env):
+    """Start a process that carries a mark, and wait until it does."""
+    process = subprocess.Popen(SLEEPER, env=env, stdout=subprocess.PIPE)
+    assert process.stdout
+    with process.stdout:
+        process.stdout.readline()
+    return process
+
+
+def is_running(pid):
+    """Tell whether a process runs; one that is dead and not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def ended(pid):
+    async with asyncio.timeout(20):
+        while is_running(pid):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", WAYS)
+async def test_a_daemon_ends_with_its_module(session, module, how):
+    await session.mount("/mnt/tools", module("hog.py"), trusted=True)
+    pid = await session.invoke(HOG, "daemon", {"how": how})
+    assert is_running(pid)
+    await session.unmount(HOG)
+    assert not is_running(pid)
+
+
+@pytest.mark.parametrize("how", WAYS)
+async def test_a_daemon_ends_when_its_module_dies(session, module, how):
+    await session.mount("/mnt/tools", module("hog.py"), trusted=True)
+    pid = await session.invoke(HOG, "daemon", {"how": how})
+    with pytest.raises(Unreachable):
+        await session.invoke(HOG, "exit", {})
+    await ended(pid)
+    assert await session.invoke(HOG, "fine", {}) == "fine"
+
+
+KERNEL = """
+import asyncio, sys
+from amplifier_core import Kernel, Plan, load_descriptor
+async def main():
+    async with Kernel(event_log=False) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        await session.mount("/mnt/tools", load_descriptor(sys.argv[1]), trusted=True)
+        pids = [await session.invoke("/mnt/tools/hog", "daemon", {"how": how}) for how in sys.argv[2:]]
+        print(*pids, flush=True)
+        await session.invoke("/mnt/tools/hog", "burn", {"milliseconds": 600_000}, timeout=600)
+asyncio.run(main())
+"""
+
+
+async def test_nothing_outlives_a_kernel_that_is_killed(tmp_path):
+    descriptor = tmp_path / "hog.json"
+    hog = Path(__file__).parent.parent / "modules" / "hog.py"
+    descriptor.write_text(
+        f'{{"name": "hog", "kind": "tool", "capabilities": [],'
+        f' "transport": {{"type": "stdio", "command": ["{sys.executable}", "{hog}"]}}}}'
+    )
+    command = [sys.executable, "-c", KERNEL, str(descriptor), *WAYS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as kernel:
+        assert kernel.stdout
+        daemons = [int(pid) for pid in kernel.stdout.readline().split()]
+        children = Path(f"/proc/{kernel.pid}/task/{kernel.pid}/children").read_text().split()
+        assert len(daemons) == len(WAYS)
+        assert len(children) == 2  # the module, which reads no end of input now, and the watch
+        kernel.kill()
+    for pid in [*daemons, *map(int, children)]:
+        await ended(pid)
+
+
+async def test_those_who_ask_at_once_are_all_served():
+    orphans = Orphans()
+    marked = [orphans.marked({}) for _ in range(5)]
+    processes = [sleeper(**env) for env, _ in marked]
+    first = asyncio.ensure_future(orphans.end(marked[0][1]))
+    await asyncio.sleep(0)
+    await asyncio.gather(first, *(orphans.end(mark) for _, mark in marked[1:]))
+    for process in processes:
+        assert process.wait(10) == -signal.SIGKILL
+    await orphans.close()
+
+
+async def test_without_a_python_to_start_there_is_no_watch(monkeypatch):
+    for executable in ("", "/no/such/python"):
+        monkeypatch.setattr(sys, "executable", executable)
+        orphans = Orphans()
+        env, mark = orphans.marked({"A": "1"})
+        assert env == {"A": "1", _marks.VARIABLE: mark}
+        await orphans.close()
+
+
+async def test_a_host_without_proc_has_no_marks(monkeypatch):
+    monkeypatch.delattr(os, "pidfd_open")
+    assert Orphans().marked({"A": "1"}) == ({"A": "1"}, "")
+
+
+def test_a_search_ends_its_own_mark_and_no_other():
+    mine = sleeper(**{_marks.VARIABLE: "abc.1"})
+    strange = ({_marks.VARIABLE: "abc.12"}, {"X" + _marks.VARIABLE: "abc.1"}, {"X": f"{_marks.VARIABLE}=abc.1"})
+    others = [sleeper(**env) for env in strange]
+    assert _marks.end_marked({b"abc.1"}) >= 1
+    assert mine.wait(10) == -signal.SIGKILL
+    assert [process.poll() for process in others] == [None] * 3
+    for process in others:
+        process.kill()
+        process.wait()
+
+
+def test_the_watch_ends_what_is_left_when_its_input_ends():
+    left = sleeper(**{_marks.VARIABLE: "feed.7"})
+    subprocess.run([sys.executable, "-m", _marks.__name__, "feed"], input=b"x", check=True)
+    assert left.wait(10) == -signal.SIGKILL
+
+
+def test_what_somebody_else_owns_or_has_ended_is_left_alone(monkeypatch):
+    assert not _marks._kill(2**22 + 1, {b"x"})  # beyond the largest pid
+    process = sleeper(**{_marks.VARIABLE: "gone"})
+
+    def too_late(pid):
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "pidfd_open", too_late)
+    assert _marks._kill(process.pid, {b"gone"})
+    monkeypatch.undo()
+    replies = iter([True, False])  # its pid has been given to another process in between
+    monkeypatch.setattr(_marks, "_is_marked", lambda pid, marks: next(replies))
+    assert _marks._kill(process.pid, {b"gone"})
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+
+
+def test_what_forks_faster_than_it_is_killed_ends_the_search(monkeypatch):
+    monkeypatch.setattr(_marks, "_kill", lambda pid, marks: pid == os.getpid())
+    assert _marks.end_marked({b"x"}) == _marks._ROUNDS
