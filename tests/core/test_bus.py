@@ -1,4 +1,5 @@
 import asyncio
+import hashlib
 import json
 import os
 import time
@@ -9,9 +10,9 @@ from types import MappingProxyType
 import msgspec
 import pytest
 
-from amplifier_core import BadRequest, Kernel, Plan, Unreachable
+from amplifier_core import BadRequest, Internal, Kernel, Plan, Unreachable
 from amplifier_core._bus import Bus, Observer
-from amplifier_core._event import decode_event, matches
+from amplifier_core._event import Limit, decode_event, matches
 from amplifier_core._ids import Ids
 from amplifier_core._jsonl import JsonlSink
 from amplifier_core.testing import SteadyClock, seeded_entropy
@@ -57,7 +58,7 @@ def sink():
 
 
 def bus_to(*sinks, clock=time, limit=None):
-    return Bus(clock, Ids(), sinks, limit)
+    return Bus(clock, Ids(), sinks, Limit(limit))
 
 
 def numbers(sink):
@@ -70,7 +71,7 @@ def numbers(sink):
 def test_an_event_is_numbered_and_has_its_fields(sink):
     ids = Ids()
     root = ids.root()
-    bus = Bus(StoppedClock(), ids, [sink], 8192)
+    bus = Bus(StoppedClock(), ids, [sink], Limit())
     bus.emit("a:b")
     bus.emit(
         "c:d",
@@ -134,7 +135,7 @@ def test_two_kernels_give_different_ids_at_the_same_moment(sink):
 
 def test_what_is_asked_about_has_an_id_of_its_own_and_no_number(sink):
     ids = Ids()
-    bus = Bus(StoppedClock(), ids, [sink], None)
+    bus = Bus(StoppedClock(), ids, [sink], Limit(None))
     root = ids.root()
     asked = [bus.request("policy:request", "ses_1", ids.child(root), {"n": n}) for n in range(3)]
     assert len({envelope.id for envelope in asked}) == 3
@@ -200,8 +201,8 @@ def test_the_limit_can_be_lifted(sink):
     bus = bus_to(sink, limit=None)
     bus.emit("a:b", data={"large": "x" * 100_000})
     assert sink.events()[0]["data"] == {"large": "x" * 100_000}
-    assert bus.limit is None
-    assert bus_to(limit=5).limit == 5
+    assert bus.limit == Limit(None)
+    assert bus_to(limit=5).limit == Limit(5)
 
 
 @pytest.mark.parametrize("data", [{"a": "x" * 50}, msgspec.Raw(b'{"a":"' + b"x" * 50 + b'"}')], ids=["object", "raw"])
@@ -418,8 +419,10 @@ class Room:
         return observer
 
     def emit(self, event, data=None, error=None):
-        told = [observer for pattern, observer in self.observers if matches(pattern, event)]
-        self.bus.emit(event, observers=told, data=data, error=error)
+        self.bus.emit(event, told_of=self.told_of, data=data, error=error)
+
+    def told_of(self, event):
+        return [observer for pattern, observer in self.observers if matches(pattern, event)]
 
     def report(self, event, data, error):
         self.emit(event, data, error)
@@ -704,3 +707,45 @@ async def test_observers_of_a_pattern_hear_that_pattern_alone(room):
         room.emit(name)
     await until(lambda: sum(map(len, heard.values())) == 6)
     assert heard == {"*": ["a:b", "a:c", "d:e"], "a:*": ["a:b", "a:c"], "a:b": ["a:b"]}
+
+
+async def test_an_observer_hears_of_a_sink_that_fails():
+    heard = asyncio.get_running_loop().create_future()
+    failing = Lines()
+    failing.broken = True
+    room = Room(failing)
+
+    async def listen(line):
+        heard.set_result(decode_event(line))
+
+    room.observe(listen, pattern="sink:error")
+    room.emit("a:b")
+    event = await heard
+    assert (event.event, event.data) == ("sink:error", {"sink": "Lines"})
+    await room.close()
+
+
+async def test_a_sink_that_cannot_be_closed_is_named_when_the_kernel_closes(log):
+    class Buffered:
+        def write(self, line):
+            pass
+
+        def close(self):
+            raise OSError("no room for the rest")
+
+    kernel = Kernel(event_log=log, sinks=[Buffered()])
+    await kernel.__aenter__()
+    with pytest.raises(Internal, match="closing the kernel: sink Buffered: OSError: no room for the rest"):
+        await kernel.close()
+
+
+async def test_what_is_left_out_can_have_a_digest(log, module, events):
+    async with Kernel(event_log=log, event_limit=100, event_sha256=True) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+        await session.invoke("/mnt/tools/echo", "echo", {"text": "x" * 200})
+        session.emit("a:b", {"text": "x" * 200, "n": 1})
+    digest = hashlib.sha256(b'{"text":"%b"}' % (b"x" * 200)).hexdigest()
+    data = events("module:invoke")[0]["data"]
+    assert data["args"] == data["result"] == {"$omitted": 211, "$sha256": digest}
+    assert events("a:b")[0]["data"]["n"] == 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from amplifier_core import BadRequest
+from amplifier_core import BadRequest, Kernel, Plan
 from amplifier_core._jsonl import JsonlSink, open_sink
 
 resource: Any = pytest.importorskip("resource") if os.name == "posix" else None
@@ -195,3 +195,74 @@ def test_a_torn_line_of_an_earlier_process_is_ended_too(log):
     sink.write(b'{"n":3}\n')
     sink.close()
     assert log.read_bytes() == b'{"n":1}\n{"n":\n{"n":3}\n'
+
+
+def lines_of(log):
+    """Read a log and what was kept of it, oldest first."""
+    kept = sorted(log.parent.glob(f"{log.name}.*"), key=lambda path: int(path.suffix[1:]))
+    return [path.read_bytes().splitlines() for path in [*kept, log]]
+
+
+def test_a_log_goes_on_in_a_new_file_and_loses_no_line(log):
+    for _ in range(2):  # the second process goes on where the first has ended
+        sink = JsonlSink(log, 100)
+        for n in range(25):
+            sink.write(b'{"n":%05d}\n' % n)
+        sink.close()
+    files = lines_of(log)
+    assert [len(lines) for lines in files] == [9, 9, 9, 9, 9, 5]
+    assert [line for lines in files for line in lines] == [b'{"n":%05d}' % n for n in range(25)] * 2
+    assert all(stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 for path in log.parent.glob("*.jsonl*"))
+
+
+@pytest.mark.parametrize("step", ["rename", "open"])
+def test_a_log_that_cannot_go_on_elsewhere_stays_where_it_is(log, monkeypatch, step):
+    sink = JsonlSink(log, 100)
+    real = os.open
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(*((Path, "rename") if step == "rename" else (os, "open")), refuse)
+    for n in range(15):
+        sink.write(b'{"n":%05d}\n' % n)
+    monkeypatch.undo()
+    assert os.open is real
+    for n in range(15, 30):
+        sink.write(b'{"n":%05d}\n' % n)
+    sink.close()
+    found = [line for path in sorted(log.parent.glob("events.jsonl*")) for line in path.read_bytes().splitlines()]
+    assert sorted(found) == [b'{"n":%05d}' % n for n in range(30)]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "5", True, 1.5])
+def test_what_is_no_size_to_rotate_at_is_refused(log, wrong):
+    with pytest.raises(BadRequest, match="rotate_bytes: expected a positive integer"):
+        open_sink({"path": log, "rotate_bytes": wrong})
+    with pytest.raises(BadRequest, match="event_log_bytes: expected a positive integer"):
+        Kernel(event_log=log, event_log_bytes=wrong)
+
+
+async def test_a_kernel_rotates_its_log(log):
+    async with Kernel(event_log=log, event_log_bytes=1000) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        for n in range(50):
+            session.emit("a:b", {"n": n})
+    events = [json.loads(line) for lines in lines_of(log) for line in lines]
+    assert [event["seq"] for event in events] == list(range(1, 53))
+    assert len(lines_of(log)) > 5
+
+
+def test_a_pipe_that_nobody_reads_is_refused_and_one_that_is_full_loses_lines_but_no_time(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(BadRequest, match="event log .*pipe"):
+        JsonlSink(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    sink = JsonlSink(pipe, 1)
+    with pytest.raises(BlockingIOError):
+        for _ in range(100):
+            sink.write(b"x" * 4095 + b"\n")
+    assert list(tmp_path.iterdir()) == [pipe]
+    sink.close()
+    os.close(reader)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from amplifier_core import BadRequest, Cancelled, Internal, KernelError, Timeout
+from amplifier_core import BadRequest, Cancelled, Internal, KernelError, Timeout, _turns
 
 CALLER = "/mnt/orchestrators/caller"
 ECHO = "/mnt/tools/echo"
@@ -457,3 +457,18 @@ async def test_what_a_sessions_modules_made_in_it_ends_with_it(mounted, kernel, 
         forked["result"]["session_id"],
     }
     assert len(events("module:exit")) == 2
+
+
+async def test_what_is_nested_too_deeply_to_be_written_again_is_the_modules_result(mounted, monkeypatch):
+    """Python 3.11 counts what it reads and what it writes against its own stack, which may be deeper by then."""
+    session = await mounted("sys:emit")
+
+    async def overflow(invocation, call):
+        raise RecursionError
+
+    monkeypatch.setattr(_turns, "_check", overflow)
+    (failed,) = await make(session, call("emit", event="a:b", data={}))
+    assert failed["error"] == {
+        "code": "bad_request",
+        "message": "emit: its arguments or its result are nested too deeply",
+    }

@@ -169,3 +169,10 @@ def test_a_sender_can_not_hide_a_large_result_from_the_log():
     numbers = ",".join(["1e9"] * 2_000)
     raw = f'{{"ok":true,"events":[{{"data":{{"a":[{numbers}]}}}}],"result":"{result}"}}'.encode()
     assert result_size(decode_message(raw)) >= len(result) + 2
+
+
+def test_a_result_that_is_nested_too_deeply_to_be_written_again_counts_with_what_came_with_it():
+    result: list = []
+    for _ in range(100_000):
+        result = [result]
+    assert result_size(Message(ok=True, result=result, events=[], size=7)) == 7

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from msgspec import convert, structs
 
 from ._errors import KernelError, one_line
-from ._event import Event, bounded_error, event_id, within_limit
+from ._event import Event, event_id
 from ._json import encode_checked, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from ._event import Limit
     from ._ids import Clock, Ids, Span
     from .hookspecs import Sink
 
-_NOBODY: tuple[Observer, ...] = ()
 _NOTHING: dict[str, Any] = {}
 _COMPLAINTS = (
     "hook:error",
@@ -32,28 +32,27 @@ _COMPLAINTS = (
 _DRAIN_SECONDS = 2.0  # how long a kernel that closes waits for its observers to hear the rest
 
 
+def _nobody(event: str) -> Sequence[Observer]:  # noqa: ARG001
+    return ()
+
+
 class Bus:
     """One kernel's events. Not safe to call from other threads than the loop's."""
 
-    def __init__(self, clock: Clock, ids: Ids, sinks: Sequence[Sink], limit: int | None) -> None:
+    def __init__(self, clock: Clock, ids: Ids, sinks: Sequence[Sink], limit: Limit) -> None:
         self._clock = clock
         self._tag = ids.hex16()[:8]
         self._sinks = tuple(sinks)
         self._lost: dict[int, int] = {}  # by identity: a sink need not be hashable
-        self._limit = limit
         self._seq = 0
+        self.limit = limit
         self.closed = False
-
-    @property
-    def limit(self) -> int | None:
-        """Bytes of JSON above which a value in ``data`` is left out; ``None``: never."""
-        return self._limit
 
     def emit(  # noqa: PLR0913 - the fields of the envelope
         self,
         event: str,
         *,
-        observers: Sequence[Observer] = _NOBODY,
+        told_of: Callable[[str], Sequence[Observer]] = _nobody,
         component: str = "kernel",
         session_id: str | None = None,
         span: Span | None = None,
@@ -64,7 +63,10 @@ class Bus:
         error: KernelError | None = None,
         bounded: bool = False,
     ) -> None:
-        """Number, write and offer one event. ``data`` is JSON; ``bounded`` says that its size has been seen to."""
+        """Number, write and offer one event to those who are told of its name.
+
+        ``data`` is JSON; ``bounded`` says that its size has been seen to.
+        """
         self._seq = seq = self._seq + 1
         ts = self._clock.time()
         request_id = span_id = parent_span_id = None
@@ -79,11 +81,8 @@ class Bus:
         except (TypeError, ValueError, RecursionError):  # foreign text in an error or in a transport's report
             told = convert(scrub(structs.asdict(told)), Event)
             line = encode_checked(told)
-        if self._limit is not None and len(line) > self._limit and not bounded and isinstance(told.data, Mapping):
-            told = structs.replace(told, data=within_limit(told.data, self._limit))
-            line = encode_checked(told)
-        if self._limit is not None and told.error and len(line) > self._limit:
-            line = encode_checked(structs.replace(told, error=bounded_error(told.error, self._limit)))
+        if not self.limit.fits(len(line)):
+            line = self._shortened(told, bounded=bounded)
         line += b"\n"
         failed: list[tuple[Sink, Exception]] = []
         for sink in self._sinks:
@@ -91,10 +90,10 @@ class Bus:
                 sink.write(line)
             except Exception as failure:  # noqa: BLE001 - a sink is foreign code, and the run goes on
                 failed.append((sink, failure))
-        for observer in observers:
+        for observer in told_of(event):
             observer.offer(event, line)
         for sink, reason in failed:
-            self._sink_failed(sink, reason)
+            self._sink_failed(sink, reason, told_of)
 
     def request(self, event: str, session_id: str, span: Span, data: dict[str, Any]) -> Event:
         """Make an envelope that is asked about rather than logged, such as ``policy:request``: it has no ``seq``."""
@@ -108,18 +107,29 @@ class Bus:
         """Count the events that a sink did not take."""
         return sum(self._lost.values())
 
-    def close(self) -> None:
-        """Close the sinks; nothing can be emitted afterwards."""
+    def close(self) -> list[str]:
+        """Close the sinks, and say which failed at it; nothing can be emitted afterwards."""
         self.closed = True
         sinks, self._sinks = self._sinks, ()
+        failures = []
         for sink in sinks:
             try:
                 sink.close()
-            except Exception:  # noqa: BLE001, S112 - foreign code, and the others have to be closed
-                continue
+            except Exception as error:  # noqa: BLE001 - foreign code, and the others have to be closed
+                failures.append(f"sink {type(sink).__name__}: {one_line(error)}")
+        return failures
 
-    def _sink_failed(self, sink: Sink, failure: Exception) -> None:
-        """Count what a sink lost, and tell the other sinks the first time."""
+    def _shortened(self, event: Event, *, bounded: bool) -> bytes:
+        """Encode an event with what is too large left out."""
+        if not bounded and isinstance(event.data, Mapping):
+            event = structs.replace(event, data=self.limit.apply(event.data))
+        line = encode_checked(event)
+        if event.error and not self.limit.fits(len(line)):
+            line = encode_checked(structs.replace(event, error=self.limit.cut(event.error)))
+        return line
+
+    def _sink_failed(self, sink: Sink, failure: Exception, told_of: Callable[[str], Sequence[Observer]]) -> None:
+        """Count what a sink lost; the first time, tell the other sinks and the observers of who emitted."""
         first = id(sink) not in self._lost
         self._lost[id(sink)] = self._lost.get(id(sink), 0) + 1
         if not first:
@@ -127,7 +137,8 @@ class Bus:
         name = type(sink).__name__
         others = [other for other in self._sinks if id(other) not in self._lost]
         sinks, self._sinks = self._sinks, tuple(others)
-        self.emit("sink:error", data={"sink": name}, error=KernelError(f"sink {name}: {one_line(failure)}"))
+        error = KernelError(f"sink {name}: {one_line(failure)}")
+        self.emit("sink:error", told_of=told_of, data={"sink": name}, error=error)
         self._sinks = sinks
 
 

@@ -97,23 +97,38 @@ def matches(pattern: str, name: str) -> bool:
     return pattern in ("*", name) or (pattern.endswith(":*") and name.startswith(pattern[:-1]))
 
 
-def within_limit(data: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
-    """Replace each value whose JSON is longer than ``limit`` bytes by ``{"$omitted": bytes}``."""
-    if limit is None:
-        return dict(data)
-    return {
-        key: {"$omitted": size} if (size := len(encode_checked(value))) > limit else value
-        for key, value in data.items()
-    }
+class Limit(msgspec.Struct, frozen=True):
+    """How large a value in ``data`` may be, in bytes of JSON (``None``: any), and what stands for a larger one."""
+
+    size: int | None = DATA_LIMIT
+    sha256: bool = False
+
+    def fits(self, size: int) -> bool:
+        """Tell whether so many bytes of JSON stand in the log."""
+        return self.size is None or size <= self.size
+
+    def omitted(self, text: bytes) -> dict[str, Any]:
+        """Give what stands for a value: the size of its JSON and, where the embedder wants that, the SHA-256."""
+        if not self.sha256:
+            return {"$omitted": len(text)}
+        from hashlib import sha256  # noqa: PLC0415 - 1 ms, and few want it
+
+        return {"$omitted": len(text), "$sha256": sha256(text).hexdigest()}
+
+    def apply(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace each value that is too large."""
+        return {
+            key: value if self.fits(len(text := encode_checked(value))) else self.omitted(text)
+            for key, value in data.items()
+        }
+
+    def cut(self, error: Mapping[str, Any]) -> dict[str, Any]:
+        """Cut an error to what a log can take: its text, and each value of its details."""
+        texts = {key: str(error[key])[: (self.size or DATA_LIMIT) // 8] for key in ("code", "message")}
+        return {**error, **texts, "details": self.apply(error.get("details", {}))}
 
 
-def bounded_error(error: Mapping[str, Any], limit: int) -> dict[str, Any]:
-    """Cut an error to what a log can take: its text, and each value of its details."""
-    texts = {key: str(error[key])[: limit // 8] for key in ("code", "message")}
-    return {**error, **texts, "details": within_limit(error.get("details", {}), limit)}
-
-
-def checked_data(data: object, limit: int | None) -> tuple[Any, str]:
+def checked_data(data: object, limit: Limit) -> tuple[Any, str]:
     """Give what stands in the log for what somebody emitted, and what of it was not JSON, in one line.
 
     Members that are not JSON are left out; the others stand there all the same.
@@ -126,7 +141,7 @@ def checked_data(data: object, limit: int | None) -> tuple[Any, str]:
         except NotJson:
             pass  # the members are looked at one by one below
         else:
-            return msgspec.Raw(text) if limit is None or len(text) <= limit else within_limit(data, limit), ""
+            return msgspec.Raw(text) if limit.fits(len(text)) else limit.apply(data), ""
     elif not isinstance(data, Mapping):
         return None, f"data: expected an object, got {type(data).__name__}"
     good: dict[str, Any] = {}
@@ -137,4 +152,4 @@ def checked_data(data: object, limit: int | None) -> tuple[Any, str]:
             good[key] = value
         except NotJson as error:
             fault = fault or str(error)
-    return within_limit(good, limit), fault
+    return limit.apply(good), fault

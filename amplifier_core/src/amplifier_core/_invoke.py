@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ._chunks import Chunks
     from ._errors import KernelError
-    from ._event import Event
+    from ._event import Event, Limit
     from ._ids import Span
     from ._module import Module
     from ._namespace import Mount
@@ -172,16 +172,18 @@ async def _pass_gate(state: SessionState, mount: Mount, question: Question, span
     return decision.granted
 
 
-def _shown(encoded: bytes, limit: int | None) -> object:
-    """Stand for a value in the log: the JSON itself, or its size (section 7)."""
-    return msgspec.Raw(encoded) if limit is None or len(encoded) <= limit else {"$omitted": len(encoded)}
+def _shown(encoded: bytes, limit: Limit) -> object:
+    """Stand for a value in the log: the JSON itself, or what is left of it (section 7)."""
+    return msgspec.Raw(encoded) if limit.fits(len(encoded)) else limit.omitted(encoded)
 
 
-def _shown_result(message: Message, limit: int | None) -> object:
-    if limit is None or message.size <= limit:
+def _shown_result(message: Message, limit: Limit) -> object:
+    if limit.fits(message.size):
         return message.result
     size = result_size(message)
-    return message.result if size <= limit else {"$omitted": size}
+    if limit.fits(size):
+        return message.result
+    return limit.omitted(encode_checked(message.result)) if limit.sha256 else {"$omitted": size}
 
 
 def _record(

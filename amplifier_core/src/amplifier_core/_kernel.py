@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ._bus import Bus
 from ._errors import BadRequest, Internal, KernelError, short
-from ._event import DATA_LIMIT
+from ._event import DATA_LIMIT, Limit
 from ._guard import Guards, seconds_of
 from ._host import Host
 from ._ids import Ids
@@ -43,7 +43,9 @@ class Kernel:
     ``sinks``: more sinks: objects with ``write`` and ``close``, or ``{"type": name, …}`` for a plugin.
     ``isolation``: what confines the modules that run on this host: the name of a plugin, or ``{"type": name, …}``;
     ``None`` for the first installed one that passes its trial here; ``False`` for none.
+    ``event_log_bytes``: size at which the log goes on in a new file; the old ones are kept as ``PATH.1``, ``PATH.2`` …
     ``event_limit``: bytes of JSON above which a value in an event's ``data`` is left out; ``None`` keeps everything.
+    ``event_sha256``: have the SHA-256 of what is left out beside its size.
     ``timeout``: seconds for an invocation or a mount whose caller and descriptor name none.
     ``policy_timeout``: seconds for a policy hook's answer; a person who is asked needs more.
     ``observer_queue``: events that may wait for one observer. ``fragment_bytes``: JSON of the largest fragment.
@@ -54,9 +56,11 @@ class Kernel:
         self,
         *,
         event_log: str | Path | Literal[False] | None = None,
+        event_log_bytes: int | None = None,
         sinks: Sequence[Sink | Mapping[str, Any]] = (),
         isolation: str | Mapping[str, Any] | Literal[False] | None = None,
         event_limit: int | None = DATA_LIMIT,
+        event_sha256: bool = False,
         timeout: float = 30.0,
         policy_timeout: float = 5.0,
         observer_queue: int = 1024,
@@ -66,13 +70,15 @@ class Kernel:
     ) -> None:
         for name, number in (("observer_queue", observer_queue), ("fragment_bytes", fragment_bytes)):
             _check_count(name, number)
-        if event_limit is not None:
-            _check_count("event_limit", event_limit)
+        for name, limit in (("event_limit", event_limit), ("event_log_bytes", event_log_bytes)):
+            if limit is not None:
+                _check_count(name, limit)
         self._event_log = event_log
+        self._event_log_bytes = event_log_bytes
         self._sinks = sinks
         self._plugins = Plugins()
         self._host = Host(self._plugins, isolation)
-        self._event_limit = event_limit
+        self._limit = Limit(event_limit, event_sha256)
         self._settings = Settings(seconds_of(timeout, 0), seconds_of(policy_timeout, 0), observer_queue, fragment_bytes)
         self._clock = clock
         self._ids = Ids(entropy)
@@ -92,7 +98,7 @@ class Kernel:
         if self._runtime is not None or self._closed:
             raise BadRequest("a kernel is opened once; make another one")
         sinks = self._open_sinks(self._plugins)
-        bus = Bus(self._clock, self._ids, sinks, self._event_limit)
+        bus = Bus(self._clock, self._ids, sinks, self._limit)
         guards = Guards(asyncio.get_running_loop())
         calls = SystemCalls(self._registry)
         self._runtime = Runtime(self._clock, self._ids, bus, guards, self._plugins, self._host, self._settings, calls)
@@ -130,28 +136,30 @@ class Kernel:
                 await asyncio.wait((closing,))
             except asyncio.CancelledError as error:
                 cancelled = error
-        closing.result()
+        failures = closing.result()
         if cancelled is not None:
             raise cancelled
         if lost := runtime.bus.lost():
             raise Internal(
                 f"the kernel's sinks did not take {lost} events; sink:error says why", details={"lost": lost}
             )
+        if failures:
+            raise Internal(f"closing the kernel: {'; '.join(failures)}", details={"causes": failures})
 
-    async def _close(self, runtime: Runtime) -> None:
+    async def _close(self, runtime: Runtime) -> list[str]:
         await asyncio.gather(*(end_session(state, "closed") for state in self._states.values()))
         self._states.clear()
         await runtime.drain()
         await runtime.host.close()
         runtime.guards.close()
-        runtime.bus.close()
+        return runtime.bus.close()
 
     def _open_sinks(self, plugins: Plugins) -> list[Sink]:
         sinks: list[Sink] = []
         try:
             if self._event_log is not False:
                 path = self._log_file() if self._event_log is None else self._event_log
-                log = JsonlSink(path)
+                log = JsonlSink(path, self._event_log_bytes)
                 self.log_path = log.path
                 sinks.append(log)
             for sink in _listed(self._sinks):

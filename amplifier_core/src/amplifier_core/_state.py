@@ -70,7 +70,7 @@ class SessionState:
         """Emit one of the kernel's own events in this session."""
         self.runtime.bus.emit(
             event,
-            observers=self.namespace.told(event),
+            told_of=self.namespace.told,
             component=component,
             session_id=self.session_id,
             span=span,

@@ -99,7 +99,7 @@ def _emit_for(invocation: Invocation, event: dict[str, Any]) -> None:
     emit_or_drop(invocation.state, event.get("event"), event.get("data"), path, invocation.span)
 
 
-async def _make_calls(invocation: Invocation, calls: Sequence[SystemCall]) -> list[dict[str, Any]]:
+async def _make_calls(invocation: Invocation, calls: Sequence[SystemCall]) -> list[msgspec.Raw]:
     if not calls:
         raise Internal(f"{invocation.module.path} broke its contract: it answered pending without a system call")
     if len(calls) > _CALLS_MAX:
@@ -113,13 +113,17 @@ async def _make_calls(invocation: Invocation, calls: Sequence[SystemCall]) -> li
     return [task.result() for task in tasks]
 
 
-async def _make_call(invocation: Invocation, call: SystemCall) -> dict[str, Any]:
+async def _make_call(invocation: Invocation, call: SystemCall) -> msgspec.Raw:
     """Check and make one system call; whatever it raises is its module's result."""
     try:
         await _check(invocation, call)
-        return {"ok": True, "result": await invocation.state.runtime.system_call(invocation, call.name, call.args)}
+        result = await invocation.state.runtime.system_call(invocation, call.name, call.args)
+        return msgspec.Raw(encode_checked({"ok": True, "result": result}))
     except KernelError as error:
-        return {"ok": False, "error": scrub(error.body())}
+        failure = error
+    except RecursionError:  # Python 3.11 reads what it cannot write again from further down its stack
+        failure = BadRequest(f"{call.name}: its arguments or its result are nested too deeply")
+    return msgspec.Raw(encode_checked({"ok": False, "error": scrub(failure.body())}))
 
 
 async def _check(invocation: Invocation, call: SystemCall) -> None:

@@ -91,7 +91,10 @@ def result_size(message: Message) -> int:
     Spaces that its sender put in count too.
     """
     if message.events is not UNSET:
-        return len(encode_checked(message.result))
+        try:
+            return len(encode_checked(message.result))
+        except RecursionError:  # Python 3.11 reads what it cannot write again from further down its stack
+            return int(message.size)
     rest = {name: value for name in ("id", "ok") if (value := getattr(message, name)) is not UNSET}
     frame = len(encode_checked({**rest, "result": 0})) - 1
     return max(0, int(message.size) - frame)
