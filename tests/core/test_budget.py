@@ -6,10 +6,11 @@ import time
 import pytest
 
 from amplifier_core import BudgetExceeded, Cancelled, Kernel, Oom, Plan, Unreachable
-from amplifier_core._budget import Budget, unkept
+from amplifier_core._budget import Budget
 from amplifier_core._descriptor import Limits
 from amplifier_core._guard import Guards
 from amplifier_core.hookspecs import Usage
+from amplifier_transport_stdio._connection import StdioConnection
 
 HOG = "/mnt/tools/hog"
 MEGABYTE = 1_000_000
@@ -66,9 +67,12 @@ async def test_a_module_that_dies_under_a_budget_is_unreachable_and_starts_again
     assert await session.invoke(HOG, "fine", {}) == "fine"
 
 
-async def test_a_budget_that_a_transport_cannot_keep_is_named(kernel, tmp_path, events):
-    assert unkept(object(), Limits(memory_bytes=1, cpu_ms=1)) == ["limits.memory_bytes", "limits.cpu_ms"]
-    assert unkept(object(), Limits(timeout_ms=1)) == []
+async def test_a_budget_that_a_connection_cannot_keep_is_named(session, module, events, monkeypatch):
+    monkeypatch.setattr(StdioConnection, "kill", None)
+    for name, limits in (("a", {"memory_bytes": 1, "cpu_ms": 1}), ("b", {"cpu_ms": 1}), ("c", {"timeout_ms": 9000})):
+        await session.mount("/mnt/tools", module("echo.py", name=name, limits=limits), trusted=True)
+    added = [event["data"].get("unenforced") for event in events("mount:add")]
+    assert added == [["limits.memory_bytes", "limits.cpu_ms"], ["limits.cpu_ms"], None]
 
 
 class Metered:

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from ._descriptor import Limits
     from ._guard import Guard
 
-KEPT = ("memory_bytes", "cpu_ms")
-"""The limits that are kept here."""
-
 _BUSY_SECONDS = 0.025  # between two samples while an invocation runs
 _IDLE_SECONDS = 0.25  # and while none does
 
@@ -106,7 +103,6 @@ class Budget:
         return BudgetExceeded(message, details={"cpu_ms": used, "limit": limit})
 
 
-def unkept(connection: Any, limits: Limits) -> list[str]:
-    """Name the budgets of a descriptor that cannot be kept, for want of a connection that measures and kills."""
-    able = getattr(connection, "usage", None) is not None and getattr(connection, "kill", None) is not None
-    return [] if able else [f"limits.{name}" for name in KEPT if getattr(limits, name) is not None]
+def can_be_kept(connection: object) -> bool:
+    """Tell whether a connection measures what its module uses, and can end it."""
+    return getattr(connection, "usage", None) is not None and getattr(connection, "kill", None) is not None

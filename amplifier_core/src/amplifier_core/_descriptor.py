@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from cattrs import ClassValidationError, Converter
@@ -19,6 +19,9 @@ from cattrs.gen import make_dict_structure_fn
 from ._capability import canonical
 from ._errors import BadRequest, path_of, reason_of, short
 from ._json import NotJson, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KINDS = ("provider", "tool", "agent", "hook", "orchestrator", "context")
 """The kinds of module."""
@@ -45,14 +48,6 @@ class Misfit(BadRequest):
         self.expected = expected
 
 
-def _fits(expected: str, test: Any) -> Any:
-    def validate(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if not test(value):
-            raise Misfit(attribute.name, f"expected {expected}, got {short(value)}")
-
-    return validate
-
-
 _COUNT_MAX = 2**63 - 1  # of bytes or milliseconds: more than any machine has
 
 
@@ -64,22 +59,27 @@ def _is_count(value: object) -> bool:
     return type(value) is int and 0 < value <= _COUNT_MAX
 
 
-_count = _fits("a positive integer", lambda value: value is None or _is_count(value))
-
-
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, unsafe_hash=False)
 class Limits:
     """What an invocation may cost. ``None`` leaves it to the kernel's default, or without a limit where it has none."""
 
-    timeout_ms: int | None = attrs.field(default=None, validator=_count)
-    idle_ms: int | None = attrs.field(default=None, validator=_count)
-    memory_bytes: int | None = attrs.field(default=None, validator=_count)
-    cpu_ms: int | None = attrs.field(default=None, validator=_count)
-    message_bytes: int | None = attrs.field(default=None, validator=_count)
-    concurrency: int | None = attrs.field(default=None, validator=_count)
+    __hash__ = None  # type: ignore[assignment] # as of all that holds objects; it costs a tenth of the import
+
+    timeout_ms: int | None = None
+    idle_ms: int | None = None
+    memory_bytes: int | None = None
+    cpu_ms: int | None = None
+    message_bytes: int | None = None
+    concurrency: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for field in attrs.fields(Limits):
+            value = getattr(self, field.name)
+            if value is not None and not _is_count(value):
+                raise Misfit(field.name, f"expected a positive integer, got {short(value)}")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, unsafe_hash=False)
 class ModuleDescriptor:
     """One module, as an embedder named it. Making one checks it and raises ``BadRequest``.
 
@@ -87,27 +87,22 @@ class ModuleDescriptor:
     ``unknown`` keeps the fields that this version does not know; ``source`` names the file in errors.
     """
 
-    name: str = attrs.field(
-        validator=_fits(f"a name like {NAME}", lambda value: isinstance(value, str) and re.fullmatch(NAME, value))
-    )
-    kind: str = attrs.field(validator=_fits(f"one of {', '.join(KINDS)}", lambda value: value in KINDS))
-    transport: Mapping[str, Any] = attrs.field(validator=_fits("an object whose type is text", _is_transport))
-    capabilities: tuple[str, ...] = attrs.field(
-        validator=_fits("a list of text", lambda value: isinstance(value, list | tuple) and _all_text(value))
-    )
-    version: str | None = attrs.field(
-        default=None,
-        validator=_fits(
-            "a semantic version like 1.2.0",
-            lambda value: value is None or (isinstance(value, str) and re.fullmatch(_SEMANTIC_VERSION, value)),
-        ),
-    )
-    limits: Limits = attrs.field(factory=Limits, validator=_fits("limits", lambda value: isinstance(value, Limits)))
+    __hash__ = None  # type: ignore[assignment]
+
+    name: str
+    kind: str
+    transport: Mapping[str, Any]
+    capabilities: tuple[str, ...]
+    version: str | None = None
+    limits: Limits = attrs.field(factory=Limits)
     base: Path = attrs.field(factory=Path.cwd, eq=False)
     source: str = attrs.field(default="descriptor", eq=False)
     unknown: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
 
     def __attrs_post_init__(self) -> None:
+        for name, expected, fits in _SHAPES:
+            if not fits(value := getattr(self, name)):
+                raise Misfit(name, f"expected {expected}, got {short(value)}")
         words = []
         for n, word in enumerate(self.capabilities):
             try:
@@ -149,6 +144,21 @@ class ModuleDescriptor:
         return BadRequest(f"{self.source}: $.transport{path}: {expected}", details={"path": f"$.transport{path}"})
 
 
+_SHAPES: tuple[tuple[str, str, Callable[[Any], object]], ...] = (
+    ("name", f"a name like {NAME}", lambda value: isinstance(value, str) and re.fullmatch(NAME, value)),
+    ("kind", f"one of {', '.join(KINDS)}", lambda value: value in KINDS),
+    ("transport", "an object whose type is text", _is_transport),
+    ("capabilities", "a list of text", lambda value: isinstance(value, list | tuple) and _all_text(value)),
+    (
+        "version",
+        "a semantic version like 1.2.0",
+        lambda value: value is None or (isinstance(value, str) and re.fullmatch(_SEMANTIC_VERSION, value)),
+    ),
+    ("limits", "limits", lambda value: isinstance(value, Limits)),
+)
+"""What each field has to be: words for an error, and a test. attrs' validators would cost twice as much at import."""
+
+
 def load_descriptor(path: str | Path) -> ModuleDescriptor:
     """Read a descriptor file. Raises ``BadRequest`` with one line: the file, the JSON path and what was expected."""
     import json  # noqa: PLC0415 - 1.4 ms, and only files need it
@@ -175,7 +185,7 @@ def load_descriptor(path: str | Path) -> ModuleDescriptor:
     return ModuleDescriptor.from_mapping(mapping, base=Path(path).resolve().parent, source=file)
 
 
-# cattrs would turn "net" into three capabilities and 5 into "5". So it copies values as they are, the validators above
+# cattrs would turn "net" into three capabilities and 5 into "5". So it copies values as they are, the tests above
 # look at them, and cattrs finds what is missing and says where.
 _FIELDS = ("name", "kind", "transport", "capabilities", "version", "limits")
 

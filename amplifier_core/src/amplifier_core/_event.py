@@ -67,7 +67,14 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     error: dict[str, Any] | None = None
 
 
-decode_event = msgspec.json.Decoder(Event).decode
+def decode_event(line: bytes) -> Event:
+    """Read one envelope that the kernel wrote."""
+    return _decoder().decode(line)
+
+
+@functools.cache  # not every program has an observer
+def _decoder() -> msgspec.json.Decoder[Event]:
+    return msgspec.json.Decoder(Event)
 
 
 def event_id(ts: float, seq: int, tag: str) -> str:

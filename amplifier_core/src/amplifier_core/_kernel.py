@@ -17,11 +17,9 @@ from ._event import DATA_LIMIT, Limit
 from ._guard import Guards, seconds_of
 from ._host import Host
 from ._ids import Ids
-from ._jsonl import JsonlSink
 from ._plugins import Plugins
 from ._runtime import Runtime, Settings
 from ._sessions import Registry, Sessions, end_session
-from ._syscalls import SystemCalls
 from .hookspecs import SINKS
 
 if TYPE_CHECKING:
@@ -97,6 +95,8 @@ class Kernel:
     async def __aenter__(self) -> Self:
         if self._runtime is not None or self._closed:
             raise BadRequest("a kernel is opened once; make another one")
+        from ._syscalls import SystemCalls  # noqa: PLC0415 - a kernel that is imported is not open yet
+
         sinks = self._open_sinks(self._plugins)
         bus = Bus(self._clock, self._ids, sinks, self._limit)
         guards = Guards(asyncio.get_running_loop())
@@ -158,6 +158,8 @@ class Kernel:
         sinks: list[Sink] = []
         try:
             if self._event_log is not False:
+                from ._jsonl import JsonlSink  # noqa: PLC0415 - not every kernel has a log
+
                 path = self._log_file() if self._event_log is None else self._event_log
                 log = JsonlSink(path, self._event_log_bytes)
                 self.log_path = log.path

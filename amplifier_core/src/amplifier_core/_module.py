@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
-from ._budget import KEPT, Budget, unkept
 from ._errors import Internal, KernelError, causes, one_line
 from ._json import NotJson, encode
 from ._wire import Message
@@ -18,6 +17,7 @@ from ._wire import Message
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._budget import Budget
     from ._chunks import Chunks
     from ._descriptor import ModuleDescriptor
     from .hookspecs import Connection, Isolation
@@ -74,9 +74,12 @@ class Module:
         except Exception as error:
             raise self._foreign(error) from error
         limits = self.descriptor.limits
-        if any(getattr(limits, name) is not None for name in KEPT) and not unkept(self.connection, limits):
-            self.budget = Budget(asyncio.get_running_loop(), self.path, self.connection, limits)
-            self.budget.start()
+        if limits.memory_bytes is not None or limits.cpu_ms is not None:
+            from ._budget import Budget, can_be_kept  # noqa: PLC0415 - few modules have one
+
+            if can_be_kept(self.connection):
+                self.budget = Budget(asyncio.get_running_loop(), self.path, self.connection, limits)
+                self.budget.start()
 
     async def call(
         self, method: str, params: bytes, chunks: Chunks | None = None, sent: Callable[[], None] | None = None

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from msgspec import Raw
 
-from ._budget import unkept
 from ._capability import canonical, covers
 from ._descriptor import ModuleDescriptor
 from ._errors import BadRequest, Forbidden, Internal, KernelError, Unreachable, failure_of, short
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from ._turns import Invocation
     from .hookspecs import Connection, Isolation, Notify
 
+BUDGETS = ("memory_bytes", "cpu_ms")
 _MODULE_EVENTS = ("module:start", "module:exit", "module:noise")
 
 
@@ -143,7 +143,9 @@ async def _bring_up(
     report.span = None
     state.namespace = state.namespace.own()
     state.namespace.add(Mount(module, decision.granted, lasting=decision.scope == "session"))
-    return unkept(connection, descriptor.limits)
+    return (
+        [] if module.budget else [f"limits.{name}" for name in BUDGETS if getattr(descriptor.limits, name) is not None]
+    )
 
 
 async def _isolation(state: SessionState, path: str, connection: Connection, *, trusted: bool) -> Isolation | None:

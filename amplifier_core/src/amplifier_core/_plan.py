@@ -11,9 +11,11 @@ from ._errors import BadRequest
 from ._json import NotJson, decode, encode
 
 
-@attrs.frozen
+@attrs.frozen(unsafe_hash=False)
 class Plan:
     """What a session is for. The kernel keeps it and shows it; it means something to modules alone."""
+
+    __hash__ = None  # type: ignore[assignment]
 
     goal: str
     inputs: Mapping[str, Any] = attrs.field(factory=dict)
