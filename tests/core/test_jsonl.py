@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from amplifier_core import BadRequest, Kernel, Plan
+from amplifier_core import BadRequest, Kernel, Plan, _jsonl
 from amplifier_core._jsonl import JsonlSink, open_sink
 
 resource: Any = pytest.importorskip("resource") if os.name == "posix" else None
@@ -231,8 +231,8 @@ def test_a_log_that_cannot_go_on_elsewhere_stays_where_it_is(log, monkeypatch, s
     for n in range(15, 30):
         sink.write(b'{"n":%05d}\n' % n)
     sink.close()
-    found = [line for path in sorted(log.parent.glob("events.jsonl*")) for line in path.read_bytes().splitlines()]
-    assert sorted(found) == [b'{"n":%05d}' % n for n in range(30)]
+    assert len(lines_of(log)) > 1
+    assert [line for lines in lines_of(log) for line in lines] == [b'{"n":%05d}' % n for n in range(30)]
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "5", True, 1.5])
@@ -266,3 +266,30 @@ def test_a_pipe_that_nobody_reads_is_refused_and_one_that_is_full_loses_lines_bu
     assert list(tmp_path.iterdir()) == [pipe]
     sink.close()
     os.close(reader)
+
+
+def test_two_kernels_that_share_a_log_keep_every_line_once(log, monkeypatch):
+    sinks = [JsonlSink(log, 100), JsonlSink(log, 100)]
+    for n in range(60):
+        sinks[n % 2].write(b'{"n":%05d}\n' % n)
+    monkeypatch.setattr(_jsonl, "fcntl", None)  # not POSIX
+    sinks[0].close()
+    for n in range(60, 90):
+        sinks[1].write(b'{"n":%05d}\n' % n)
+    sinks[1].close()
+    assert len(lines_of(log)) > 5
+    assert sorted(line for lines in lines_of(log) for line in lines) == [b'{"n":%05d}' % n for n in range(90)]
+
+
+def test_a_log_that_another_kernel_is_rotating_is_left_to_it(log):
+    first, second = JsonlSink(log, 100), JsonlSink(log, 100)
+    with _jsonl._locked(first._fd):
+        for n in range(15):
+            second.write(b'{"n":%05d}\n' % n)
+    assert len(lines_of(log)) == 1
+    for n in range(15, 30):
+        second.write(b'{"n":%05d}\n' % n)
+    assert len(lines_of(log)) > 1
+    assert sorted(line for lines in lines_of(log) for line in lines) == [b'{"n":%05d}' % n for n in range(30)]
+    first.close()
+    second.close()

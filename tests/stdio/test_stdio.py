@@ -15,6 +15,7 @@ from amplifier_core import Internal, ModuleDescriptor, Timeout, Unreachable
 from amplifier_core._host import Host
 from amplifier_core._plugins import Plugins
 from amplifier_core.hookspecs import Launch
+from amplifier_transport_stdio import open_transport
 from amplifier_transport_stdio._process import Process
 
 PROLOGUE = """
@@ -362,8 +363,6 @@ else:
 
 
 async def test_a_connection_that_was_closed_takes_no_request(tmp_path):
-    from amplifier_transport_stdio import open_transport  # noqa: PLC0415 - the kernel alone imports it otherwise
-
     transport = {"type": "stdio", "command": ["cat"]}
     fields = {"name": "m", "kind": "tool", "capabilities": [], "transport": transport}
     host = Host(Plugins(), wanted=False)
@@ -431,3 +430,22 @@ async def test_somebody_else_who_holds_the_pipes_keeps_nobody_waiting(session, m
     with pytest.raises(Unreachable, match="exit code 4"):
         await session.invoke(M, "bad", {})
     assert time.monotonic() - began < 0.4
+
+
+async def test_a_module_that_ends_before_it_spoke_tells_its_story(session):
+    """Its pipe is broken when the first request is written, each time."""
+    command = ["sh", "-c", "exec <&-; echo why >&2; sleep 0.02; exit 3"]
+    descriptor = {"name": "m", "kind": "tool", "capabilities": [], "transport": {"type": "stdio", "command": command}}
+    host = Host(Plugins(), wanted=False)
+    connection = open_transport(ModuleDescriptor.from_mapping(descriptor), lambda *_: None, host)
+    await connection.start((), None)
+    for _ in range(2):
+        poll = select.poll()
+        poll.register(connection._lives[-1]._process._stdin, select.POLLERR)
+        assert poll.poll(10_000)
+        with pytest.raises(Unreachable, match="the module went away: exit code 3") as caught:
+            await connection.request("health", b"{}")
+        assert caught.value.details["stderr"] == "why\n"
+        connection._begin()
+    await connection.close()
+    await host.close()

@@ -6,6 +6,7 @@ Owns the file. One ``write`` to an O_APPEND descriptor for each event: killing t
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import os
 import stat
@@ -16,8 +17,9 @@ from ._errors import BadRequest, path_of, reason_of, short
 from .hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # else: one kernel a log that rotates
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 for _name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"):  # the last: no pipe without a reader holds up the kernel
     _FLAGS |= getattr(os, _name, 0)
@@ -35,14 +37,11 @@ class JsonlSink:
             self.path = Path(path).absolute()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._torn = _ends_torn(self.path)
-            self._fd = os.open(self.path, _FLAGS, 0o600)
-            found = os.fstat(self._fd)
+            self._rotate_bytes = rotate_bytes
+            self._number = 1
+            self._take(os.open(self.path, _FLAGS, 0o600))
         except (OSError, ValueError) as error:
             raise BadRequest(f"event log {path_of(path)}: {reason_of(error)}") from error
-        self._size = found.st_size
-        self._rotate_bytes = rotate_bytes if stat.S_ISREG(found.st_mode) else None  # what is no file stays one
-        self._rotate_at = self._rotate_bytes or math.inf
-        self._number = 1
 
     def write(self, line: bytes) -> None:
         """Append one line. A line that was cut off by a full disk is ended before the next one."""
@@ -62,19 +61,58 @@ class JsonlSink:
     def _rotate(self) -> None:
         """Go on in a new file. Where that fails, go on in the old one, and try again when it has grown as much more."""
         self._rotate_at += self._rotate_bytes or 0
-        while (kept := self.path.with_name(f"{self.path.name}.{self._number}")).exists():
-            self._number += 1
         with contextlib.suppress(OSError):
-            self.path.rename(kept)
-            fd = os.open(self.path, _FLAGS, 0o600)
+            fd = self._next_file()
             os.close(self._fd)
-            self._fd, self._size, self._rotate_at = fd, 0, self._rotate_bytes or math.inf
+            self._take(fd)
+
+    def _next_file(self) -> int:
+        """Open the file to go on in, and have the old one kept, unless another kernel with the same log did so."""
+        with _locked(self._fd):
+            found = self.path.stat()
+            if (found.st_dev, found.st_ino) != self._identity:
+                return os.open(self.path, _FLAGS, 0o600)
+            kept = self._free_name()
+            self.path.rename(kept)
+            try:
+                return os.open(self.path, _FLAGS, 0o600)
+            except OSError:
+                kept.rename(self.path)
+                raise
+
+    def _take(self, fd: int) -> None:
+        """Go on with an open file."""
+        found = os.fstat(fd)
+        self._fd = fd
+        self._size = found.st_size
+        self._identity = found.st_dev, found.st_ino
+        self._rotate_at = self._rotate_bytes or math.inf
+        if not stat.S_ISREG(found.st_mode):  # a terminal or a pipe stays one
+            self._rotate_at = math.inf
+
+    def _free_name(self) -> Path:
+        while (name := self.path.with_name(f"{self.path.name}.{self._number}")).exists():
+            self._number += 1
+        return name
 
     def close(self) -> None:
         """Close the file."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+@contextlib.contextmanager
+def _locked(fd: int) -> Iterator[None]:
+    """Keep other kernels that write to the same file from rotating it at the same time; ``OSError`` if one does."""
+    if fcntl is None:
+        yield
+        return
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def _ends_torn(path: Path) -> bool:

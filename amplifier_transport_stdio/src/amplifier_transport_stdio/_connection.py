@@ -114,7 +114,7 @@ class _Life:
         self._count = 0
         self._noise = 0
         self._first_noise = b""
-        self._fault: KernelError | None = None
+        self._answered = False
         self.ended = False
         self.decided = asyncio.Event()
         self._process = Process(launch, self, orphans)
@@ -123,12 +123,17 @@ class _Life:
     async def request(self, method: str, params: bytes, chunks: Chunks | None) -> Message:
         """Send one request and wait for its reply; cancelled, tell the module so and give it a short grace.
 
-        Raises ``BrokenPipeError`` if the process had gone before anything was sent.
+        Raises ``BrokenPipeError`` if a process that had answered before was gone before anything was sent.
         """
         self._count += 1
         request_id = f"r{self._count}"
         future: asyncio.Future[Message] = self._loop.create_future()
-        self._process.write(frame(request_id, method, params), now=not self._waiting)
+        try:
+            self._process.write(frame(request_id, method, params), now=not self._waiting)
+        except BrokenPipeError:
+            if self._answered:  # it has ended idle, unnoticed: another life may be asked
+                raise
+            self.closed_stdout()  # it ended before it ever spoke, and has a story to tell
         self._waiting[request_id] = future
         if chunks is not None:
             self._chunks[request_id] = chunks
@@ -233,6 +238,7 @@ class _Life:
 
     def _answer(self, request_id: str, outcome: Message | KernelError) -> None:
         """End the wait for a reply."""
+        self._answered = True
         future = self._waiting.pop(request_id)
         if future.done():  # its caller gave up in this turn of the loop, and has not been told yet
             return
