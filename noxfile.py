@@ -129,5 +129,12 @@ def bench(session: nox.Session) -> None:
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
 
+@nox.session(allow_parallel=False)
+def faults(session: nox.Session) -> None:
+    """Print what becomes of each fault of a module, and how soon; words pick cases by name."""
+    install(session, "test")
+    session.run("python", "-m", "tests.faults", *session.posargs)
+
+
 if __name__ == "__main__":
     nox.main()

@@ -1,7 +1,6 @@
 """What the tests of HTTP share: servers, connections to them, and modules in processes of their own."""
 
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -9,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.http.raw import Server, describe_remote
+from tests.http.raw import Server, certified, describe_remote
 
 from amplifier_transport_http import open_transport
 
@@ -115,10 +114,4 @@ def approve():
 @pytest.fixture
 def authority(tmp_path):
     """A certificate authority of the test's own: its PEM file, and the server side's TLS for 127.0.0.1."""
-    import trustme  # noqa: PLC0415  a dependency of these tests alone
-
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path(tmp_path / "authority.pem")
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("127.0.0.1").configure_cert(server)
-    return tmp_path / "authority.pem", server
+    return certified(tmp_path)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from contextlib import suppress
 
 from amplifier_core import ModuleDescriptor
@@ -81,6 +82,8 @@ class Server:
             pass  # the client is gone, or the test is over
         finally:
             writer.transport.abort()
+            with suppress(ConnectionError):
+                await writer.wait_closed()  # whoever connects, or sends, from here on finds nobody
             ended.set()
             self._tasks.discard(task)
 
@@ -121,3 +124,14 @@ def as_module(invoke, description=DESCRIPTION):
 async def echo(request):
     """Give back the arguments."""
     await request.send(respond({"ok": True, "result": request.params["args"]}))
+
+
+def certified(folder):
+    """Make a certificate authority of one's own: its PEM file, and the server side's TLS for 127.0.0.1."""
+    import trustme  # noqa: PLC0415  a dependency of these tests alone
+
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(folder / "authority.pem")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(server)
+    return folder / "authority.pem", server

@@ -1,0 +1,23 @@
+"""Every row of the table of faults; `python3 noxfile.py -s faults` prints it with the times."""
+
+from operator import attrgetter
+
+import pytest
+from tests.faults import of_http, of_stdio
+from tests.faults.stage import run
+
+
+@pytest.mark.parametrize("case", of_stdio.CASES, ids=attrgetter("name"))
+def test_of_stdio(case, tmp_path):
+    check(case, tmp_path)
+
+
+@pytest.mark.parametrize("case", of_http.CASES, ids=attrgetter("name"))
+def test_of_http(case, tmp_path):
+    check(case, tmp_path)
+
+
+def check(case, folder):
+    seen = run(case, folder)
+    assert seen.code == case.code, seen.message
+    assert seen.seconds <= case.patience
