@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from tests.faults import of_http, of_stdio
 from tests.faults.stage import run
 
+from amplifier_core import KernelError
+
 if TYPE_CHECKING:
     from tests.faults.case import Case
 
@@ -46,7 +48,7 @@ def _row(case: Case) -> bool:
             fault = seen.message or "no error"
         elif seen.seconds > case.bound:
             fault = "too late"
-    except AssertionError as error:
+    except (AssertionError, KernelError) as error:
         fault = str(error)
     print(
         ROW.format(_named(case), case.code, _milliseconds(case.bound), code, took, f"NO: {fault}" if fault else "yes")
