@@ -39,6 +39,8 @@ class Case:
     """Stands in the error: the message, or the JSON of its details."""
     details: Mapping[str, Any] = attrs.field(factory=dict)
     """Stands in the error's details; a text may be the end of the one there."""
+    memory: int | None = None
+    """Bytes that the kernel's process may allocate meanwhile."""
     logged: Mapping[str, Any] = attrs.field(factory=dict)
     """Events of which the log has one each, with this ``data``."""
 

@@ -6,7 +6,6 @@ Owns the cases. What is asserted of each of them, beyond its row, is in ``stage`
 from __future__ import annotations
 
 import sys
-import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 from tests.conftest import MODULES
@@ -82,19 +81,6 @@ def case(name: str, code: str, bound: float, **expected: Any) -> Callable[[Calla
     return lambda play: Case(name=name, code=code, bound=bound, play=play, **expected)
 
 
-@case("a line without end", "internal", 1.0, says="more than 1000000 bytes", details={"limit": 1_000_000})
-async def endless_line(stage: Stage) -> None:
-    """Measure what the kernel's process holds of it: a few times the limit, and not what the module writes."""
-    limits = {"message_bytes": 1_000_000}
-    await stage.mount(stdio(stage, "bad", "while True: out(b'x' * 65536)", limits=limits))
-    tracemalloc.start()
-    try:
-        await stage.bad()
-        assert tracemalloc.get_traced_memory()[1] < 8_000_000, f"{tracemalloc.get_traced_memory()[1]} bytes"
-    finally:
-        tracemalloc.stop()
-
-
 @case("20,000 chunks at once", "ok", 2.0, result=list(range(20_000)))
 async def many_chunks(stage: Stage) -> None:
     await stage.mount(stdio(stage, "bad", CHUNKS))
@@ -129,6 +115,8 @@ def ends(name: str, stubborn: str, *, bound: float) -> Case:
 
 CHILD = "subprocess.Popen(SLEEPER)"
 
+EXIT = "say('why'); os._exit(7)"
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 CHUNKS = r"""
 for n in range(20000): line('"chunk":%d}' % n)
 reply('whole')
@@ -156,6 +144,7 @@ LIE = "DESCRIPTION['{}'] = {!r}\nbehave()"
 CASES = [
     command("command missing", "no-such-command", details={"command": ["no-such-command"]}, says="No such file"),
     command("command not executable", "./not-executable", says="Permission denied"),
+    command("command is a folder", "./", says="Permission denied"),
     command("exits at start", "sh", "-c", "echo why >&2; exit 3", details={"exit_code": 3, "stderr": "why\n"}),
     mount("health that hangs", "timeout", "health", "hear()", deadline=0.2, bound=0.05),
     mount("exits in health", "unreachable", "health", "os._exit(4)", details={"exit_code": 4}),
@@ -167,8 +156,8 @@ CASES = [
         "describe that claims more", "forbidden", "describe", LIE.format("capabilities", ["sys:emit"]), says="sys:emit"
     ),
     mount("describe that is no description", "internal", "describe", "reply([])", says="describe"),
-    call("exit in mid-call", "unreachable", "say('why'); os._exit(7)", details={"exit_code": 7, "stderr": "why"}),
-    call("SIGKILL in mid-call", "unreachable", "os.kill(os.getpid(), 9)", details={"signal": "SIGKILL"}),
+    call("exit in mid-call", "unreachable", EXIT, says="exit code 7", details={"exit_code": 7, "stderr": "why"}),
+    call("SIGKILL in mid-call", "unreachable", KILL, says="killed by SIGKILL", details={"signal": "SIGKILL"}),
     call(
         "half a line, then exit",
         "unreachable",
@@ -207,7 +196,16 @@ CASES = [
     ),
     fine("32 MB in one line", "reply('x' * 32_000_000)", "x" * 32_000_000, bound=1.0),
     call("a line over the limit", "internal", "reply('x' * 33_554_432)", bound=1.0, details={"limit": 33_554_432}),
-    endless_line,
+    call(
+        "a line without end",
+        "internal",
+        "while True: out(b'x' * 65536)",
+        bound=1.0,
+        limits={"message_bytes": 1_000_000},
+        says="a message of more than 1000000 bytes (limits.message_bytes)",
+        details={"limit": 1_000_000},
+        memory=8_000_000,
+    ),
     call("stdout closed while alive", "unreachable", "os.close(1); hear()", details={"signal": "SIGKILL"}),
     call("stdin closed while alive", "timeout", "os.close(0); time.sleep(600)", deadline=0.2, bound=0.05),
     unread,

@@ -10,7 +10,8 @@ import asyncio
 import json
 import os
 import time
-from contextlib import AsyncExitStack, suppress
+import tracemalloc
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from tests.http.raw import Server
 from amplifier_core import Kernel, KernelError, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from tests.faults.case import Case
 
@@ -43,6 +44,7 @@ class Stage:
         self.session = session
         self.seen: Seen | None = None
         self.codes: list[str] = []
+        self.mounts: list[str] = []
         self.mark = f"{os.getpid()}-{folder}"
         self._servers = servers
 
@@ -55,9 +57,9 @@ class Stage:
 
     async def mount(self, descriptor: ModuleDescriptor, timeout: float = _FAR) -> None:
         """Mount the module of the case."""
-        await self.session.mount(
-            "/mnt/tools", descriptor, trusted=descriptor.transport["type"] == "stdio", timeout=timeout
-        )
+        trusted = descriptor.transport["type"] == "stdio"
+        mounting = self.session.mount("/mnt/tools", descriptor, trusted=trusted, timeout=timeout)
+        await _noted(mounting, self.mounts)
 
     async def call(self, op: str, args: Any = None, timeout: float = _FAR) -> Any:
         """Invoke the module."""
@@ -65,22 +67,17 @@ class Stage:
 
     async def note(self, invocation: Awaitable[Any]) -> Any:
         """Wait for an invocation, and note its code for the log."""
-        try:
-            result = await invocation
-        except KernelError as error:
-            self.codes.append(error.code)
-            raise
-        self.codes.append("ok")
-        return result
+        return await _noted(invocation, self.codes)
 
     async def provoke(self, doing: Awaitable[Any]) -> None:
         """Wait for what meets the fault; note the time and the error, and hold the error against the case."""
         began = time.monotonic()
         result, error = None, None
-        try:
-            result = await doing
-        except KernelError as failure:
-            error = failure
+        with _memory_within(self.case.memory):
+            try:
+                result = await doing
+            except KernelError as failure:
+                error = failure
         seconds = time.monotonic() - began - (self.case.deadline or 0.0)
         assert self.case.deadline is None or seconds > -0.01, f"it did not wait for the deadline: {error}"
         self.seen = Seen(error.code if error else "ok", max(seconds, 0.0), str(error or ""))
@@ -97,6 +94,30 @@ class Stage:
     async def _sibling(self, number: int) -> None:
         found = await self.call("good", {"sibling": number})
         assert found == {"sibling": number}, f"a sibling got {found}"
+
+
+async def _noted(doing: Awaitable[Any], codes: list[str]) -> Any:
+    try:
+        result = await doing
+    except KernelError as error:
+        codes.append(error.code)
+        raise
+    codes.append("ok")
+    return result
+
+
+@contextmanager
+def _memory_within(limit: int | None) -> Iterator[None]:
+    if limit is None:
+        yield
+        return
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < limit, f"{peak} bytes were allocated"
 
 
 def _check_result(case: Case, found: Any) -> None:
@@ -143,12 +164,13 @@ async def _play(case: Case, folder: Path) -> Stage:
 
 
 def _check_log(stage: Stage, case: Case) -> None:
-    """See that the log has every invocation once, every start with its exit, and no gap."""
+    """See that the log has every invocation and mount once, every start with its exit, and no gap."""
     events = [json.loads(line) for line in (stage.folder / "events.jsonl").read_bytes().splitlines()]
     numbers = [event["seq"] for event in events]
     assert numbers == list(range(1, len(events) + 1)), f"the log has gaps: {numbers}"
-    invoked = [event.get("error", {}).get("code", "ok") for event in events if event["event"] == "module:invoke"]
-    assert sorted(invoked) == sorted(stage.codes), f"the log has {invoked}, the callers had {stage.codes}"
+    for name, codes in (("module:invoke", stage.codes), ("mount:add", stage.mounts)):
+        found = [event.get("error", {}).get("code", "ok") for event in events if event["event"] == name]
+        assert sorted(found) == sorted(codes), f"the log has {name} {found}, the callers had {codes}"
     names = [event["event"] for event in events]
     assert names.count("module:start") == names.count("module:exit"), f"starts without exits: {names}"
     for name, data in case.logged.items():

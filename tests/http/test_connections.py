@@ -195,19 +195,6 @@ async def test_what_happens_to_an_idle_connection_while_the_loop_is_busy_is_seen
 # Connections that end.
 
 
-async def test_a_connection_that_the_server_closes_while_idle_is_no_error(serve, connect):
-    async def answer(request):
-        await request.send(reply(len(server.requests)))
-        request.writer.close()
-
-    server = await serve(answer)
-    connection = await connect(server)
-    for number in range(1, 4):
-        assert (await connection.request("invoke", b"{}")).result == number
-        await server.requests[-1].ended.wait()
-    assert server.connections == 3
-
-
 async def test_connections_that_were_idle_for_long_are_not_used_and_do_not_pile_up(serve, connect, monkeypatch):
     together = asyncio.Barrier(8)
 
@@ -246,61 +233,6 @@ async def test_old_connections_are_closed_when_a_newer_one_comes_back(serve, con
     await slow
     async with asyncio.timeout(5):
         await server.requests[1].ended.wait()
-
-
-@pytest.mark.parametrize(
-    ("part", "what"),
-    [
-        (b"", "the server hung up before the end of its answer"),
-        (b"HTTP/1.1 200 O", "the server hung up before the end of its answer"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n", "the server hung up before the end of its answer"),
-        (b'HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"ok": true, ', "the server hung up before the end"),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{}", "the server hung up before the end"),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "the answer is not HTTP/1.1: "),
-        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "the answer is not HTTP/1.1: "),
-        (b"HTTP/2 200\r\n\r\n", "the answer is not HTTP/1.1: "),
-        (b"HTTP/1.1 101 Switching\r\nupgrade: x\r\n\r\n", "the answer is not HTTP/1.1: "),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", "the answer is not HTTP/1.1: "),
-        (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 200_000, "the answer is not HTTP/1.1: "),
-    ],
-)
-async def test_an_answer_cut_short_or_garbled_is_unreachable_for_that_call_alone(serve, connect, part, what):
-    async def answer(request):
-        number = request.params["args"]["n"]
-        if number == 1:
-            await request.send(part)
-            request.writer.close()
-        else:
-            await echo(request)
-
-    server = await serve(answer)
-    connection = await connect(server)
-    replies = await outcomes(connection.request("invoke", PARAMS % n) for n in range(3))
-    assert [replies[0].result, replies[2].result] == [{"n": 0}, {"n": 2}]
-    assert isinstance(replies[1], Unreachable)
-    assert replies[1].message.startswith(f"{server.url}: {what}")
-    assert "\n" not in replies[1].message
-    assert replies[1].details["url"] == server.url
-    assert replies[1].details["causes"][0].startswith("RemoteProtocolError: ")
-    assert (await connection.request("invoke", PARAMS % 3)).result == {"n": 3}
-
-
-async def test_a_reset_in_mid_call_is_unreachable_for_that_call_alone(serve, connect):
-    async def answer(request):
-        if request.params["args"]["n"] == 1:
-            linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # close with a reset
-            request.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            request.reset()
-        else:
-            await echo(request)
-
-    connection = await connect(await serve(answer))
-    replies = await outcomes(connection.request("invoke", PARAMS % n) for n in range(3))
-    assert [replies[0].result, replies[2].result] == [{"n": 0}, {"n": 2}]
-    assert isinstance(replies[1], Unreachable)
-    assert "the connection broke" in replies[1].message
-    assert replies[1].details["causes"][1].startswith("ConnectionResetError: ")
-    assert (await connection.request("invoke", PARAMS % 3)).result == {"n": 3}
 
 
 async def test_an_answer_before_the_request_was_read_is_taken_and_its_connection_is_not_kept(in_a_thread, connect):
@@ -361,38 +293,6 @@ async def test_a_request_cancelled_in_the_middle_of_a_body_closes_its_connection
 
 
 # Connections that do not come about.
-
-
-def unused_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-async def test_a_refused_connection_is_unreachable_and_says_why(connect):
-    url = f"http://127.0.0.1:{unused_port()}"
-    connection = await connect(url)
-    with pytest.raises(Unreachable) as raised:
-        await connection.request("health", b"{}")
-    assert raised.value.message.startswith(f"{url}: cannot connect: ")
-    assert raised.value.details["url"] == url
-    assert any(cause.startswith("ConnectionRefusedError: ") for cause in raised.value.details["causes"])
-
-
-async def test_a_server_that_comes_up_later_is_found(connect, serve):
-    port = unused_port()
-    connection = await connect(f"http://127.0.0.1:{port}")
-    with pytest.raises(Unreachable):
-        await connection.request("invoke", b"{}")
-    server = await serve(echo, port=port)
-    assert (await connection.request("invoke", PARAMS % 1)).result == {"n": 1}
-    assert server.connections == 1
-
-
-async def test_a_name_that_does_not_resolve_is_unreachable(connect):
-    connection = await connect("http://no-such-host.invalid:8080")
-    with pytest.raises(Unreachable) as raised:
-        await connection.request("health", b"{}")
-    assert any(cause.startswith("gaierror: ") for cause in raised.value.details["causes"])
 
 
 async def test_a_server_that_closes_each_connection_at_once_is_unreachable(in_a_thread, connect):

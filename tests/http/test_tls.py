@@ -47,25 +47,6 @@ async def test_a_server_of_an_unknown_authority_is_unreachable_and_says_why(serv
     assert any(cause.startswith("SSLCertVerificationError: ") for cause in raised.value.details["causes"])
 
 
-async def test_a_certificate_for_another_name_is_refused(serve, connect, authority):
-    ca, tls = authority
-    server = await serve(echo, tls=tls)
-    connection = await connect(f"https://localhost:{server.port}", transport={"ca": str(ca)})
-    with pytest.raises(Unreachable, match="certificate verify failed"):
-        await connection.request("invoke", PARAMS)
-
-
-async def test_a_server_that_speaks_no_tls_is_unreachable(in_a_thread, connect):
-    def answer(peer):
-        peer.recv(65536)
-        peer.sendall(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
-
-    connection = await connect(f"https://127.0.0.1:{in_a_thread(answer)}")
-    with pytest.raises(Unreachable) as raised:
-        await connection.request("invoke", PARAMS)
-    assert any(cause.startswith("SSLError: ") for cause in raised.value.details["causes"])
-
-
 async def test_plain_http_to_a_server_that_speaks_tls_is_unreachable(serve, connect, authority):
     server = await serve(echo, tls=authority[1])
     connection = await connect(f"http://127.0.0.1:{server.port}")

@@ -13,7 +13,7 @@ from threading import Event, Thread
 
 from echo import Failed, description, perform
 
-DESCRIPTION = description(more=("status",))
+DESCRIPTION = description()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -29,21 +29,16 @@ class Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, DESCRIPTION)
         elif self.path != "/invoke":
             self._send(HTTPStatus.NOT_FOUND, None)
-        elif params["op"] == "status":
-            args = params["args"]
-            self._send(args["status"], args.get("body", ""), args.get("headers", {}))
         else:
             try:
                 self._send(HTTPStatus.OK, {"ok": True, "result": perform(params["op"], params["args"], Event())})
             except Failed as failed:
                 self._send(HTTPStatus.OK, {"ok": False, "error": failed.error})
 
-    def _send(self, status, body, headers=None):
-        """Send a body: text as it is, all else as JSON."""
-        data = (body if isinstance(body, str) else json.dumps(body)).encode()
+    def _send(self, status, body):
+        data = json.dumps(body).encode()
         self.send_response(status)
-        for name, value in ({"Content-Type": "application/json"} | (headers or {})).items():
-            self.send_header(name, value)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
