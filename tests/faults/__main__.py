@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.faults.case import Case
 
 CASES = {"STDIO": of_stdio.CASES, "HTTP": of_http.CASES}
-ROW = "{:<52} {:<15} {:>9}  {:<15} {:>9}  {}"
+ROW = "{:<56} {:<15} {:>9}  {:<15} {:>9}  {}"
 
 
 def main() -> None:

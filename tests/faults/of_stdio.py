@@ -5,12 +5,15 @@ Owns the cases. What is asserted of each of them, beyond its row, is in ``stage`
 
 from __future__ import annotations
 
+import asyncio
+import json
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 from tests.conftest import MODULES
 from tests.faults.case import Case
-from tests.faults.stage import MARK, MODULE, wait_for_end
+from tests.faults.stage import MARK, MODULE, marked, wait_for_end
 
 from amplifier_core import ModuleDescriptor
 
@@ -113,8 +116,45 @@ def ends(name: str, stubborn: str, *, bound: float) -> Case:
     return Case(name=name, code="ok", bound=bound, play=play, result={"removed": [MODULE]})
 
 
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 CHILD = "subprocess.Popen(SLEEPER)"
+OWN_SESSION = "subprocess.Popen(SLEEPER, start_new_session=True)"
+DOUBLE_FORKED = """
+if not os.fork():
+    os.setsid()
+    if not os.fork(): os.execvp(SLEEPER[0], SLEEPER)
+    os._exit(0)
+os.wait()
+"""
+HOST = """
+import asyncio, json, sys
+from amplifier_core import Kernel, Plan
+async def main():
+    async with Kernel(event_log=False) as kernel:
+        session = await kernel.session.create(Plan("be killed", {}))
+        await session.mount("/mnt/tools", json.loads(sys.argv[1]), trusted=True)
+        print(await session.invoke("/mnt/tools/m", "bad", {}), flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
 
+
+@case("the host killed with SIGKILL", "ok", 1.0)
+async def killed_host(stage: Stage) -> None:
+    """Kill a kernel whose module is deaf and has children everywhere, and wait for the end of all of them."""
+    stubborn = f"{DEAF}\n{CHILD}\n{OWN_SESSION}\n{DOUBLE_FORKED}\nreply(1)\ntime.sleep(600)"
+    descriptor = stdio(stage, "bad", stubborn)
+    told = {"name": "m", "kind": "tool", "capabilities": [], "transport": dict(descriptor.transport)}
+    with subprocess.Popen([sys.executable, "-c", HOST, json.dumps(told)], stdout=subprocess.PIPE) as host:
+        assert host.stdout is not None
+        assert host.stdout.readline() == b"1\n"
+        assert len(marked(stage.mark)) == 4, marked(stage.mark)
+        host.kill()
+        await stage.provoke(asyncio.to_thread(wait_for_end, stage.mark))
+    await stage.mount(stdio(stage, *BEHAVE))
+
+
+SILENCE = "hear(); hear()"  # the cancel, and then nothing
 EXIT = "say('why'); os._exit(7)"
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 CHUNKS = r"""
@@ -145,7 +185,6 @@ CASES = [
     command("command missing", "no-such-command", details={"command": ["no-such-command"]}, says="No such file"),
     command("command not executable", "./not-executable", says="Permission denied"),
     command("command is a folder", "./", says="Permission denied"),
-    command("exits at start", "sh", "-c", "echo why >&2; exit 3", details={"exit_code": 3, "stderr": "why\n"}),
     mount("health that hangs", "timeout", "health", "hear()", deadline=0.2, bound=0.05),
     mount("exits in health", "unreachable", "health", "os._exit(4)", details={"exit_code": 4}),
     mount("is not well", "unreachable", "health", "reply({'status': 'starting'})", says="starting"),
@@ -211,13 +250,21 @@ CASES = [
     unread,
     many_chunks,
     ends("ignores the end of input", "", bound=1.2),
-    ends("ignores the end of input and SIGTERM", "signal.signal(signal.SIGTERM, signal.SIG_IGN)", bound=1.7),
+    ends("ignores the end of input and SIGTERM", DEAF, bound=1.7),
     ends("children in its group, unmounted", CHILD, bound=1.2),
+    ends("children in sessions of their own, unmounted", OWN_SESSION, bound=1.2),
+    ends("children forked twice, unmounted", DOUBLE_FORKED, bound=1.2),
+    call("children in its group, exits", "unreachable", f"{CHILD}\n{EXIT}", details={"exit_code": 7}),
+    call("children in sessions of their own, exits", "unreachable", f"{OWN_SESSION}\n{EXIT}", details={"exit_code": 7}),
+    call("children forked twice, exits", "unreachable", f"{DOUBLE_FORKED}\n{EXIT}", details={"exit_code": 7}),
+    call("children in its group, killed", "timeout", f"{CHILD}\n{SILENCE}", deadline=0.2, bound=0.05),
     call(
-        "children in its group that hold its pipes, exits",
-        "unreachable",
-        f"{CHILD}\nos._exit(2)",
-        details={"exit_code": 2},
+        "children in sessions of their own, killed",
+        "timeout",
+        f"{OWN_SESSION}\n{SILENCE}",
+        deadline=0.2,
+        bound=0.05,
     ),
-    call("children in its group, killed", "timeout", f"{CHILD}\nhear(); hear()", deadline=0.2, bound=0.05),
+    call("children forked twice, killed", "timeout", f"{DOUBLE_FORKED}\n{SILENCE}", deadline=0.2, bound=0.05),
+    killed_host,
 ]

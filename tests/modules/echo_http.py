@@ -1,6 +1,6 @@
-"""The module of echo.py over HTTP, and `status`, which answers whatever status, headers and body a test asks for.
+"""The module of echo.py over HTTP.
 
-    echo_http.py [--name NAME] [--kind KIND] [--version VERSION] [--capabilities JSON]
+echo_http.py [--name NAME] [--kind KIND] [--version VERSION] [--capabilities JSON]
 
 Prints `listening on http://127.0.0.1:PORT`, and ends with its stdin.
 """
