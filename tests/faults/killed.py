@@ -1,7 +1,7 @@
 """Kernels that are killed, one fork of this process after the other, each at a moment that nobody chose.
 
-killed.py WHAT FOLDER ROUNDS SEED: WHAT is `emit` or `invoke`. Round N leaves the log, FOLDER/N.jsonl, and the numbers
-that the kernel said after the calls with them had returned, FOLDER/N.said.
+killed.py WHAT FOLDER ROUNDS SEED: WHAT is `emit`, `rotate` or `invoke`. Round N leaves the log, FOLDER/N.jsonl, and the
+numbers that the kernel said after the calls with them had returned, FOLDER/N.said.
 """
 
 import asyncio
@@ -18,13 +18,18 @@ ECHO = Path(__file__).parents[1] / "modules" / "misbehaving.py"
 CALLERS = 4
 
 
-async def emit(log, said):
+async def emit(log, said, **options):
     """Emit for ever; the loop has no turn in between."""
-    async with Kernel(event_log=log) as kernel:
+    async with Kernel(event_log=log, **options) as kernel:
         session = await kernel.session.create(Plan("be killed", {}))
         for n in itertools.count():
             session.emit("my:event", {"n": n, "pad": "x" * (n % 500)})
             os.write(said, b"%d\n" % n)
+
+
+async def rotate(log, said):
+    """Emit for ever, into a new file after every few events."""
+    await emit(log, said, event_log_bytes=2000)
 
 
 async def invoke(log, said):
@@ -74,7 +79,7 @@ def kill(what, log, enough):
 
 def main():
     """Play the rounds."""
-    what = {"emit": emit, "invoke": invoke}[sys.argv[1]]
+    what = {"emit": emit, "rotate": rotate, "invoke": invoke}[sys.argv[1]]
     folder, rounds, seed = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     moments = random.Random(seed)
     for n in range(rounds):

@@ -318,7 +318,7 @@ async def late_reply(stage: Stage) -> None:
     await stage.bad(siblings=SIBLINGS)
 
 
-@case("stops reading while 30 MB are written", "timeout", PROMPT, deadline=0.3)
+@case("stops reading while 16 MB are written", "timeout", PROMPT, deadline=0.3)
 async def unread(stage: Stage) -> None:
     async def answer(request: Request) -> None:
         await behave(request)
@@ -328,7 +328,7 @@ async def unread(stage: Stage) -> None:
 
     server = await stage.serve(answer)
     await stage.mount(remote(server.url))
-    await stage.provoke(stage.call("good", {"text": "x" * 30_000_000}, timeout=0.3))
+    await stage.provoke(stage.call("good", {"text": "x" * 16_000_000}, timeout=0.3))
 
 
 @case("NDJSON cut before its end", "unreachable", says=HUNG_UP)

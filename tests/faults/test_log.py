@@ -19,19 +19,25 @@ HERE = Path(__file__).parent
 ECHO = "/mnt/tools/echo"
 
 
+def whole_log(path):
+    """Read a log with its earlier files; killed between two files, it may have no last one."""
+    kept = sorted(path.parent.glob(f"{path.name}.*"), key=lambda file: int(file.suffix[1:]))
+    return b"".join(file.read_bytes() for file in (*kept, path) if file.exists())
+
+
 def parsed(data):
     """Parse a log, but for a torn last line."""
     *lines, _torn = data.split(b"\n")
     return [json.loads(line) for line in lines]
 
 
-@pytest.mark.parametrize(("what", "rounds"), [("emit", 60), ("invoke", 12)])
+@pytest.mark.parametrize(("what", "rounds"), [("emit", 60), ("rotate", 30), ("invoke", 12)])
 def test_killing_the_kernel_at_any_moment_loses_nothing_that_a_call_has_returned_from(tmp_path, what, rounds):
     program = str(HERE / "killed.py")
     subprocess.run([sys.executable, program, what, str(tmp_path), str(rounds), "7"], timeout=120, check=True)
     for n in range(rounds):
         said = {int(line) for line in (tmp_path / f"{n}.said").read_text().splitlines()}
-        events = parsed((tmp_path / f"{n}.jsonl").read_bytes())
+        events = parsed(whole_log(tmp_path / f"{n}.jsonl"))
         assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
         data = [event["data"] for event in events if event["event"] in ("my:event", "module:invoke")]
         assert said
@@ -118,11 +124,16 @@ def taken(sink, failure):
 async def test_a_sink_that_fails_fails_no_run_and_both_the_others_and_close_say_so(
     tmp_path, module, failure, why, bad_first
 ):
-    bad, whole = sink_for(failure, tmp_path), Lines()
+    bad, whole, heard = sink_for(failure, tmp_path), Lines(), []
+
+    async def hear(event):
+        heard.append(event.error["message"])
+
     kernel = Kernel(event_log=False, sinks=[bad, whole] if bad_first else [whole, bad])
     with pytest.raises(Internal) as raised:
         async with kernel:
             session = await kernel.session.create(Plan("go on", {}))
+            await session.register_hook("sink:error", hear)
             await session.mount("/mnt/tools", module("echo.py"), trusted=True)
             with failure(bad):
                 for n in range(5):
@@ -137,6 +148,9 @@ async def test_a_sink_that_fails_fails_no_run_and_both_the_others_and_close_say_
     (told,) = (event for event in events if event["event"] == "sink:error")
     assert told["data"] == {"sink": type(bad).__name__}
     assert why in told["error"]["message"]
+    assert heard == (
+        [] if failure is nullcontext else [told["error"]["message"]]
+    )  # it failed before the hook was there
     missing = set(whole.data.splitlines()) - set(taken(bad, failure))
     assert raised.value.details["lost"] == len(missing) - 1  # nobody is told of his own failure
     assert raised.value.message == f"the kernel's sinks did not take {len(missing) - 1} events; sink:error says why"
