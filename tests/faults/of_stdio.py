@@ -185,6 +185,7 @@ CASES = [
     command("command missing", "no-such-command", details={"command": ["no-such-command"]}, says="No such file"),
     command("command not executable", "./not-executable", says="Permission denied"),
     command("command is a folder", "./", says="Permission denied"),
+    command("exits at start", "sh", "-c", "echo why >&2; exit 3", details={"exit_code": 3, "stderr": "why\n"}),
     mount("health that hangs", "timeout", "health", "hear()", deadline=0.2, bound=0.05),
     mount("exits in health", "unreachable", "health", "os._exit(4)", details={"exit_code": 4}),
     mount("is not well", "unreachable", "health", "reply({'status': 'starting'})", says="starting"),
