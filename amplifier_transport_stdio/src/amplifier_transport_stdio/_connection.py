@@ -13,6 +13,7 @@ from amplifier_core.hookspecs import UNSET, Usage, decode_message
 
 from ._framing import CANCEL, LineBuffer, LineTooLongError, frame, id_in
 from ._process import Process
+from ._reply import Reply
 from ._usage import measure_here
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class _Life:
         self._notify = notify
         self._limit = limit
         self._lines = LineBuffer(limit)
-        self._waiting: dict[str, asyncio.Future[Message]] = {}
+        self._waiting: dict[str, Reply] = {}
         self._chunks: dict[str, Chunks] = {}
         self._abandoned: dict[str, asyncio.TimerHandle] = {}
         self._count = 0
@@ -127,19 +128,19 @@ class _Life:
         """
         self._count += 1
         request_id = f"r{self._count}"
-        future: asyncio.Future[Message] = self._loop.create_future()
+        reply = Reply(self._loop)
         try:
             self._process.write(frame(request_id, method, params), now=not self._waiting)
         except BrokenPipeError:
             if self._answered:  # it has ended idle, unnoticed: another life may be asked
                 raise
             self.closed_stdout()  # it ended before it ever spoke, and has a story to tell
-        self._waiting[request_id] = future
+        self._waiting[request_id] = reply
         if chunks is not None:
             self._chunks[request_id] = chunks
         self._process.resume()
         try:
-            return await future
+            return await reply
         except asyncio.CancelledError:
             if self._waiting.pop(request_id, None) is not None and not self.ended:
                 self._abandon(request_id)
@@ -239,13 +240,13 @@ class _Life:
     def _answer(self, request_id: str, outcome: Message | KernelError) -> None:
         """End the wait for a reply."""
         self._answered = True
-        future = self._waiting.pop(request_id)
-        if future.done():  # its caller gave up in this turn of the loop, and has not been told yet
+        reply = self._waiting.pop(request_id)
+        if reply.done():  # its caller gave up in this turn of the loop, and has not been told yet
             return
         if isinstance(outcome, KernelError):
-            future.set_exception(outcome)
+            reply.set_exception(outcome)
         else:
-            future.set_result(outcome)
+            reply.set_result(outcome)
 
     def clues(self) -> dict[str, Any]:
         """Say what may explain that no answer comes: output that was no protocol, and the tail of stderr."""

@@ -1,0 +1,74 @@
+"""What one request waits for: its reply, or the error that comes instead.
+
+Owns the wake-up. asyncio's own future wakes its task in the next turn of the loop, which costs another look at every
+descriptor; here the task goes on at once, in the callback that has read the reply. It has what a task asks of the
+future that it waits for, and no more: ``asyncio.isfuture`` says what makes an object a future.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from contextvars import Context
+
+    from amplifier_core.hookspecs import Message
+
+
+class Reply:
+    """A future for one task that waits for it."""
+
+    __slots__ = ("_asyncio_future_blocking", "_context", "_error", "_loop", "_message", "_wake")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._asyncio_future_blocking = False
+        self._loop = loop
+        self._message: Message | None = None
+        self._error: BaseException | None = None
+        self._wake: Callable[[Reply], object] | None = None
+
+    def __await__(self) -> Generator[Reply, None, Message]:
+        """Wait, then give the message or raise the error."""
+        if self._message is None and self._error is None:
+            self._asyncio_future_blocking = True
+            yield self
+        return self.result()
+
+    def done(self) -> bool:
+        """Tell whether there is a message or an error."""
+        return self._message is not None or self._error is not None
+
+    def result(self) -> Message:
+        """Give the message, or raise the error."""
+        if self._message is None:
+            raise self._error or asyncio.InvalidStateError
+        return self._message
+
+    def set_result(self, message: Message) -> None:
+        """Give the message; the task runs on until it waits again. Call it from the loop itself, not from a task."""
+        self._message = message
+        if self._wake is not None:
+            self._context.run(self._wake, self)
+
+    def set_exception(self, error: BaseException) -> None:
+        """Give the error; the task comes to it in the next turn of the loop."""
+        self._error = error
+        if self._wake is not None:
+            self._loop.call_soon(self._wake, self, context=self._context)
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - what a task asks of a future
+        """Have the task raise ``CancelledError``, unless it is over."""
+        if self.done():
+            return False
+        self.set_exception(asyncio.CancelledError())
+        return True
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Give the loop that it belongs to."""
+        return self._loop
+
+    def add_done_callback(self, wake: Callable[[Reply], object], *, context: Context) -> None:
+        """Remember the one task that waits."""
+        self._wake, self._context = wake, context
