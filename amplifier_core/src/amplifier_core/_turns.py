@@ -58,12 +58,17 @@ class Invocation(msgspec.Struct, eq=False):
 
 async def converse(invocation: Invocation) -> Message:
     """Ask the module, make its system calls and ask again, until it gives a reply that is not ``pending``."""
-    guard, chunks = invocation.guard, invocation.chunks
+    guard, chunks, module = invocation.guard, invocation.chunks, invocation.module
+    budget = module.budget
     own = chunks if guard.idle is None else Watched(chunks, guard.touch, guard.rest)
     resume: msgspec.Raw | None = None
     while True:
         params = _params(invocation, resume)
-        message = await _ask(invocation, params, own)
+        if budget is None:
+            message = await module.call("invoke", params, own, sent=guard.touch)
+        else:
+            with budget.charged(guard):
+                message = await module.call("invoke", params, own, sent=guard.touch)
         if message.events:
             for event in message.events:
                 _emit_for(invocation, event)
@@ -73,14 +78,6 @@ async def converse(invocation: Invocation) -> Message:
         results = await _make_calls(invocation, message.pending.syscalls)
         text = b'{"state":%b,"results":%b}' % (message.pending.state, encode_checked(results))
         resume = msgspec.Raw(text)
-
-
-async def _ask(invocation: Invocation, params: bytes, chunks: Chunks | None) -> Message:
-    module, guard = invocation.module, invocation.guard
-    if module.budget is None:
-        return await module.call("invoke", params, chunks, sent=guard.touch)
-    with module.budget.charged(guard):
-        return await module.call("invoke", params, chunks, sent=guard.touch)
 
 
 def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:

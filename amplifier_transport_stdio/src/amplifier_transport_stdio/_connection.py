@@ -65,10 +65,19 @@ class StdioConnection:
         if life.ended:
             life = self._begin()
         try:
-            return await life.request(method, params, chunks)
+            request_id, reply = life.send(method, params, chunks)
         except BrokenPipeError:  # nothing of the request reached it: it had died unnoticed, or closed its stdin
             life.end(Unreachable("the module closed its stdin"))
-            return await self._begin().request(method, params, chunks)
+            life = self._begin()
+            request_id, reply = life.send(method, params, chunks)
+        try:
+            return await reply
+        except asyncio.CancelledError:
+            life.give_up(request_id)
+            raise
+        finally:
+            if chunks is not None:
+                life.unread(request_id)
 
     def clues(self) -> dict[str, Any]:
         """Say what may explain that no answer comes."""
@@ -121,8 +130,8 @@ class _Life:
         self._process = Process(launch, self, orphans)
         self.pid = self._process.pid
 
-    async def request(self, method: str, params: bytes, chunks: Chunks | None) -> Message:
-        """Send one request and wait for its reply; cancelled, tell the module so and give it a short grace.
+    def send(self, method: str, params: bytes, chunks: Chunks | None) -> tuple[str, Reply]:
+        """Send one request, and give its id and what to wait for.
 
         Raises ``BrokenPipeError`` if a process that had answered before was gone before anything was sent.
         """
@@ -139,16 +148,17 @@ class _Life:
         if chunks is not None:
             self._chunks[request_id] = chunks
         self._process.resume()
-        try:
-            return await reply
-        except asyncio.CancelledError:
-            if self._waiting.pop(request_id, None) is not None and not self.ended:
-                self._abandon(request_id)
-            raise
-        finally:
-            if chunks is not None:
-                del self._chunks[request_id]
-                self._process.resume()
+        return request_id, reply
+
+    def give_up(self, request_id: str) -> None:
+        """Tell the module that nobody waits for a request any more, and give it a short grace to answer."""
+        if self._waiting.pop(request_id, None) is not None and not self.ended:
+            self._abandon(request_id)
+
+    def unread(self, request_id: str) -> None:
+        """Let a request's chunks go: nobody reads them any more, or holds back the module."""
+        del self._chunks[request_id]
+        self._process.resume()
 
     @property
     def undecided(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from ._orphans import Orphans
 
 _READ = 64 * 1024  # a larger buffer crosses malloc's mmap threshold and costs 9 µs a read
+_WIDE = 1024 * 1024  # what Linux lets any user have
 _TAIL = 8 * 1024  # bytes of stderr kept for the details of an error
 _END_OF_INPUT_GRACE = 1.0
 _TERMINATE_GRACE = 0.5
 _LAST_READS = (
     64  # of a pipe whose writer is dead: more than any pipe holds, and an end if somebody else goes on writing
 )
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 _SIGNALS = {int(number): number.name for number in signal.Signals}
 
@@ -70,6 +73,7 @@ class Process:
         self._out: deque[bytes | memoryview] = deque()
         self._flushing = False
         self._paused = False
+        self._wide = False
         self._tail = b""
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
@@ -98,6 +102,9 @@ class Process:
             self._out.append(line)
         elif now:
             sent = self._send(line)
+            if sent < len(line) and not self._wide:
+                self._widen()
+                sent += self._send(memoryview(line)[sent:])
             if sent < len(line):
                 self._out.append(memoryview(line)[sent:])
                 self._wait_writable()
@@ -162,6 +169,8 @@ class Process:
         data = os.read(self._stdout, _READ)
         if data:
             self._reader.received(data)
+            if len(data) == _READ and not self._paused and (more := _read(self._stdout)):  # of a line cut by the read
+                self._reader.received(more)
         else:
             self._loop.remove_reader(self._stdout)
             self._reader.closed_stdout()
@@ -196,6 +205,13 @@ class Process:
         except BrokenPipeError:  # the module closed its stdin, or ended; if it lives on, it is of no use any more
             out.clear()
             self.kill()
+
+    def _widen(self) -> None:
+        """Let the pipes hold more, where that can be: only when a message does not fit, since pipes have a quota."""
+        self._wide = True
+        with contextlib.suppress(OSError, AttributeError):
+            for fd in (self._stdin, self._stdout):
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _WIDE)
 
     def _wait_writable(self) -> None:
         self._flushing = True
