@@ -9,12 +9,14 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 NOX = ROOT / ".nox" / "nox"  # the environment that this file runs in
 CACHE = ROOT / ".cache"
 DISTRIBUTIONS = sorted(path.parent.name for path in ROOT.glob("amplifier_*/pyproject.toml"))
+LIGHT = [name for name in DISTRIBUTIONS if name != "amplifier_transport_mcp"]  # its SDK is most of a download
 PYTHONS = ["3.11", "3.12", "3.13"]
 
 
@@ -66,23 +68,23 @@ nox.options.allow_parallel = True
 nox.options.sessions = ["lint", "typing", "tests", "packages"]
 
 
-def install(session: nox.Session, *groups: str) -> None:
-    """Install the distributions, editable, and dependency groups of pyproject.toml."""
-    editable = [f"--editable={name}" for name in DISTRIBUTIONS]
+def install(session: nox.Session, *groups: str, names: Sequence[str] = DISTRIBUTIONS) -> None:
+    """Install distributions, editable, and dependency groups of pyproject.toml."""
+    editable = [f"--editable={name}" for name in names]
     session.install(*editable, *(f"--group={name}" for name in groups))
 
 
 @nox.session
 def quickstart(session: nox.Session) -> None:
     """Run examples/quickstart.py."""
-    install(session)
+    install(session, names=LIGHT)
     session.run("python", "examples/quickstart.py", *session.posargs)
 
 
 @nox.session
 def agent(session: nox.Session) -> None:
     """Run examples/agent: an agent made of modules alone, in several languages."""
-    install(session)
+    install(session, names=LIGHT)
     session.run("python", "examples/agent/main.py", *session.posargs)
 
 

@@ -91,15 +91,28 @@ async def count(session: Session, file: Path) -> int:
     return int(counts[0]["words"])
 
 
+async def has_no_isolation(kernel: Kernel) -> bool:
+    """Say what confines stdio modules on this host, or why nothing does, so that they have to be trusted."""
+    host = await kernel.describe_host()
+    if host["isolation"]:
+        print(
+            f"stdio modules run isolated, by {host['isolation']['name']}, with what policy granted.\n"
+        )
+        return False
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in host["unusable"].items()) or "none is installed"
+    print(f"No isolation works here ({reasons}): stdio modules run as ordinary processes, by `trusted=True`.\n")
+    return True
+
+
 async def main() -> None:
     """Show the main job."""
-    print("No isolation is installed, so stdio modules run as ordinary processes, by `trusted=True`.\n")
     async with Kernel() as kernel, http_tool() as url:
+        trusted = await has_no_isolation(kernel)
         session = await kernel.session.create(Plan(goal="count the words of this repository", inputs={}))
         await session.register_hook("*", Trace())
-        await session.mount("/mnt/hooks", load_descriptor(MODULES / "policy.json"), trusted=True)
+        await session.mount("/mnt/hooks", load_descriptor(MODULES / "policy.json"), trusted=trusted)
         await session.register_hook("policy:request", "/mnt/hooks/policy", priority=10)
-        await session.mount("/mnt/tools", load_descriptor(MODULES / "wordcount-stdio.json"), trusted=True)
+        await session.mount("/mnt/tools", load_descriptor(MODULES / "wordcount-stdio.json"), trusted=trusted)
         http = load_descriptor(MODULES / "wordcount-http.json")
         await session.mount("/mnt/tools", attrs.evolve(http, transport={"type": "http", "url": url}))
 

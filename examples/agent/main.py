@@ -146,9 +146,22 @@ async def provider() -> AsyncIterator[ModuleDescriptor]:
         await service.wait()
 
 
-async def mount(session: Session, path: str, descriptor: ModuleDescriptor) -> None:
+async def has_no_isolation(kernel: Kernel) -> bool:
+    """Say what confines stdio modules on this host, or why nothing does, so that they have to be trusted."""
+    host = await kernel.describe_host()
+    if host["isolation"]:
+        print(
+            f"stdio modules run isolated, by {host['isolation']['name']}, with what policy granted.\n"
+        )
+        return False
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in host["unusable"].items()) or "none is installed"
+    print(f"No isolation works here ({reasons}): stdio modules run as ordinary processes, by `trusted=True`.\n")
+    return True
+
+
+async def mount(session: Session, path: str, descriptor: ModuleDescriptor, *, trusted: bool) -> None:
     """Mount one module and show it."""
-    mounted = await session.mount(path, descriptor, trusted=True)
+    mounted = await session.mount(path, descriptor, trusted=trusted)
     transport = descriptor.transport
     print(f"  {mounted['path']:26}{transport['type']:6}{transport.get('url') or ' '.join(transport['command'])}")
 
@@ -159,13 +172,15 @@ async def run(goal: str, *, yes: bool) -> int:
     kernel = Kernel(policy_timeout=PATIENCE)
     try:
         async with provider() as thinking, kernel:
+            trusted = await has_no_isolation(kernel)
+            (HERE / "notes").mkdir(exist_ok=True)  # a module can be given only what is there
             session = await kernel.session.create(Plan(goal=goal, inputs={}))
-            await mount(session, "/mnt/hooks", load_descriptor(HERE / "policy.json"))
+            await mount(session, "/mnt/hooks", load_descriptor(HERE / "policy.json"), trusted=trusted)
             await session.register_hook("policy:request", "/mnt/hooks/policy", priority=10)
             await session.register_hook("policy:request", Person(screen, yes=yes), priority=20)
-            await mount(session, "/mnt/providers", thinking)
+            await mount(session, "/mnt/providers", thinking, trusted=trusted)
             for file, path in MODULES.items():
-                await mount(session, path, load_descriptor(HERE / file))
+                await mount(session, path, load_descriptor(HERE / file), trusted=trusted)
             await session.register_hook("*", screen)
 
             print(f"\n{goal}")
@@ -197,7 +212,6 @@ def main() -> int:
     if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
         print(f"This agent's modules need {' and '.join(missing)}, which is not on PATH here.", file=sys.stderr)
         return MISSING
-    print("No isolation is installed, so stdio modules run as ordinary processes, by `trusted=True`.\n")
     try:
         return asyncio.run(run(options.goal, yes=options.yes))
     except KeyboardInterrupt:  # the first Ctrl-C cancels, and the kernel tells the modules
