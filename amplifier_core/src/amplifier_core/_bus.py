@@ -7,6 +7,7 @@ told, and neither a slow nor a failing one can delay or fail the run.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ class Bus:
         self._lost: dict[int, int] = {}  # by identity: a sink need not be hashable
         self._seq = 0
         self.limit = limit
+        self._largest = math.inf if limit.size is None else limit.size
         self.closed = False
 
     def emit(  # noqa: PLR0913 - the fields of the envelope
@@ -81,7 +83,7 @@ class Bus:
         except (TypeError, ValueError, RecursionError):  # foreign text in an error or in a transport's report
             told = convert(scrub(structs.asdict(told)), Event)
             line = encode_checked(told)
-        if not self.limit.fits(len(line)):
+        if len(line) > self._largest:
             line = self._shortened(told, bounded=bounded)
         line += b"\n"
         failed: list[tuple[Sink, Exception]] = []

@@ -26,7 +26,17 @@ def emit(state: SessionState, event: str, data: object, component: str = "kernel
     shown, fault = checked_data(data, state.runtime.bus.limit)
     error = BadRequest(fault) if fault else None
     status = "error" if error else None
-    state.emit(event, span, component=component, status=status, data=shown, error=error, bounded=True)
+    state.runtime.bus.emit(
+        event,
+        told_of=state.namespace.told,
+        component=component,
+        session_id=state.session_id,
+        span=span,
+        status=status,
+        data=shown,
+        error=error,
+        bounded=True,
+    )
 
 
 def emit_or_drop(
