@@ -150,9 +150,7 @@ async def has_no_isolation(kernel: Kernel) -> bool:
     """Say what confines stdio modules on this host, or why nothing does, so that they have to be trusted."""
     host = await kernel.describe_host()
     if host["isolation"]:
-        print(
-            f"stdio modules run isolated, by {host['isolation']['name']}, with what policy granted.\n"
-        )
+        print(f"stdio modules run isolated, by {host['isolation']['name']}, with what policy granted.\n")
         return False
     reasons = "; ".join(f"{name}: {reason}" for name, reason in host["unusable"].items()) or "none is installed"
     print(f"No isolation works here ({reasons}): stdio modules run as ordinary processes, by `trusted=True`.\n")

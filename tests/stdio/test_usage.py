@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from amplifier_transport_stdio import describe_host
 from amplifier_transport_stdio._usage import _shared_once, by_proc, by_psutil, measure_here
 
 TREE = """
@@ -61,3 +62,12 @@ def test_the_host_decides_how_it_is_measured(tmp_path, monkeypatch):
     assert measure_here(str(tmp_path / "none")) is by_psutil
     monkeypatch.setitem(sys.modules, "psutil", None)  # not installed
     assert measure_here(str(tmp_path / "none")) is None
+
+
+def test_what_a_host_cannot_do_is_said(monkeypatch):
+    monkeypatch.setattr("amplifier_transport_stdio.measure_here", lambda: None)
+    monkeypatch.setattr("amplifier_transport_stdio.can_search", lambda: False)
+    assert describe_host() == {
+        "budgets": "not kept: there is no /proc, and psutil is not installed",
+        "orphans": "not found: there is no /proc, or no pidfd",
+    }

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ._errors import BadRequest, Forbidden, Internal, KernelError, one_line, short
-from .hookspecs import ISOLATIONS
+from .hookspecs import ISOLATIONS, TRANSPORTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -52,10 +52,12 @@ class Host:
         return isolation
 
     async def describe(self) -> dict[str, Any]:
-        """Say what isolates modules here, and for those that do not why."""
+        """Say what isolates modules here, for those that do not why, and what the transports in use can do."""
         isolation, reasons = await self._tried()
         found = None if isolation is None else {"name": isolation.name, **isolation.describe()}
-        return {"platform": sys.platform, "isolation": found, "unusable": reasons}
+        transports = {name: hooks.describe_host() for name, hooks in self._plugins.loaded(TRANSPORTS).items()}
+        told = {name: said for name, said in transports.items() if said is not None}
+        return {"platform": sys.platform, "isolation": found, "unusable": reasons, "transports": told}
 
     async def close(self) -> None:
         """Close what is shared, in bounded time; never raises."""

@@ -115,7 +115,11 @@ class Kernel:
             error.add_note(f"closing the kernel: {failure}")
 
     async def describe_host(self) -> dict[str, Any]:
-        """Say what this host can enforce, found by trying: the isolation in use and why others cannot be used."""
+        """Say what this host can enforce, found by trying.
+
+        ``isolation`` is the one in use and what it enforces, or ``None``; ``unusable`` says of others why they are not;
+        ``transports`` is what those that were named so far can do here, such as keeping budgets.
+        """
         return await self._running().host.describe()
 
     async def close(self) -> None:

@@ -44,6 +44,10 @@ class Plugins:
             hooks = self._hooks[group, name] = manager.hook
         return hooks
 
+    def loaded(self, group: str) -> dict[str, Any]:
+        """Give the hooks of the plugins that were loaded so far, by name."""
+        return {name: hooks for (within, name), hooks in self._hooks.items() if within == group}
+
     def installed(self, group: str) -> list[str]:
         """List the names that are installed, in order; nothing is loaded."""
         from importlib.metadata import entry_points  # noqa: PLC0415 - 9 ms, and only what is named is looked up

@@ -159,7 +159,7 @@ class Connection(Protocol):
 
 
 class TransportSpec:
-    """The hook of a transport plugin."""
+    """The hooks of a transport plugin; ``describe_host`` may be left out."""
 
     @hookspec(firstresult=True)
     def open_transport(self, descriptor: ModuleDescriptor, notify: Notify, host: Host) -> Connection | None:
@@ -168,6 +168,10 @@ class TransportSpec:
         For a field that does not fit, raise ``descriptor.misfit(".url", "expected …")``; its path is below
         ``transport``, and begins with a dot or a bracket. An implementation may leave out parameters.
         """
+
+    @hookspec(firstresult=True)
+    def describe_host(self) -> Mapping[str, Any] | None:
+        """Say as JSON what the transport found that it can do on this host and what not, and why."""
 
 
 class Isolation(Protocol):

@@ -11,14 +11,28 @@ from amplifier_core.hookspecs import hookimpl
 
 from ._connection import StdioConnection
 from ._fields import StdioFields, read_fields
+from ._marks import can_search
 from ._orphans import Orphans
 from ._process import Process, Reader
+from ._usage import measure_here
 
 if TYPE_CHECKING:
     from amplifier_core import ModuleDescriptor
     from amplifier_core.hookspecs import Host, Notify
 
-__all__ = ["Orphans", "Process", "Reader", "StdioFields", "open_transport", "read_fields"]
+__all__ = ["Orphans", "Process", "Reader", "StdioFields", "describe_host", "open_transport", "read_fields"]
+
+
+@hookimpl
+def describe_host() -> dict[str, str]:
+    """Say how budgets are measured here, and whether what a trusted module leaves behind is found."""
+    measure = measure_here()
+    return {
+        "budgets": "measured with " + measure.__name__.removeprefix("by_")
+        if measure
+        else "not kept: there is no /proc, and psutil is not installed",
+        "orphans": "found by their mark" if can_search() else "not found: there is no /proc, or no pidfd",
+    }
 
 
 @hookimpl
