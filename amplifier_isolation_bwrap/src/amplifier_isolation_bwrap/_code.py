@@ -1,0 +1,42 @@
+"""A module's own code: which files of the host come with a descriptor.
+
+Owns that rule: the descriptor's folder, unless that would be the home or what everyone shares.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._paths import below, too_much
+
+if TYPE_CHECKING:
+    from amplifier_core import ModuleDescriptor
+    from amplifier_core.hookspecs import Launch
+
+
+def files_of(launch: Launch, descriptor: ModuleDescriptor, home: str) -> list[str]:
+    """List the folder of a descriptor's file, or else the files that the command names.
+
+    A file that brings its folder along names nothing beyond it. One that lies in the home names files in there, and an
+    object that a program made names any.
+    """
+    base = os.path.realpath(descriptor.base)
+    from_file = _is_from_file(descriptor, base)
+    if from_file and not too_much(base, home):
+        return [base]
+    named = (os.path.join(launch.cwd, word) for word in launch.command[1:])  # noqa: PTH118 - `..` after a link
+    return [path for path in named if _is_file(path) and (not from_file or below(os.path.realpath(path), base))]
+
+
+def _is_from_file(descriptor: ModuleDescriptor, base: str) -> bool:
+    source = Path(descriptor.source)
+    return source.is_file() and os.path.realpath(source.parent) == base
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return os.path.isfile(path)
+    except ValueError:
+        return False

@@ -1,0 +1,75 @@
+"""Paths of the host: what lies between a name and the real thing, and which folders are too much to show.
+
+Owns looking. It opens nothing to anybody.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import attrs
+
+_LINKS_MAX = 40  # as many as the operating system follows
+_TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108 - named to be refused
+
+
+@attrs.frozen
+class Trail:
+    """The way to a path: the symbolic links on it with their targets, and what it leads to."""
+
+    links: dict[str, str]
+    real: str
+
+
+def follow(path: str) -> Trail:
+    """Resolve a path link by link. Raises ``OSError`` when links go in a circle; what is not there is not looked at."""
+    links: dict[str, str] = {}
+    todo, real, count = path.split("/")[::-1], "", 0
+    while todo:
+        part = todo.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            real = real.rpartition("/")[0]
+            continue
+        here = f"{real}/{part}"
+        target = _target(here)
+        if target is None:
+            real = here
+            continue
+        links[here] = target
+        count += 1
+        if count > _LINKS_MAX:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        if target.startswith("/"):
+            real = ""
+        todo += target.split("/")[::-1]
+    return Trail(links, real or "/")
+
+
+def below(path: str, folder: str) -> bool:
+    """Tell whether a path is a folder or lies in it; both are real."""
+    return path == folder or path.startswith(folder if folder.endswith("/") else f"{folder}/")
+
+
+def too_much(folder: str, home: str) -> bool:
+    """Tell whether showing a real folder as a whole would show what nobody named: the home, or what everyone shares."""
+    return folder in _TEMPORARY or folder == os.path.realpath(tempfile.gettempdir()) or below(home, folder)
+
+
+def home_folder() -> str:
+    """Give the real home folder of whoever runs the kernel; ``/root`` where nobody says."""
+    try:
+        return os.path.realpath(Path.home())
+    except RuntimeError:
+        return "/root"
+
+
+def _target(path: str) -> str | None:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None

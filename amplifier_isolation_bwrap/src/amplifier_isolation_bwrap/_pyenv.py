@@ -1,0 +1,69 @@
+"""pyenv's shims: shell scripts that stand for the interpreter of whichever version is in force.
+
+Owns finding the interpreter behind one, by the files that pyenv reads: in a sandbox the script has no pyenv to ask.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from amplifier_core import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_HEAD = 1024
+
+
+def behind_shim(path: str, cwd: str, env: Mapping[str, str], search: Callable[[str], str]) -> str:
+    """Give the program that a shim would run, and any other path as it is.
+
+    ``search`` looks on another PATH, which is what the version ``system`` means. Raises ``Unreachable``.
+    """
+    shim = Path(path)
+    if shim.parent.name != "shims" or not _is_shim(shim):
+        return path
+    root = shim.parent.parent
+    wanted = list(_wanted(root, Path(cwd), env))
+    for version in wanted:
+        if version == "system":
+            folders = env["PATH"].split(":")
+            return search(":".join(folder for folder in folders if Path(folder) != shim.parent))
+        for folder in _installed(root, version):
+            if os.access(folder / "bin" / shim.name, os.X_OK):
+                return str(folder / "bin" / shim.name)
+    versions = ", ".join(wanted)
+    raise Unreachable(f"command {shim.name}: {path} is a shim of pyenv, and version {versions} has no such program")
+
+
+def _is_shim(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b"pyenv" in file.read(_HEAD)
+
+
+def _wanted(root: Path, cwd: Path, env: Mapping[str, str]) -> Iterator[str]:
+    """Name the versions in force: the variable's, those of the nearest ``.python-version``, or the global ones."""
+    if named := env.get("PYENV_VERSION"):
+        return iter(named.split(":"))
+    for file in (*(folder / ".python-version" for folder in (cwd, *cwd.parents)), root / "version"):
+        try:
+            lines = file.read_text("utf-8", "replace").splitlines()
+        except OSError:
+            continue
+        if names := [word for line in lines for word in line.partition("#")[0].split()]:
+            return iter(names)
+    return iter(["system"])
+
+
+def _installed(root: Path, version: str) -> list[Path]:
+    """Give the folders of a version, the newest first: `3.13` stands for each 3.13.x."""
+    if "/" in version or version.startswith("."):
+        return []
+    exact = root / "versions" / version
+    return [exact, *sorted(root.glob(f"versions/{version}.*"), key=_numbers, reverse=True)]
+
+
+def _numbers(folder: Path) -> list[int]:
+    return [int(part) if part.isdecimal() else -1 for part in folder.name.split(".")]

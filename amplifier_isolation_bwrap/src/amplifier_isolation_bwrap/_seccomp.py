@@ -1,0 +1,197 @@
+"""The system call filter: a classic BPF program for bubblewrap's ``--seccomp``, made here, for two machines.
+
+Owns what no module may ask of the operating system's kernel. Files and processes are the namespaces' business.
+
+Everything that is not named here is allowed: a list of what is allowed would have to follow each C library and runtime.
+What is newer than the list gets ENOSYS, so what the operating system learns later is closed until it is looked at.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import struct
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_X86_64, _AARCH64 = range(2)
+_MACHINES = {"x86_64": _X86_64, "aarch64": _AARCH64}
+_ARCHITECTURES = (0xC000003E, 0xC00000B7)  # AUDIT_ARCH_…: a 32-bit call has another one, and its own numbers
+_X32 = 0x40000000  # the bit of x86_64's third set of numbers
+_NEWEST = 462  # mseal
+
+_EPERM = {  # name: (number on x86_64, on aarch64); None where there is no such call
+    # into other processes, and past the filter
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "pidfd_getfd": (438, 438),
+    "kcmp": (312, 272),
+    # the kernel's keys, counters, programs and page faults: shared with the host, or often broken into
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "perf_event_open": (298, 241),
+    "bpf": (321, 280),
+    "userfaultfd": (323, 282),
+    "lookup_dcookie": (212, 18),
+    "syslog": (103, 116),
+    "fanotify_init": (300, 262),
+    # namespaces and mounts
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "statmount": (457, 457),
+    "listmount": (458, 458),
+    "open_by_handle_at": (304, 265),
+    # the machine itself
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "reboot": (169, 142),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "acct": (163, 89),
+    "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
+    "settimeofday": (164, 170),
+    "clock_settime": (227, 112),
+    "clock_adjtime": (305, 266),
+    "adjtimex": (159, 171),
+    "sethostname": (170, 161),
+    "setdomainname": (171, 162),
+    "vhangup": (153, 58),
+    "iopl": (172, None),
+    "ioperm": (173, None),
+    "modify_ldt": (154, None),
+    "uselib": (134, None),
+    # memory that belongs to no process, and so to no budget
+    "shmget": (29, 194),
+    "semget": (64, 190),
+    "msgget": (68, 186),
+}
+
+_ENOSYS = {  # so that programs do without, as they do on an older kernel
+    "clone3": (435, 435),  # its flags are behind a pointer, where no filter sees them; so are openat2's
+    "openat2": (437, 437),
+    "io_uring_setup": (425, 425),  # makes system calls that no filter sees
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "memfd_create": (319, 279),  # memory that belongs to no process
+    "memfd_secret": (447, 447),
+}
+
+_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # type into a terminal
+_SET_ID = 0o6000  # a file that runs as its owner, made on the host's disk
+_MAKES_A_FILE = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE
+_AF_INET, _AF_INET6 = 2, 10
+_PROTOCOLS = (0, 1, 6, 17, 58)  # ICMP, TCP, UDP, ICMPv6: not MPTCP, SCTP and the like, which other rules do not know
+
+_MODES = {  # calls that set a mode: the number of that argument
+    "chmod": ((90, None), 1),
+    "fchmod": ((91, 52), 1),
+    "fchmodat": ((268, 53), 2),
+    "fchmodat2": ((452, 452), 2),
+    "creat": ((85, None), 1),
+    "mknod": ((133, None), 1),
+    "mknodat": ((259, 33), 2),
+}
+_OPENS = {"open": ((2, None), 1), "openat": ((257, 56), 2)}  # the number of the flags; the mode follows
+_CLONE, _IOCTL, _SOCKET = (56, 220), (16, 29), (41, 198)
+
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets into struct seccomp_data
+
+
+@attrs.frozen
+class _Step:
+    """One instruction; the jumps skip so many of those that follow, if the test holds and if it does not."""
+
+    code: int
+    value: int
+    then: int = 0
+    otherwise: int = 0
+
+
+def supported(machine: str) -> bool:
+    """Tell whether there is a filter for this kind of machine, as ``os.uname`` names it."""
+    return machine in _MACHINES
+
+
+@functools.cache  # the same for every module, and of two kinds
+def program(machine: str, *, network: bool) -> bytes:
+    """Make the filter. Without ``network`` there are no sockets but pairs; with it TCP, UDP and ICMP alone.
+
+    Sockets with a path are refused always: one that lies in a folder opened for reading would reach whoever listens.
+    """
+    column = _MACHINES[machine]
+    steps = [_Step(_LOAD, _ARCHITECTURE), _Step(_EQUAL, _ARCHITECTURES[column], 1), _Step(_RETURN, _KILL)]
+    steps += [_Step(_LOAD, _NUMBER)]
+    if column == _X86_64:
+        steps += [_Step(_AT_LEAST, _X32, 0, 1), _Step(_RETURN, _KILL)]
+    steps += [_Step(_AT_LEAST, _NEWEST + 1, 0, 1), _refuse(errno.ENOSYS)]
+    for table, number in ((_EPERM, errno.EPERM), (_ENOSYS, errno.ENOSYS)):
+        for numbers in table.values():
+            steps += _on(numbers[column], [_refuse(number)])
+    steps += _on(_CLONE[column], _unless_any(0, _NAMESPACES))
+    steps += _on(_IOCTL[column], _unless_equal(1, (_TIOCSTI, _TIOCLINUX)))
+    steps += _on(_SOCKET[column], _internet() if network else [_refuse(errno.EACCES)])
+    for numbers, argument in _MODES.values():
+        steps += _on(numbers[column], _unless_any(argument, _SET_ID))
+    for numbers, argument in _OPENS.values():
+        steps += _on(numbers[column], _unless_made(argument))
+    steps += [_Step(_RETURN, _ALLOW)]
+    return b"".join(struct.pack("=HBBI", step.code, step.then, step.otherwise, step.value) for step in steps)
+
+
+def _on(number: int | None, steps: Sequence[_Step]) -> list[_Step]:
+    """Take these steps, which end in an answer, for the call of that number."""
+    return [] if number is None else [_Step(_EQUAL, number, 0, len(steps)), *steps]
+
+
+def _refuse(number: int) -> _Step:
+    return _Step(_RETURN, _ERRNO | number)
+
+
+def _argument(number: int) -> _Step:
+    """Load the lower half: all that the kernel looks at in flags, modes and commands, on little-endian machines."""
+    return _Step(_LOAD, _ARGUMENTS + 8 * number)
+
+
+def _unless_any(argument: int, bits: int) -> list[_Step]:
+    return [_argument(argument), _Step(_ANY_BIT, bits, 0, 1), _refuse(errno.EPERM), _Step(_RETURN, _ALLOW)]
+
+
+def _unless_equal(argument: int, values: Sequence[int]) -> list[_Step]:
+    tests = [step for value in values for step in (_Step(_EQUAL, value, 0, 1), _refuse(errno.EPERM))]
+    return [_argument(argument), *tests, _Step(_RETURN, _ALLOW)]
+
+
+def _unless_made(flags: int) -> list[_Step]:
+    """Refuse to make a set-id file; where nothing is made, the mode is whatever the register held."""
+    return [_argument(flags), _Step(_ANY_BIT, _MAKES_A_FILE, 1), _Step(_RETURN, _ALLOW), *_unless_any(flags + 1, _SET_ID)]
+
+
+def _internet() -> list[_Step]:
+    families = [_Step(_EQUAL, _AF_INET, 2), _Step(_EQUAL, _AF_INET6, 1), _refuse(errno.EACCES)]
+    known = [_Step(_EQUAL, value, len(_PROTOCOLS) - n) for n, value in enumerate(_PROTOCOLS)]
+    return [_argument(0), *families, _argument(2), *known, _refuse(errno.EPROTONOSUPPORT), _Step(_RETURN, _ALLOW)]

@@ -1,0 +1,82 @@
+"""The trial: whether bwrap, started with all that a module is started with, keeps here what it promises.
+
+Owns the probe and the reason why not. It knows the usual ones, and says which of them is this host's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from amplifier_core.hookspecs import Launch
+
+COMMAND = (
+    "/bin/sh",
+    "-c",
+    "while read -r line; do echo $line; done </proc/self/status;"
+    " while read -r name rest; do echo device $name; done </proc/net/dev;"
+    " for place in / /tmp /dev /dev/shm /proc/sys/kernel/hostname;"
+    " do test -w $place && echo open $place; done;"
+    " test -e /proc/1/environ && echo open /proc/1",
+)
+"""The probe, in plain sh: it says what it is, and what it could do and should not."""
+
+_SECONDS = 10.0
+_PROMISED = {"NoNewPrivs": "1", "Seccomp": "2", **dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0")}
+_SWITCHES = (  # a file, what it says where namespaces are closed, and what that means
+    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "AppArmor closes user namespaces to bwrap"),
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone is 0"),
+    ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces is 0"),
+)
+_CONTAINER = ("/.dockerenv", "/run/.containerenv")
+
+
+def try_here(launch: Launch, root: Path = Path("/")) -> str:
+    """Start the confined probe, and say in one line what it could not do or could; empty if all is well."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            launch.command,
+            env=dict(launch.env),
+            cwd=launch.cwd,
+            pass_fds=launch.fds,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"bwrap could not be tried: {error}"
+    finally:
+        for fd in launch.fds:
+            os.close(fd)
+    if "NoNewPrivs" not in done.stdout:
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return f"{said} ({_likely(root)})"
+    return _broken(done.stdout)
+
+
+def _broken(told: str) -> str:
+    """Find a promise that was not kept."""
+    facts = dict(re.findall(r"^(\w+): 0*(\d+)$", told, re.MULTILINE))
+    for name, value in _PROMISED.items():
+        if facts.get(name) != value.lstrip("0") and not (value == "0" and facts.get(name) == "0"):
+            return f"bwrap starts, but a module would have {name} {facts.get(name)}"
+    found = re.findall(r"^device (?!Inter-|face|lo:)(\S+)|^open (\S+)", told, re.MULTILINE)
+    return f"bwrap starts, but a module would reach {''.join(found[0])}" if found else ""
+
+
+def _likely(root: Path) -> str:
+    for name, value, meaning in _SWITCHES:
+        try:
+            if (root / name[1:]).read_text().strip() == value:
+                return meaning
+        except OSError:
+            continue
+    if any((root / name[1:]).exists() for name in _CONTAINER):
+        return "this is a container, whose own filter may forbid namespaces"
+    return "is something here forbidding user namespaces?"
