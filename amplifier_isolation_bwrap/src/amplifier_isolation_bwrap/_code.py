@@ -9,14 +9,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._paths import below, too_much
+from ._paths import below
 
 if TYPE_CHECKING:
     from amplifier_core import ModuleDescriptor
     from amplifier_core.hookspecs import Launch
 
+    from ._paths import Crowd
 
-def files_of(launch: Launch, descriptor: ModuleDescriptor, home: str) -> list[str]:
+
+def files_of(launch: Launch, descriptor: ModuleDescriptor, crowd: Crowd) -> list[str]:
     """List the folder of a descriptor's file, or else the files that the command names.
 
     A file that brings its folder along names nothing beyond it. One that lies in the home names files in there, and an
@@ -24,7 +26,7 @@ def files_of(launch: Launch, descriptor: ModuleDescriptor, home: str) -> list[st
     """
     base = os.path.realpath(descriptor.base)
     from_file = _is_from_file(descriptor, base)
-    if from_file and not too_much(base, home):
+    if from_file and base not in crowd:
         return [base]
     named = (os.path.join(launch.cwd, word) for word in launch.command[1:])  # noqa: PTH118 - `..` after a link
     return [path for path in named if _is_file(path) and (not from_file or below(os.path.realpath(path), base))]

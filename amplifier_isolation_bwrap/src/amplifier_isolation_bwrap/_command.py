@@ -15,11 +15,13 @@ import attrs
 from amplifier_core import Unreachable
 
 from ._elf import libraries
-from ._paths import below, follow, too_much
+from ._paths import below, follow
 from ._pyenv import behind_shim
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from ._paths import Crowd
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
 """The folders of the system's programs and libraries: every module sees them."""
@@ -37,12 +39,17 @@ class Needs:
     program: str
     paths: dict[str, None] = attrs.field(factory=dict)  # in the order in which they were found
 
+    def brings(self, path: str) -> bool:
+        """Tell whether a path is the system's, or in a folder that was found."""
+        return is_system(path) or any(below(path, folder) for folder in self.paths)
 
-def find_needs(command: Sequence[str], cwd: str, env: Mapping[str, str], home: str) -> Needs:
+
+def find_needs(command: Sequence[str], cwd: str, env: Mapping[str, str], crowd: Crowd) -> Needs:
     """Find out what a command needs. Raises ``Unreachable`` if there is no such program."""
-    program = _find(command[0], cwd, env)
+    folder, name = os.path.split(_find(command[0], cwd, env))
+    program = f"{follow(folder).real}/{name}"  # a way with `..` in it may lead through folders that are not shown
     needs = Needs(program)
-    _add_program(needs, program, cwd, env, home, _NESTED)
+    _add_program(needs, program, cwd, env, crowd, _NESTED)
     return needs
 
 
@@ -69,32 +76,32 @@ def _is_program(path: str) -> bool:
         return False
 
 
-def _add_program(needs: Needs, program: str, cwd: str, env: Mapping[str, str], home: str, depth: int) -> None:
+def _add_program(needs: Needs, program: str, cwd: str, env: Mapping[str, str], crowd: Crowd, depth: int) -> None:
     """Add a program: each place that its links lead through, what it comes with there, and what runs it."""
     trail = follow(program)
-    for place in (program, *trail.links, trail.real):
-        _add_installation(needs, os.path.dirname(place), home)
+    for place in (*trail.links, trail.real):
+        _add_installation(needs, os.path.dirname(place), crowd)
     if is_system(trail.real):
         return
     needs.paths[program] = None
     head = _head(trail.real)
     if not head.startswith(b"#!"):
-        needs.paths |= dict.fromkeys(path for path in libraries(trail.real, env) if not is_system(path))
+        needs.paths |= dict.fromkeys(libraries(trail.real, env, needs.brings))
     elif depth and (interpreter := _interpreter(head, cwd, env)):
-        _add_program(needs, interpreter, cwd, env, home, depth - 1)
+        _add_program(needs, interpreter, cwd, env, crowd, depth - 1)
 
 
-def _add_installation(needs: Needs, folder: str, home: str) -> None:
+def _add_installation(needs: Needs, folder: str, crowd: Crowd) -> None:
     """Add what is installed around ``…/bin``: its own libraries, a virtual environment and what that is based on."""
-    prefix, name = os.path.split(os.path.realpath(folder))
-    if name != "bin" or is_system(f"{prefix}/bin") or too_much(prefix, home) or f"{prefix}/bin" in needs.paths:
+    prefix, name = os.path.split(folder)
+    if name != "bin" or is_system(folder) or prefix in crowd or folder in needs.paths:
         return
     if not os.path.lexists(f"{prefix}/lib"):
         return
     parts = (*_PARTS, *(part for mark, part in _SPECIAL if os.path.lexists(f"{prefix}/{mark}")))
     needs.paths |= dict.fromkeys(f"{prefix}/{part}" for part in parts if os.path.lexists(f"{prefix}/{part}"))
     if base := _base_of(f"{prefix}/pyvenv.cfg"):
-        _add_installation(needs, base, home)
+        _add_installation(needs, follow(base).real, crowd)
 
 
 def _base_of(config: str) -> str:

@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _MAGIC = b"\x7fELF\x02\x01"  # 64 bits, little-endian: what the system call filter is made for
 _LOAD, _DYNAMIC, _INTERPRETER = 1, 2, 3
@@ -18,33 +18,35 @@ _NEEDED, _STRINGS, _SIZE, _RPATH, _RUNPATH = 1, 5, 10, 15, 29
 _TABLE_MAX = 1 << 20  # bytes; more than any that a linker makes
 
 
-def libraries(program: str, env: Mapping[str, str]) -> list[str]:
-    """List the libraries, and the loader, of a program that ask to be found in folders of their own, with theirs."""
+def libraries(program: str, env: Mapping[str, str], known: Callable[[str], bool]) -> list[str]:
+    """List the libraries, and the loader, of a program that are looked for in folders of their own, with theirs.
+
+    What is ``known`` is there anyway, and so is what it needs.
+    """
     found: dict[str, None] = {}
     todo = [program]
     while todo:
         for path in _beside(todo.pop(), env.get("LD_LIBRARY_PATH", "")):
-            if path not in found:
+            if path not in found and not known(path) and _is_elf(path):
                 found[path] = None
                 todo.append(path)
     return list(found)
 
 
 def _beside(path: str, more: str) -> Iterator[str]:
+    """Say where the loader may look for what a file needs."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             loader, needed, folders = _read(file)
     except (OSError, ValueError, struct.error):
         return
-    if _is_elf(loader):
+    if loader:
         yield loader
     origin = os.path.dirname(os.path.realpath(path))
     for folder in filter(None, f"{folders}:{more}".split(":")):
         place = folder.replace("${ORIGIN}", "$ORIGIN").replace("$ORIGIN", origin)
-        for name in needed:
-            candidate = os.path.join(place, name)  # noqa: PTH118
-            if place.startswith("/") and _is_elf(candidate):
-                yield os.path.normpath(candidate)
+        if place.startswith("/"):
+            yield from (os.path.normpath(f"{place}/{name}") for name in needed)
 
 
 def _is_elf(path: str) -> bool:

@@ -19,7 +19,7 @@ from ._code import files_of
 from ._command import find_needs, is_system
 from ._house import USER, House
 from ._limits import Limits, find_limits
-from ._paths import follow, home_folder
+from ._paths import Crowd, follow
 from ._program import Program, find_program
 from ._seccomp import program, supported
 from ._trial import COMMAND, try_here
@@ -73,7 +73,7 @@ class BwrapIsolation:
 
     def confine(self, launch: Launch, descriptor: ModuleDescriptor, granted: Sequence[str]) -> Launch:
         """Put the launch into a sandbox of its own. Raises ``Unreachable`` or ``Forbidden``."""
-        own = files_of(launch, descriptor, self._home)
+        own = files_of(launch, descriptor, self._crowd)
         return self._confined(launch, own, granted)
 
     @functools.cached_property
@@ -89,8 +89,8 @@ class BwrapIsolation:
         return House()
 
     @functools.cached_property
-    def _home(self) -> str:
-        return home_folder()
+    def _crowd(self) -> Crowd:
+        return Crowd()
 
     @property
     def _by_descriptor(self) -> bool:
@@ -107,7 +107,7 @@ class BwrapIsolation:
             return error.message
 
     def _confined(self, launch: Launch, own: Sequence[str], granted: Sequence[str]) -> Launch:
-        needs = find_needs(launch.command, launch.cwd, launch.env, self._home)
+        needs = find_needs(launch.command, launch.cwd, launch.env, self._crowd)
         network = any(word.startswith("net:") for word in granted)
         with contextlib.ExitStack() as opened:
             fds = _Descriptors(opened)

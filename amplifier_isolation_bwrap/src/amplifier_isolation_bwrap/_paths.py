@@ -55,17 +55,19 @@ def below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder if folder.endswith("/") else f"{folder}/")
 
 
-def too_much(folder: str, home: str) -> bool:
-    """Tell whether showing a real folder as a whole would show what nobody named: the home, or what everyone shares."""
-    return folder in _TEMPORARY or folder == os.path.realpath(tempfile.gettempdir()) or below(home, folder)
+class Crowd:
+    """The folders that hold what nobody named: the home with what is above it, and those that everyone shares."""
 
+    def __init__(self) -> None:
+        try:
+            self._home = os.path.realpath(Path.home())
+        except RuntimeError:  # nobody says where it is
+            self._home = "/root"
+        self._shared = {*_TEMPORARY, os.path.realpath(tempfile.gettempdir())}
 
-def home_folder() -> str:
-    """Give the real home folder of whoever runs the kernel; ``/root`` where nobody says."""
-    try:
-        return os.path.realpath(Path.home())
-    except RuntimeError:
-        return "/root"
+    def __contains__(self, folder: str) -> bool:
+        """Tell whether showing this real folder as a whole would show too much."""
+        return folder in self._shared or below(self._home, folder)
 
 
 def _target(path: str) -> str | None:

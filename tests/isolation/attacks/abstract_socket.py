@@ -1,0 +1,14 @@
+"""Talk to a socket of the host that has a name and no path."""
+
+import socket
+
+from module import serve, target
+
+
+def attack():
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect("\0" + target("ABSTRACT"))
+        return connection.recv(100).decode()
+
+
+serve(attack)

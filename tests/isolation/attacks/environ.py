@@ -1,0 +1,14 @@
+"""Find the kernel's environment in that of any process."""
+
+from pathlib import Path
+
+from module import first, processes, serve, target
+
+
+def look(pid):
+    if target("TOKEN_NAME").encode() not in Path(f"/proc/{pid}/environ").read_bytes():
+        raise OSError("not there")
+    return pid
+
+
+serve(lambda: first(lambda pid=pid: look(pid) for pid in processes()))

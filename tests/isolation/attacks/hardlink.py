@@ -1,0 +1,15 @@
+"""Give the secret a second name in a folder that was opened."""
+
+import os
+from pathlib import Path
+
+from module import serve, target
+
+
+def attack():
+    name = Path(target("OPEN"), "hard")
+    os.link(target("SECRET"), name)
+    return name.read_text()
+
+
+serve(attack)

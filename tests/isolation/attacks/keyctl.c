@@ -1,0 +1,8 @@
+/* Leave something in the kernel's key rings, which no namespace holds. */
+#include "module.h"
+#include <linux/keyctl.h>
+
+static const char *attack(void) {
+    long key = syscall(SYS_add_key, "user", "amplifier-test", "x", 1, KEY_SPEC_PROCESS_KEYRING);
+    return key < 0 ? NULL : "a key";
+}

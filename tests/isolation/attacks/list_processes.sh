@@ -1,0 +1,6 @@
+# See who else runs.
+. "${0%/*}/module.sh"
+
+attack() { grep -a sleep "/proc/$VICTIM/cmdline"; }
+
+serve

@@ -1,0 +1,11 @@
+/* Listen to the wire. */
+#include "module.h"
+#include <arpa/inet.h>
+#include <sys/socket.h>
+
+static const char *attack(void) {
+    int fd = socket(AF_PACKET, SOCK_RAW, htons(3));
+    if (fd < 0) return NULL;
+    close(fd);
+    return "a socket";
+}

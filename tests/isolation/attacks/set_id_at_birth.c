@@ -1,0 +1,10 @@
+/* The same, with the file made so. */
+#include "module.h"
+static const char *attack(void) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/born", getenv("OPEN"));
+    int fd = open(path, O_CREAT | O_WRONLY, 04755);
+    if (fd < 0) return NULL;
+    close(fd);
+    return "born";
+}

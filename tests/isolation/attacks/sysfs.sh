@@ -1,0 +1,6 @@
+# Look at the machine's devices.
+. "${0%/*}/module.sh"
+
+attack() { ls /sys/class/net; }
+
+serve

@@ -1,0 +1,319 @@
+"""What the tests of the isolation share: a host with something to steal, modules to try it, and ways to run them."""
+
+import contextlib
+import ctypes
+import json
+import os
+import platform
+import pty
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import attrs
+import pytest
+
+from amplifier_core import Kernel, ModuleDescriptor, Plan, load_descriptor
+from amplifier_core.hookspecs import Launch
+from amplifier_isolation_bwrap import open_isolation
+from amplifier_isolation_bwrap._limits import find_limits
+
+ATTACKS = Path(__file__).parent / "attacks"
+SMALL = {"open_files": 256, "processes": 64, "file_bytes": 8 << 20, "scratch_bytes": 4 << 20}
+NOBODY = 65534
+TOKEN = "AMPLIFIER_TEST_TOKEN"
+
+
+def missing_here(reason):
+    """Skip what this host cannot do, with the reason; in CI, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def works():
+    """Say why bwrap does not isolate on this host; empty if it does. Asked once."""
+    return open_isolation({}).trial()
+
+
+@pytest.fixture
+def isolation(works):
+    """An isolation with small limits, that works here."""
+    if works:
+        missing_here(works)
+    made = open_isolation(SMALL)
+    assert made.trial() == ""
+    return made
+
+
+@pytest.fixture
+def confined(isolation):
+    """Run a command under isolation, with the rights of whoever runs the tests, and give what it printed."""
+
+    def run(*command, granted=(), cwd="/", env=None, descriptor=None, check=True, prefix=(), **fields):
+        descriptor = descriptor or ModuleDescriptor.from_mapping(
+            {"name": "m", "kind": "tool", "capabilities": list(granted), "transport": {"type": "stdio"}, **fields}
+        )
+        wanted = Launch(command=tuple(map(str, command)), cwd=str(cwd), env=env or {"PATH": os.environ["PATH"]})
+        done = start(isolation.confine(wanted, descriptor, descriptor.capabilities), prefix=prefix)
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    return run
+
+
+def start(launch, prefix=(), **options):
+    """Run a launch to its end."""
+    try:
+        return subprocess.run(
+            [*prefix, *launch.command],
+            env=dict(launch.env),
+            cwd=launch.cwd,
+            pass_fds=launch.fds,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+            **{"stdin": subprocess.DEVNULL} | options,
+        )
+    finally:
+        for fd in launch.fds:
+            os.close(fd)
+
+
+@pytest.fixture
+def as_nobody(isolation, tmp_path):
+    """How to start a launch as an ordinary user: as it would be for one, whose processes are counted."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else; the other tests run as an ordinary user here")
+    if shutil.which("setpriv") is None:
+        missing_here("setpriv is not installed")
+    if not open_to_all(tmp_path):
+        pytest.skip(f"an ordinary user cannot reach {tmp_path}")
+    isolation.__dict__["_limits"] = find_limits(isolation._options, uid=NOBODY)
+    return ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "--")
+
+
+def open_to_all(path):
+    """Let others through the folders that pytest made for itself; tell whether they get as far as this one."""
+    for folder in (path, path.parent, path.parents[1]):  # …/pytest-of-USER/pytest-N/TEST
+        folder.chmod(folder.stat().st_mode | 0o011)
+    return open_to_all_already(path)
+
+
+def python_for_all():
+    """Give a Python that every user can start."""
+    candidates = [Path(sys.executable).resolve(), *map(Path, ("/usr/local/bin/python3", "/usr/bin/python3"))]
+    found = (path for path in candidates if path.exists() and open_to_all_already(path))
+    return str(next(found, "")) or missing_here("there is no Python that an ordinary user can start")
+
+
+def open_to_all_already(path):
+    return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """Compile an attack in C, once, and give the program."""
+    folder = tmp_path_factory.mktemp("compiled")
+
+    def compile_one(name):
+        program = folder / name
+        if not program.exists():
+            if shutil.which("gcc") is None:
+                missing_here("gcc is not installed")
+            subprocess.run(["gcc", "-O1", "-w", "-o", program, ATTACKS / f"{name}.c"], check=True)
+        return program
+
+    return compile_one
+
+
+@attrs.frozen
+class Ground:
+    """A host with secrets and services, and the folder of a module's code."""
+
+    code: Path
+    open: Path
+    sockets: Path
+    env: dict
+
+    def descriptor(self, name, command, capabilities):
+        """Write the descriptor of a module beside its code, and load it."""
+        capabilities = [word.format(open=self.open, sockets=self.sockets) for word in capabilities]
+        told = {"name": name, "kind": "tool", "capabilities": capabilities}
+        described = json.dumps({**told, "inputs": {}, "outputs": {}})
+        transport = {"type": "stdio", "command": command, "env": {**self.env, "DESCRIPTION": described}}
+        file = self.code / f"{name}.json"
+        file.write_text(json.dumps({**told, "transport": transport}))
+        return load_descriptor(file)
+
+
+@pytest.fixture
+def ground(tmp_path, monkeypatch, log):
+    """Set the host up, with its services, for as long as the test runs."""
+    monkeypatch.setenv(TOKEN, "a secret of the kernel's")
+    folders = {name: tmp_path / name for name in ("code", "secret", "outside", "open", "sockets", "home")}
+    for folder in folders.values():
+        folder.mkdir()
+        folder.chmod(0o777)  # so that nothing but the isolation stops an ordinary user
+    tmp_path.chmod(0o755)
+    (folders["secret"] / "secret.txt").write_text("the secret")
+    (folders["home"] / ".bashrc").write_text("private")
+    os.mkfifo(folders["sockets"] / "fifo")
+    with contextlib.ExitStack() as stack:
+        env = {
+            "SECRET": str(folders["secret"] / "secret.txt"),
+            "OUTSIDE": str(folders["outside"]),
+            "OPEN": str(folders["open"]),
+            "HOME_OF_HOST": str(folders["home"]),
+            "FIFO": str(folders["sockets"] / "fifo"),
+            "SOCKET": str(folders["sockets"] / "service"),
+            "ABSTRACT": f"amplifier-test-{os.getpid()}",
+            "TOKEN_NAME": TOKEN,
+            "LOG": str(log),
+            "SHM": f"amplifier-test-{os.getpid()}",
+            "QUEUE": f"amplifier-test-{os.getpid()}",
+            "VICTIM": str(stack.enter_context(victim()).pid),
+            "TERMINAL": stack.enter_context(terminal()),
+        }
+        env["TCP"] = str(stack.enter_context(service(("127.0.0.1", 0)))[1])
+        env["UDP"] = str(stack.enter_context(datagrams())[1])
+        stack.enter_context(service(env["SOCKET"]))
+        os.chmod(env["SOCKET"], 0o777)
+        stack.enter_context(service("\0" + env["ABSTRACT"]))
+        stack.enter_context(shared_memory(env["SHM"]))
+        stack.enter_context(message_queue(env["QUEUE"]))
+        yield Ground(folders["code"], folders["open"], folders["sockets"], env)
+
+
+@contextlib.contextmanager
+def victim():
+    """Run a process that others should leave alone; its output is a pipe."""
+    with subprocess.Popen(["sleep", "600"], stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def terminal():
+    master, slave = pty.openpty()
+    try:
+        yield os.ttyname(slave)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+@contextlib.contextmanager
+def service(address):
+    """Greet whoever connects."""
+    family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
+    with socket.socket(family) as server:
+        server.bind(address)
+        server.listen()
+
+        def greet():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection, contextlib.suppress(OSError):
+                        connection.sendall(b"hello")
+
+        with threaded(greet, server):
+            yield server.getsockname()
+
+
+@contextlib.contextmanager
+def datagrams():
+    """Answer each datagram."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+
+        def answer():
+            with contextlib.suppress(OSError):
+                while address := server.recvfrom(100)[1]:
+                    server.sendto(b"hello", address)
+
+        with threaded(answer, server):
+            yield server.getsockname()
+
+
+@contextlib.contextmanager
+def threaded(target, server):
+    """Run a server's thread, and end it by shutting its socket down."""
+    thread = threading.Thread(target=target)
+    thread.start()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)  # wakes the thread, also from a datagram socket, where it is an error
+        thread.join()
+
+
+@contextlib.contextmanager
+def shared_memory(name):
+    file = Path("/dev/shm", name)
+    file.write_text("shared")
+    try:
+        yield
+    finally:
+        file.unlink()
+
+
+@contextlib.contextmanager
+def message_queue(name):
+    librt = ctypes.CDLL("librt.so.1", use_errno=True)
+    queue = librt.mq_open(f"/{name}".encode(), os.O_CREAT | os.O_RDWR, 0o666, None)
+    try:
+        yield
+    finally:
+        if queue >= 0:
+            os.close(queue)
+            librt.mq_unlink(f"/{name}".encode())
+
+
+@pytest.fixture
+def attack(ground, compiled):
+    """Put the program of an attack into the module's folder, and describe the module."""
+
+    def describe(name, capabilities=(), python=sys.executable):
+        for file in ATTACKS.glob("module.*"):
+            shutil.copy(file, ground.code)
+        if (ATTACKS / f"{name}.c").exists():
+            shutil.copy(compiled(name), ground.code)
+            command = [f"./{name}"]
+        else:
+            source = next(ATTACKS.glob(f"{name}.[ps][yh]"))
+            shutil.copy(source, ground.code)
+            command = [{".py": python, ".sh": "sh"}[source.suffix], str(ground.code / source.name)]
+        return ground.descriptor(name.replace("_", "-"), command, capabilities)
+
+    return describe
+
+
+@pytest.fixture
+async def isolated(log, works):
+    """A session of a kernel that isolates with small limits, and grants whatever is asked for."""
+    if works:
+        missing_here(works)
+    async with Kernel(event_log=log, isolation={"type": "bwrap", **SMALL}) as kernel:
+        session = await kernel.session.create(Plan(goal="attack", inputs={}))
+        await session.register_hook("policy:request", allow)
+        yield session
+
+
+async def allow(_):
+    return {"decision": "allow", "scope": "session"}
+
+
+@pytest.fixture
+def linux():
+    if platform.system() != "Linux":
+        pytest.skip("namespaces are Linux's")
