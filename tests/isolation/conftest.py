@@ -19,7 +19,7 @@ import pytest
 from amplifier_core import Kernel, ModuleDescriptor, Plan, load_descriptor
 from amplifier_core.hookspecs import Launch
 from amplifier_isolation_bwrap import open_isolation
-from amplifier_isolation_bwrap._limits import find_limits
+from amplifier_isolation_bwrap._limits import Limits
 
 ATTACKS = Path(__file__).parent / "attacks"
 SMALL = {"open_files": 256, "processes": 64, "file_bytes": 8 << 20, "scratch_bytes": 4 << 20}
@@ -94,7 +94,8 @@ def as_nobody(isolation, tmp_path):
         missing_here("setpriv is not installed")
     if not open_to_all(tmp_path):
         pytest.skip(f"an ordinary user cannot reach {tmp_path}")
-    isolation.__dict__["_limits"] = find_limits(isolation._options, uid=NOBODY)
+    inside = (*isolation._limits.inside[:-1], f"--nproc={SMALL['processes']}", "--")
+    isolation.__dict__["_limits"] = Limits(inside, "RLIMIT_NPROC")
     return ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "--")
 
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._paths import below
+from ._paths import below, is_own
 
 if TYPE_CHECKING:
     from amplifier_core import ModuleDescriptor
@@ -38,7 +38,4 @@ def _is_from_file(descriptor: ModuleDescriptor, base: str) -> bool:
 
 
 def _is_file(path: str) -> bool:
-    try:
-        return os.path.isfile(path)
-    except ValueError:
-        return False
+    return os.path.isfile(path) and not is_own(os.path.realpath(path))

@@ -15,7 +15,7 @@ import attrs
 from amplifier_core import Unreachable
 
 from ._elf import libraries
-from ._paths import below, follow
+from ._paths import below, follow, is_own
 from ._pyenv import behind_shim
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def find_needs(command: Sequence[str], cwd: str, env: Mapping[str, str], crowd: 
     """Find out what a command needs. Raises ``Unreachable`` if there is no such program."""
     folder, name = os.path.split(_find(command[0], cwd, env))
     program = f"{follow(folder).real}/{name}"  # a way with `..` in it may lead through folders that are not shown
+    program = follow(program).real if is_own(program) else program  # /proc/self/exe is another one inside
     needs = Needs(program)
     _add_program(needs, program, cwd, env, crowd, _NESTED)
     return needs

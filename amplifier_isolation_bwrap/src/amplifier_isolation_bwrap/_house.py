@@ -66,9 +66,9 @@ class House:
         view.mount("/dev", "--dev")
         view.mount("/proc", "--proc")
         view.mount("/proc/sys", "--ro-bind", "/proc/sys")
-        view.mount("/proc/1", "--tmpfs", "/proc/1", "--remount-ro")  # bwrap: no filter binds it, so none may write to it
+        view.hide("/proc/1")  # bwrap: no filter binds it, so nobody may write to its memory
         for path in self._hidden:
-            view.mount(path, *(("--tmpfs", path, "--remount-ro") if os.path.isdir(path) else ("--ro-bind", "/dev/null")))
+            view.hide(path)
 
 
 def _found(names: Sequence[str]) -> list[str]:

@@ -68,7 +68,7 @@ class BwrapIsolation:
         }
 
     def unenforced(self, capabilities: Sequence[str]) -> tuple[str, ...]:
-        """List single hosts, which nothing here tells apart, and paths that no isolated module may see."""
+        """List single hosts, which nothing here tells apart, paths that no isolated module may see, and ``x-`` words."""
         return tuple(word for word in capabilities if _is_out_of_reach(word))
 
     def confine(self, launch: Launch, descriptor: ModuleDescriptor, granted: Sequence[str]) -> Launch:
@@ -108,9 +108,11 @@ class BwrapIsolation:
 
     def _confined(self, launch: Launch, own: Sequence[str], granted: Sequence[str]) -> Launch:
         needs = find_needs(launch.command, launch.cwd, launch.env, self._crowd)
+        around = self._limits.around()
         network = any(word.startswith("net:") for word in granted)
         with contextlib.ExitStack() as opened:
             fds = _Descriptors(opened)
+            env = {**({"TMPDIR": SCRATCH} if f"fs:write:{_PLACE}" in granted else {}), **launch.env}
             view = View(fds.keep, self._by_descriptor)
             for path in (*own, *needs.paths):
                 view.show(path)
@@ -122,14 +124,14 @@ class BwrapIsolation:
             options = [
                 *self._around(network=network),
                 *("--seccomp", str(seccomp)),
-                *(word for name, value in launch.env.items() for word in ("--setenv", name, value)),
+                *(word for name, value in env.items() for word in ("--setenv", name, value)),
                 *view.options(),
                 *("--remount-ro", "/dev"),
                 *("--chdir", launch.cwd),
             ]
             words = (self._program.path, "--args", str(fds.hold("\0".join(options))), "--")
             opened.pop_all()
-        command = (*words, *self._limits.command, needs.program, *launch.command[1:])
+        command = (*around, *words, *self._limits.inside, needs.program, *launch.command[1:])
         return Launch(command=command, cwd="/", env={}, fds=(*launch.fds, *fds.held), shown=shown)
 
     def _around(self, *, network: bool) -> Iterator[str]:
@@ -179,6 +181,8 @@ class _Descriptors:
 def _is_out_of_reach(word: str) -> bool:
     if word.startswith("net:connect:"):
         return word != "net:connect:*"
+    if word.startswith("x-"):
+        return True
     path = word.partition(":")[2].partition(":")[2]
     return word.startswith("fs:") and path.startswith("/") and bool(closed(path))
 

@@ -9,11 +9,14 @@ import os
 import platform
 import re
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
 from amplifier_core import Unreachable
+
+from ._cgroup import Cgroups, own_cgroup
 
 if TYPE_CHECKING:
     from ._options import Options
@@ -24,29 +27,49 @@ _COUNTS_PER_NAMESPACE = (5, 14)  # since this Linux: before, the user's processe
 
 @attrs.frozen
 class Limits:
-    """``command`` comes before the module's; ``processes`` says what counts them, for people."""
+    """``inside`` comes before the module's command; ``processes`` says for people what counts them."""
 
-    command: tuple[str, ...]
+    inside: tuple[str, ...]
     processes: str
+    cgroups: Cgroups | None = None
+
+    def around(self) -> tuple[str, ...]:
+        """Give what comes before bwrap itself. Raises ``Unreachable``."""
+        return self.cgroups.joining() if self.cgroups else ()
 
 
-def find_limits(options: Options, release: str | None = None, uid: int | None = None) -> Limits:
+def find_limits(options: Options) -> Limits:
     """Find out what can be kept here. Raises ``Unreachable`` without the program that sets limits."""
     setter = shutil.which("prlimit", path=_FOLDERS)
     if setter is None:
         raise Unreachable("prlimit is not installed; try: apt install util-linux")
-    words = [setter, "--core=0", f"--nofile={options.open_files}", f"--fsize={options.file_bytes}"]
-    counted = _counted(release or platform.release(), os.getuid() if uid is None else uid)
-    if counted:
-        return Limits((*words, "--"), counted)
-    return Limits((*words, f"--nproc={options.processes}", "--"), f"at most {options.processes}: RLIMIT_NPROC")
+    inside = (setter, "--core=0", f"--nofile={options.open_files}", f"--fsize={options.file_bytes}")
+    most, why_not = f"at most {options.processes}", unbound(platform.release(), os.getuid())
+    if options.cgroup is not None:
+        return Limits((*inside, "--"), f"{most}: a cgroup", _cgroups(Path(options.cgroup), options.processes))
+    if not why_not:
+        return Limits((*inside, f"--nproc={options.processes}", "--"), f"{most}: RLIMIT_NPROC")
+    parent = own_cgroup()
+    try:
+        cgroups = _cgroups(parent, options.processes) if parent else None
+    except Unreachable:
+        cgroups = None
+    said = f"{most}: a cgroup" if cgroups else f"not limited: {why_not}, and no cgroup is given"
+    return Limits((*inside, "--"), said, cgroups)
 
 
-def _counted(release: str, uid: int) -> str:
-    """Say why RLIMIT_NPROC would not do; empty if it does."""
+def _cgroups(parent: Path, processes: int) -> Cgroups:
+    try:
+        return Cgroups(parent, processes)
+    except OSError as error:
+        raise Unreachable(f"isolation bwrap: cgroup: {parent}: {error.strerror}") from error
+
+
+def unbound(release: str, uid: int) -> str:
+    """Say why RLIMIT_NPROC does not hold on this version of Linux, for this user; empty if it does."""
     if uid == 0:
-        return "not limited: RLIMIT_NPROC does not bind uid 0, and there is no cgroup"
+        return "RLIMIT_NPROC does not bind uid 0"
     version = tuple(map(int, re.findall(r"\d+", release)[:2]))
     if version < _COUNTS_PER_NAMESPACE:
-        return "not limited: before Linux 5.14, RLIMIT_NPROC counts the user's other processes too"
+        return "before Linux 5.14, RLIMIT_NPROC counts the user's other processes too"
     return ""

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import attrs
 
+OWN = ("/proc", "/dev", "/sys")
+"""What a module has of its own, or not at all, and never the host's."""
+
 _LINKS_MAX = 40  # as many as the operating system follows
 _TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108 - named to be refused
 
@@ -53,6 +56,11 @@ def follow(path: str) -> Trail:
 def below(path: str, folder: str) -> bool:
     """Tell whether a path is a folder or lies in it; both are real."""
     return path == folder or path.startswith(folder if folder.endswith("/") else f"{folder}/")
+
+
+def is_own(path: str) -> bool:
+    """Tell whether a real path is where a module has its own things."""
+    return any(below(path, folder) for folder in OWN)
 
 
 class Crowd:

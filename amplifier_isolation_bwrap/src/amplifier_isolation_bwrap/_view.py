@@ -12,13 +12,12 @@ import attrs
 
 from amplifier_core import Forbidden, Unreachable
 
-from ._paths import below, follow
+from ._paths import OWN, below, follow, is_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-OWN = ("/proc", "/dev", "/sys")
-"""What a module has of its own, or not at all, and never the host's."""
+_REPLACED = OWN[:2]
 
 SCRATCH = "/tmp"  # noqa: S108 - the module's own
 
@@ -57,7 +56,7 @@ class View:
     def show(self, path: str) -> str:
         """Let a path, with the links on the way, be read. Returns the real path."""
         trail = follow(path)
-        self._links |= trail.links
+        self._links |= {link: target for link, target in trail.links.items() if not is_own(link)}
         self.shown.setdefault(trail.real, False)
         return trail.real
 
@@ -67,9 +66,10 @@ class View:
         if why := _closed(real, mounts):
             raise Forbidden(f"{real}: {why}")
         self.shown[real] = writable or self.shown.get(real, False)
-        for place, kind in mounts:
-            if kind in _FOREIGN and below(place, real) and not _is_own(place):
-                self.mount(place, "--tmpfs", place, "--remount-ro")
+        doors = sorted(place for place, kind in mounts if kind in _FOREIGN and below(place, real))
+        for place in doors:
+            if not any(below(place, hidden) for hidden in (*_REPLACED, *self._own)):
+                self.hide(place)
 
     def put(self, place: str, *options: str) -> None:
         """Have something at a place, unless the host's own was granted there."""
@@ -78,6 +78,11 @@ class View:
     def mount(self, place: str, *options: str) -> None:
         """Have something mounted at a place, over whatever is shown there."""
         self._own[place] = [*options, place]
+
+    def hide(self, place: str) -> None:
+        """Have nothing at a place where the host has something."""
+        empty = ("--tmpfs", place, "--remount-ro") if os.path.isdir(place) else ("--ro-bind", "/dev/null")
+        self.mount(place, *empty)
 
     def scratch(self, place: str, size: int) -> None:
         """Give the module memory to write to, as a folder."""
@@ -130,14 +135,10 @@ def closed(real: str) -> str:
 
 
 def _closed(real: str, mounts: list[tuple[str, str]]) -> str:
-    if _is_own(real):
+    if is_own(real):
         return f"no isolated module sees the host's /{real.split('/')[1]}"
     kind = max(((len(place), kind) for place, kind in mounts if below(real, place)), default=(0, ""))[1]
     return f"it lies in a file system of type {kind}" if kind in _FOREIGN else ""
-
-
-def _is_own(path: str) -> bool:
-    return any(below(path, folder) for folder in OWN)
 
 
 def _open(path: str) -> int:

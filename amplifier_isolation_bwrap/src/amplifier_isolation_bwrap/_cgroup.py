@@ -1,0 +1,74 @@
+"""Cgroups that count processes: what holds uid 0, whom RLIMIT_NPROC does not bind.
+
+Owns one folder a launch, below a folder that is the embedder's choice or, with the old layout, the kernel's own. With
+the new one a cgroup that has processes can have none below it, so there is nothing to find without being told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+import weakref
+from pathlib import Path
+
+from amplifier_core import Unreachable
+
+_NAME = "amplifier"
+_AGE = 60.0  # seconds after which an empty cgroup is nobody's: a process that is starting has joined long before
+_OF_BWRAP = 3  # processes that are counted and are not the module's
+_JOIN = 'echo 0 >"$0" && exec "$@"'
+
+
+class Cgroups:
+    """Makes a cgroup a launch below ``parent``, and removes those that have ended, its own and others'."""
+
+    def __init__(self, parent: Path, processes: int) -> None:
+        self._parent = parent
+        self._processes = processes
+        self._numbers = itertools.count()
+        self._finish = weakref.finalize(self, _sweep, parent, f"{_NAME}-{os.getpid()}-", 0.0)
+        os.rmdir(self._make())  # noqa: PTH106 - a trial: it raises what is in the way
+
+    def joining(self) -> tuple[str, ...]:
+        """Make a cgroup, and give what comes before a command that is to run in it. Raises ``Unreachable``."""
+        _sweep(self._parent, f"{_NAME}-", _AGE)
+        try:
+            return ("/bin/sh", "-c", _JOIN, f"{self._make()}/cgroup.procs")
+        except OSError as error:
+            raise Unreachable(f"no cgroup can be made in {self._parent}: {error.strerror}") from error
+
+    def _make(self) -> Path:
+        folder = self._parent / f"{_NAME}-{os.getpid()}-{next(self._numbers)}-{os.urandom(4).hex()}"
+        folder.mkdir()
+        try:
+            (folder / "pids.max").write_text(str(self._processes + _OF_BWRAP))
+        except OSError:
+            folder.rmdir()
+            raise
+        return folder
+
+
+def own_cgroup(proc: Path = Path("/proc/self")) -> Path | None:
+    """Find this process's own cgroup in the old layout's hierarchy of pids; None where there is none."""
+    try:
+        groups = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
+        mounts = [line.split() for line in (proc / "mountinfo").read_text().splitlines()]
+    except OSError:
+        return None
+    path = next((path for _, controllers, path in groups if "pids" in controllers.split(",")), None)
+    place = next((words[4] for words in mounts if words[-3] == "cgroup" and "pids" in words[-1].split(",")), None)
+    if path is None or place is None:
+        return None
+    inside = Path(place, path.lstrip("/"))
+    return inside if inside.is_dir() else Path(place)  # in a container, what is mounted may be its own cgroup
+
+
+def _sweep(parent: Path, prefix: str, age: float) -> None:
+    """Remove cgroups that have ended: those with processes refuse it."""
+    with contextlib.suppress(OSError):
+        for folder in parent.iterdir():
+            if folder.name.startswith(prefix) and time.time() - folder.stat().st_mtime >= age:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()

@@ -1,0 +1,207 @@
+"""The system call filter: as an interpreter of its program reads it, and as the operating system does."""
+
+import contextlib
+import errno
+import os
+import platform
+import re
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from amplifier_isolation_bwrap import _seccomp
+from amplifier_isolation_bwrap._seccomp import program, supported
+from tests.isolation.conftest import missing_here
+
+X86, ARM = 0xC000003E, 0xC00000B7
+ARCHITECTURES = {"x86_64": X86, "aarch64": ARM}
+ALLOW, KILL = 0x7FFF0000, 0x80000000
+machines = pytest.mark.parametrize("machine", sorted(ARCHITECTURES))
+
+
+def decide(machine, number, *arguments, network=False, architecture=None):
+    """Interpret the program for one system call; gives "allow", "kill" or the name of an error."""
+    filled = [*arguments, *[0] * (6 - len(arguments))]
+    chosen = ARCHITECTURES[machine] if architecture is None else architecture
+    data = struct.pack("=IIQ6Q", number, chosen, 0, *(value & (1 << 64) - 1 for value in filled))
+    steps = list(struct.iter_unpack("=HBBI", program(machine, network=network)))
+    at = accumulator = 0
+    while True:
+        code, then, otherwise, value = steps[at]
+        at += 1
+        match code:
+            case 0x20:
+                (accumulator,) = struct.unpack_from("=I", data, value)
+            case 0x15:
+                at += then if accumulator == value else otherwise
+            case 0x35:
+                at += then if accumulator >= value else otherwise
+            case 0x45:
+                at += then if accumulator & value else otherwise
+            case 0x06:
+                break
+            case _:
+                raise AssertionError(code)
+    return {ALLOW: "allow", KILL: "kill"}.get(value) or errno.errorcode[value & 0xFFFF]
+
+
+def number(machine, name):
+    """Look a system call up in the filter's own tables."""
+    column = sorted(ARCHITECTURES, reverse=True).index(machine)
+    tables = [_seccomp._EPERM, _seccomp._ENOSYS]
+    tables += [{call: numbers for call, (numbers, _) in table.items()} for table in (_seccomp._MODES, _seccomp._OPENS)]
+    tables += [{"clone": _seccomp._CLONE, "ioctl": _seccomp._IOCTL, "socket": _seccomp._SOCKET}]
+    return next(table[name][column] for table in tables if name in table)
+
+
+@machines
+@pytest.mark.parametrize(("table", "expected"), [("_EPERM", "EPERM"), ("_ENOSYS", "ENOSYS")])
+def test_what_is_named_is_refused(machine, table, expected):
+    for name in getattr(_seccomp, table):
+        call = number(machine, name)
+        if call is not None:
+            assert decide(machine, call) == expected, name
+
+
+@machines
+def test_what_programs_live_on_is_allowed(machine):
+    ordinary = {"x86_64": (0, 1, 3, 9, 39, 59, 202, 262, 318, 334), "aarch64": (63, 64, 57, 222, 172, 221, 98, 79, 278)}
+    assert {decide(machine, call) for call in ordinary[machine]} == {"allow"}
+
+
+@machines
+def test_another_architectures_calls_kill(machine):
+    assert decide(machine, 1, architecture=0x40000003) == "kill"
+    other = ARM if machine == "x86_64" else X86
+    assert decide(machine, 1, architecture=other) == "kill"
+
+
+def test_the_third_set_of_numbers_kills():
+    assert decide("x86_64", 0x40000000 + 1) == "kill"
+
+
+@machines
+def test_what_is_newer_than_the_filter_is_not_there(machine):
+    assert decide(machine, 463) == decide(machine, 467) == decide(machine, 1000) == "ENOSYS"
+    assert decide(machine, 462) == decide(machine, 448) == "allow"
+
+
+@machines
+def test_a_process_may_be_made_and_no_namespace(machine):
+    clone = number(machine, "clone")
+    assert decide(machine, clone, 17) == "allow"
+    assert decide(machine, clone, 0x3D0F00) == "allow"  # a thread
+    for bit in (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000):
+        assert decide(machine, clone, bit | 17) == "EPERM"
+
+
+@machines
+def test_nobody_types_into_a_terminal(machine):
+    ioctl = number(machine, "ioctl")
+    assert decide(machine, ioctl, 0, 0x5413) == "allow"
+    for command in (0x5412, 0x541C, 0x5412 | 1 << 32, 0xFFFFFFFF00005412):  # the kernel looks at the lower half
+        assert decide(machine, ioctl, 0, command) == "EPERM"
+
+
+@machines
+def test_sockets_come_with_the_network_and_speak_what_is_known(machine):
+    socket = number(machine, "socket")
+    families = range(46)
+    assert {decide(machine, socket, family, 1, 0) for family in families} == {"EACCES"}
+    allowed = [family for family in families if decide(machine, socket, family, 1, 0, network=True) == "allow"]
+    assert allowed == [2, 10]
+    spoken = [known for known in range(300) if decide(machine, socket, 2, 1, known, network=True) == "allow"]
+    assert spoken == [0, 1, 6, 17, 58]
+    assert decide(machine, socket, 2, 1, 262, network=True) == "EPROTONOSUPPORT"
+    assert decide(machine, socket, 1, 1, 0, network=True) == "EACCES"
+
+
+@machines
+def test_no_file_gets_its_owners_rights(machine):
+    for name, (_, argument) in _seccomp._MODES.items():
+        call = number(machine, name)
+        if call is not None:
+            before = [0] * argument
+            assert decide(machine, call, *before, 0o755) == "allow", name
+            assert decide(machine, call, *before, 0o4755) == decide(machine, call, *before, 0o2755) == "EPERM", name
+    for name, (_, argument) in _seccomp._OPENS.items():
+        call = number(machine, name)
+        if call is not None:
+            before = [0] * argument
+            assert decide(machine, call, *before, 0o2, 0o6777) == "allow", name  # no file is made: no mode
+            assert decide(machine, call, *before, 0o101, 0o644) == "allow", name
+            assert decide(machine, call, *before, 0o101, 0o4755) == "EPERM", name
+            assert decide(machine, call, *before, 0o20200001, 0o4755) == "EPERM", name
+
+
+@machines
+def test_the_program_is_one_that_the_kernel_takes(machine):
+    """Jumps go forward and stay inside, and the end is an answer."""
+    steps = list(struct.iter_unpack("=HBBI", program(machine, network=True)))
+    assert len(steps) < 4096
+    assert steps[-1][0] == 0x06
+    for at, (code, then, otherwise, _) in enumerate(steps):
+        if code in (0x15, 0x35, 0x45):
+            assert at + 1 + max(then, otherwise) < len(steps)
+
+
+def test_only_machines_that_it_knows_have_one():
+    assert supported("x86_64")
+    assert supported("aarch64")
+    assert not supported("riscv64")
+
+
+@machines
+def test_the_numbers_are_those_of_the_systems_headers(machine):
+    pattern = {"x86_64": "/usr/include/*/asm/unistd_64.h", "aarch64": "/usr/include/asm-generic/unistd.h"}[machine]
+    files = list(Path("/").glob(pattern.lstrip("/")))
+    if not files or (machine == "x86_64" and platform.machine() != machine):
+        pytest.skip("no headers of Linux are installed")
+    found = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", files[0].read_text())
+    known = {name: int(value) for name, value in found}
+    tables = [*_seccomp._EPERM, *_seccomp._ENOSYS, *_seccomp._MODES, *_seccomp._OPENS, "clone", "ioctl", "socket"]
+    for name in tables:
+        if name in known and number(machine, name) is not None:
+            assert known[name] == number(machine, name), name
+        assert name in known or number(machine, name) is None or number(machine, name) > 450 or machine == "aarch64", name
+
+
+PROBE = r"""
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int n, char **words) {
+    for (int i = 1; i < n; i++) {
+        errno = 0;
+        long got = syscall(atoi(words[i]), -1, -1, -1, -1, -1, -1);
+        printf("%s %d\n", words[i], got == -1 ? errno : 0);
+    }
+}
+"""
+
+
+def test_the_operating_system_reads_it_the_same_way(confined, tmp_path):
+    if shutil.which("gcc") is None:
+        missing_here("gcc is not installed")
+    (tmp_path / "probe.c").write_text(PROBE)
+    subprocess.run(["gcc", "-o", tmp_path / "probe", tmp_path / "probe.c"], check=True)
+    machine = platform.machine()
+    column = {"x86_64": 0, "aarch64": 1}[machine]
+    wanted = {}
+    for table, expected in ((_seccomp._EPERM, errno.EPERM), (_seccomp._ENOSYS, errno.ENOSYS)):
+        wanted |= {numbers[column]: expected for numbers in table.values() if numbers[column] is not None}
+    told = confined(tmp_path / "probe", *wanted).stdout
+    assert dict(tuple(map(int, line.split())) for line in told.splitlines()) == wanted
+
+
+def test_it_is_on_without_a_way_back(confined):
+    facts = confined("cat", "/proc/self/status").stdout
+    for name, value in {"NoNewPrivs": "1", "Seccomp": "2", "CapEff": "0" * 16, "CapBnd": "0" * 16}.items():
+        assert re.search(rf"^{name}:\t{value}$", facts, re.MULTILINE), name
+    with contextlib.suppress(KeyError):
+        assert os.environ["HOME"] not in confined("cat", "/proc/self/environ").stdout

@@ -1,0 +1,319 @@
+"""What each capability opens, and that it opens nothing beside: in real sandboxes, asked from inside."""
+
+import os
+import sys
+
+import pytest
+
+from amplifier_core import Forbidden, ModuleDescriptor, Unreachable, load_descriptor
+from amplifier_core.hookspecs import Launch
+from tests.isolation.conftest import SMALL, service, start
+
+pytestmark = pytest.mark.usefixtures("linux")
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in ("a", "a/below", "ab", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    return tmp_path
+
+
+def sh(text):
+    return ("sh", "-c", text)
+
+
+def test_nothing_is_there_but_the_system_and_a_name(confined):
+    seen = confined(*sh("ls -A / /tmp /dev/shm /etc; id -un; id -gn; hostname")).stdout.split()
+    assert not {"home", "root", "var", "sys", "shadow", "machine-id", "resolv.conf"} & set(seen)
+    assert seen[-3:] == ["module"] * 3
+
+
+def test_the_environment_is_what_was_constructed_and_the_folder(confined, monkeypatch):
+    monkeypatch.setenv("AMPLIFIER_TEST_TOKEN", "secret")
+    env = {"PATH": "/usr/bin:/bin", "GREETING": "hello = world\nand more", "EMPTY": ""}
+    told = confined("env", "-0", env=env).stdout.split("\0")
+    assert set(told) - {""} == {"PATH=/usr/bin:/bin", "GREETING=hello = world\nand more", "EMPTY=", "PWD=/"}
+
+
+def test_descriptors_are_the_three_that_a_module_speaks_through(confined, tmp_path):
+    with (tmp_path / "open").open("w") as file:
+        os.set_inheritable(file.fileno(), True)
+        assert confined(*sh("ls /proc/self/fd"), granted=[f"fs:read:{tmp_path}"]).stdout.split() == ["0", "1", "2", "3"]
+
+
+def test_no_other_process_is_there_and_bwrap_itself_is_hidden(confined):
+    seen = confined(*sh("cd /proc; echo [0-9]*; ls -A 1; echo end")).stdout.splitlines()
+    assert seen[0].split()[0] == "1"
+    assert len(seen[0].split()) <= 3
+    assert seen[1:] == ["end"]
+
+
+def test_reading_opens_that_folder_and_not_its_neighbours(confined, folders):
+    granted = [f"fs:read:{folders}/a"]
+    tries = f"cat a/file a/below/file; cat ab/file b/file; ls; echo x >a/new; rm a/file; mv a c; : >>a/file"
+    done = confined(*sh(tries), granted=granted, cwd=folders, check=False)
+    assert done.stdout == "aa/belowa\n"
+    assert not (folders / "a" / "new").exists()
+    assert (folders / "a" / "file").read_text() == "a"
+
+
+def test_writing_opens_that_folder_and_not_its_neighbours(confined, folders):
+    granted = [f"fs:write:{folders}/a"]
+    confined(*sh("echo x >a/new; mkdir a/deep; rm a/file; echo x >b/file; rmdir b"), granted=granted, cwd=folders, check=False)
+    assert (folders / "a" / "new").read_text() == "x\n"
+    assert (folders / "a" / "deep").is_dir()
+    assert not (folders / "a" / "file").exists()
+    assert (folders / "b" / "file").read_text() == "b"
+
+
+def test_one_file_is_one_file(confined, folders):
+    granted = [f"fs:read:{folders}/a/file", f"fs:write:{folders}/b/file"]
+    done = confined(*sh("cat a/file; ls a; echo y >>b/file; ls b"), granted=granted, cwd=folders)
+    assert done.stdout == "afile\nfile\n"
+    assert (folders / "b" / "file").read_text() == "by\n"
+
+
+def test_a_folder_within_another_keeps_the_wider_right_of_both(confined, folders):
+    granted = [f"fs:read:{folders}/a", f"fs:write:{folders}/a/below"]
+    confined(*sh("echo x >a/new; echo x >a/below/new"), granted=granted, cwd=folders, check=False)
+    assert not (folders / "a" / "new").exists()
+    assert (folders / "a" / "below" / "new").exists()
+    narrower = [f"fs:write:{folders}/a", f"fs:read:{folders}/a/below"]
+    confined(*sh("echo y >a/below/new"), granted=narrower, cwd=folders)
+    assert (folders / "a" / "below" / "new").read_text() == "y\n"
+
+
+def test_the_same_path_to_read_and_to_write_is_to_write(confined, folders):
+    granted = [f"fs:write:{folders}/a", f"fs:read:{folders}/a"]
+    confined(*sh("echo x >a/new"), granted=granted, cwd=folders)
+    assert (folders / "a" / "new").exists()
+
+
+def test_links_in_an_opened_folder_lead_nowhere_else(confined, folders):
+    (folders / "a" / "out").symlink_to(folders / "b" / "file")
+    (folders / "a" / "up").symlink_to("../b")
+    done = confined(*sh("cat a/out; cat a/up/file; cat a/../b/file"), granted=[f"fs:read:{folders}/a"], cwd=folders, check=False)
+    assert done.stdout == ""
+
+
+def test_a_link_as_a_grant_opens_what_it_leads_to_when_the_descriptor_is_read(confined, folders):
+    (folders / "link").symlink_to("b")
+    done = confined(*sh("cat b/file"), granted=[f"fs:read:{folders}/link"], cwd=folders)
+    assert done.stdout == "b"
+
+
+def test_a_folder_that_became_a_link_since_is_refused(isolation, folders):
+    granted = [f"fs:read:{folders}/a"]
+    (folders / "a").rename(folders / "moved")
+    (folders / "a").symlink_to("b")
+    with pytest.raises(Unreachable, match=f"{folders}/a: it leads to {folders}/b now"):
+        isolation.confine(launch("true"), mapping(granted), granted)
+
+
+def test_a_folder_swapped_between_the_look_and_the_mount_is_not_mounted(isolation, folders):
+    """bwrap opens paths itself; with a descriptor it compares what it mounted with what was looked at."""
+    if "--bind-fd" not in isolation._program.offers:
+        pytest.skip("this bwrap mounts by path alone")
+    granted = [f"fs:read:{folders}/a"]
+    confined = isolation.confine(launch("cat", f"{folders}/a/file"), mapping(granted), granted)
+    (folders / "a").rename(folders / "moved")
+    (folders / "b").rename(folders / "a")
+    done = start(confined)
+    assert done.stdout in ("", "a")  # never what took its place
+
+
+def test_what_is_not_there_cannot_be_given(isolation, folders):
+    for action in ("read", "write"):
+        granted = [f"fs:{action}:{folders}/none"]
+        with pytest.raises(Unreachable, match=f"{folders}/none: No such file or directory; a module can be given only"):
+            isolation.confine(launch("true"), mapping(granted), granted)
+
+
+def test_a_refusal_leaves_no_open_files(isolation, folders):
+    before = len(os.listdir("/proc/self/fd"))
+    granted = [f"fs:read:{folders}/a", f"fs:read:{folders}/none"]
+    with pytest.raises(Unreachable):
+        isolation.confine(launch("true"), mapping(granted), granted)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("path", ["/proc", "/proc/1/root", "/sys/class", "/dev/shm", "/dev"])
+def test_the_hosts_processes_and_devices_are_never_opened(isolation, path):
+    granted = [f"fs:read:{path}"]
+    assert isolation.unenforced(granted) == tuple(granted)
+    with pytest.raises(Forbidden, match="no isolated module sees the host's"):
+        isolation.confine(launch("true"), mapping([]), granted)
+
+
+def test_everything_opens_everything_but_processes_and_devices(confined, folders):
+    tries = f"cat {folders}/a/file; ls /proc | grep -c '^[0-9]'; ls -A /sys; ls /dev/shm; echo x >{folders}/a/new"
+    done = confined(*sh(tries), granted=["fs:read:/"], check=False)
+    assert done.stdout.startswith("a")
+    assert int(done.stdout[1:].split()[0]) <= 5
+    assert done.stdout[1:].split()[1:] == []
+    assert not (folders / "a" / "new").exists()
+
+
+def test_writing_everything_writes_no_file_of_the_sandbox_to_the_host(confined, folders):
+    before = os.stat("/etc/passwd")
+    confined(*sh(f"echo x >{folders}/a/new"), granted=["fs:write:/"], cwd=folders)
+    assert (folders / "a" / "new").exists()
+    after = os.stat("/etc/passwd")
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
+
+
+def test_scratch_is_empty_writable_limited_and_gone_afterwards(confined, tmp_path):
+    tries = 'echo "$TMPDIR"; ls -A /tmp; ls -A /dev/shm; head -c 5000000 /dev/zero >/tmp/big; stat -c %s /tmp/big; echo x >/dev/shm/y; ls /dev/shm'
+    done = confined(*sh(tries), granted=["fs:write:$tmp"], check=False)
+    folder, size, *shared = done.stdout.split()
+    assert folder == "/tmp"
+    assert int(size) <= SMALL["scratch_bytes"]
+    assert shared == ["y"]
+    assert confined(*sh("ls -A /tmp"), granted=["fs:write:$tmp"]).stdout == ""
+
+
+def test_without_scratch_there_is_no_place_to_write(confined):
+    tries = "for place in / /tmp /dev /dev/shm /etc /proc /run /var/tmp; do echo x >$place/x && echo $place; done"
+    assert confined(*sh(tries), check=False).stdout == ""
+
+
+def test_a_part_of_scratch_is_that_part(confined):
+    tries = "echo x >/tmp/x && echo all; echo x >/tmp/mine/x && echo part"
+    assert confined(*sh(tries), granted=["fs:write:$tmp/mine"], check=False).stdout == "part\n"
+
+
+def test_reading_scratch_is_reading_an_empty_folder(confined):
+    assert confined(*sh("ls -A /tmp; echo x >/tmp/x"), granted=["fs:read:$tmp"], check=False).stdout == ""
+
+
+def test_scratch_hides_the_hosts_folder_even_when_that_is_granted(confined, tmp_path):
+    done = confined(*sh("ls -A /tmp"), granted=["fs:write:$tmp", "fs:read:/tmp"])
+    assert done.stdout == ""
+
+
+def test_a_folder_below_the_hosts_scratch_stays_where_it_is(confined, folders):
+    done = confined("cat", f"{folders}/a/file", granted=["fs:write:$tmp", "fs:read:/", f"fs:read:{folders}/a"])
+    assert done.stdout == "a"
+
+
+CONNECT = "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5); print(s.recv(9).decode())"
+
+
+@pytest.mark.parametrize("word", ["net:connect:*", "net:listen:*"])
+def test_the_network_is_the_hosts(confined, word):
+    with service(("127.0.0.1", 0)) as (_, port):
+        assert confined(sys.executable, "-c", CONNECT, port, granted=[word]).stdout == "hello\n"
+
+
+def test_with_the_network_come_the_files_that_names_are_looked_up_in(confined):
+    assert "resolv.conf" in confined("ls", "/etc", granted=["net:connect:*"]).stdout
+    assert "resolv.conf" not in confined("ls", "/etc").stdout
+    code = "import socket; print(socket.getaddrinfo('localhost', 80)[0][4][1])"
+    assert confined(sys.executable, "-c", code, granted=["net:connect:*"]).stdout == "80\n"
+
+
+def test_without_the_network_a_socket_is_refused_with_what_people_understand(confined):
+    done = confined(sys.executable, "-c", "import socket; socket.socket()", check=False)
+    assert "Permission denied" in done.stderr
+    assert "ok" in confined(sys.executable, "-c", "import asyncio; print(asyncio.run(asyncio.sleep(0, 'ok')))").stdout
+
+
+def test_single_hosts_and_what_policy_alone_decides_cannot_be_enforced(isolation):
+    wanted = ["net:connect:example.org:443", "x-team:thing", "net:connect:*", "net:listen:*", "fs:read:/srv", "env:HOME"]
+    assert isolation.unenforced([*wanted, "fs:write:$tmp", "sys:emit"]) == tuple(wanted[:2])
+
+
+def test_a_file_system_that_is_a_door_is_closed_wherever_it_is_mounted(isolation, monkeypatch, tmp_path):
+    (tmp_path / "doors").mkdir()
+    (tmp_path / "doors" / "kernel").mkdir()
+    from amplifier_isolation_bwrap import _view  # noqa: PLC0415
+
+    door = str(tmp_path / "doors" / "kernel")
+    monkeypatch.setattr(_view, "_mounts", lambda: [("/", "ext4"), ("/proc", "proc"), (door, "proc")])
+    assert isolation.unenforced([f"fs:read:{door}"]) == (f"fs:read:{door}",)
+    granted = [f"fs:read:{tmp_path}"]
+    assert isolation.unenforced(granted) == ()
+    (tmp_path / "doors" / "kernel" / "secret").write_text("secret")
+    done = start(isolation.confine(launch("ls", "-A", door), mapping(granted), granted))
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_its_own_code_is_there_and_stays_as_it_is(confined, tmp_path):
+    (tmp_path / "tool.py").write_text("print('own')")
+    (tmp_path / "data.txt").write_text("data")
+    (tmp_path / "m.json").write_text('{"name":"m","kind":"tool","capabilities":[],"transport":{"type":"stdio"}}')
+    descriptor = load_descriptor(tmp_path / "m.json")
+    done = confined(*sh("cat data.txt; ls; echo x >>tool.py; rm data.txt"), cwd=tmp_path, descriptor=descriptor, check=False)
+    assert done.stdout == "datadata.txt\nm.json\ntool.py\n"
+    assert (tmp_path / "tool.py").read_text() == "print('own')"
+
+
+def test_an_object_brings_the_files_that_its_command_names_and_no_folder(confined, tmp_path):
+    (tmp_path / "tool.py").write_text("import os; print(os.listdir('.'))")
+    (tmp_path / "private").write_text("private")
+    assert confined(sys.executable, "tool.py", cwd=tmp_path).stdout == "['tool.py']\n"
+
+
+def test_a_descriptor_at_home_brings_what_it_names_at_home_and_not_the_home(confined, isolation, tmp_path, monkeypatch):
+    home, outside = tmp_path / "home", tmp_path / "outside"
+    for folder in (home, outside):
+        folder.mkdir()
+        (folder / "tool.py").write_text("import os, sys; print(os.listdir(os.path.dirname(sys.argv[0])))")
+    (home / "private").write_text("private")
+    (home / "m.json").write_text('{"name":"m","kind":"tool","capabilities":[],"transport":{"type":"stdio"}}')
+    monkeypatch.setenv("HOME", str(home))
+    isolation.__dict__.pop("_crowd", None)
+    descriptor = load_descriptor(home / "m.json")
+    told = confined(sys.executable, str(home / "tool.py"), cwd=home, descriptor=descriptor).stdout
+    assert told == "['tool.py']\n"
+    assert confined(sys.executable, str(outside / "tool.py"), cwd=home, descriptor=descriptor, check=False).returncode != 0
+
+
+def mapping(granted):
+    return ModuleDescriptor.from_mapping(
+        {"name": "m", "kind": "tool", "capabilities": [], "transport": {"type": "stdio"}}
+    )
+
+
+def launch(*command):
+    return Launch(command=command, cwd="/", env={"PATH": os.environ["PATH"]})
+
+
+def test_what_was_opened_is_told(isolation, folders):
+    granted = [f"fs:read:{folders}/a", f"fs:write:{folders}/b", "net:connect:*"]
+    confined = isolation.confine(launch("sh"), mapping(granted), granted)
+    for fd in confined.fds:
+        os.close(fd)
+    assert confined.shown == {"read": [f"{folders}/a"], "write": [f"{folders}/b"], "network": "the host's"}
+    assert confined.env == {}
+    assert "sh" in confined.command[-1]
+    assert not any(str(folders) in word for word in confined.command)  # what others can read in the list of processes
+
+
+def test_what_was_to_be_inherited_still_is(isolation):
+    reading, writing = os.pipe()
+    os.write(writing, b"passed on")
+    os.close(writing)
+    wanted = Launch(command=("sh", "-c", f"cat /proc/self/fd/{reading}"), cwd="/", env={"PATH": "/usr/bin:/bin"}, fds=(reading,))
+    assert start(isolation.confine(wanted, mapping([]), [])).stdout == "passed on"
+
+
+def test_what_a_command_names_of_the_hosts_processes_is_not_brought(confined):
+    status = f"/proc/{os.getpid()}/status"
+    assert confined("cat", status, check=False).stdout == ""
+    assert "Seccomp:\t2" in confined("cat", "/proc/self/status").stdout
+
+
+def test_a_program_by_a_name_in_proc_is_that_program(confined):
+    assert confined("/proc/self/exe", "-c", "print('ok')").stdout == "ok\n"
+
+
+def test_a_name_that_nobody_has_is_refused(isolation):
+    with pytest.raises(Unreachable, match="command no-such-program: not found on PATH"):
+        isolation.confine(launch("no-such-program"), mapping([]), [])
+
+
+def test_sockets_in_pairs_stay(confined):
+    assert confined(sys.executable, "-c", "import socket; socket.socketpair(); print('ok')").stdout == "ok\n"
