@@ -17,6 +17,7 @@ from amplifier_core import Unreachable
 
 _NAME = "amplifier"
 _AGE = 60.0  # seconds after which an empty cgroup is nobody's: a process that is starting has joined long before
+_LAST_LOOKS, _LAST_WAIT = 20, 0.005
 _OF_BWRAP = 3  # processes that are counted and are not the module's
 _JOIN = 'echo 0 >"$0" && exec "$@"'
 
@@ -27,8 +28,9 @@ class Cgroups:
     def __init__(self, parent: Path, processes: int) -> None:
         self._parent = parent
         self._processes = processes
+        self._prefix = f"{_NAME}-{os.getpid()}-{os.urandom(4).hex()}-"
         self._numbers = itertools.count()
-        self._finish = weakref.finalize(self, _sweep, parent, f"{_NAME}-{os.getpid()}-", 0.0)
+        weakref.finalize(self, _finish, parent, self._prefix)
         os.rmdir(self._make())  # noqa: PTH106 - a trial: it raises what is in the way
 
     def joining(self) -> tuple[str, ...]:
@@ -40,7 +42,7 @@ class Cgroups:
             raise Unreachable(f"no cgroup can be made in {self._parent}: {error.strerror}") from error
 
     def _make(self) -> Path:
-        folder = self._parent / f"{_NAME}-{os.getpid()}-{next(self._numbers)}-{os.urandom(4).hex()}"
+        folder = self._parent / f"{self._prefix}{next(self._numbers)}"
         folder.mkdir()
         try:
             (folder / "pids.max").write_text(str(self._processes + _OF_BWRAP))
@@ -65,10 +67,22 @@ def own_cgroup(proc: Path = Path("/proc/self")) -> Path | None:
     return inside if inside.is_dir() else Path(place)  # in a container, what is mounted may be its own cgroup
 
 
-def _sweep(parent: Path, prefix: str, age: float) -> None:
-    """Remove cgroups that have ended: those with processes refuse it."""
+def _sweep(parent: Path, prefix: str, age: float) -> bool:
+    """Remove cgroups that have ended: those with processes refuse it. Tells whether any is left."""
+    left = False
     with contextlib.suppress(OSError):
         for folder in parent.iterdir():
             if folder.name.startswith(prefix) and time.time() - folder.stat().st_mtime >= age:
-                with contextlib.suppress(OSError):
+                try:
                     folder.rmdir()
+                except OSError:
+                    left = True
+    return left
+
+
+def _finish(parent: Path, prefix: str) -> None:
+    """Remove all that was made; the last processes may just be dying."""
+    for _ in range(_LAST_LOOKS):
+        if not _sweep(parent, prefix, 0.0):
+            break
+        time.sleep(_LAST_WAIT)
