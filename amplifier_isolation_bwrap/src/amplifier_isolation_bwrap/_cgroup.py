@@ -31,7 +31,7 @@ class Cgroups:
         self._prefix = f"{_NAME}-{os.getpid()}-{os.urandom(4).hex()}-"
         self._numbers = itertools.count()
         weakref.finalize(self, _finish, parent, self._prefix)
-        os.rmdir(self._make())  # noqa: PTH106 - a trial: it raises what is in the way
+        self._make().rmdir()  # a trial: it raises what is in the way
 
     def joining(self) -> tuple[str, ...]:
         """Make a cgroup, and give what comes before a command that is to run in it. Raises ``Unreachable``."""

@@ -1,0 +1,157 @@
+"""The limits inside, and the cgroups that hold whoever RLIMIT_NPROC does not."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from amplifier_core import Unreachable
+from amplifier_isolation_bwrap import _limits, open_isolation
+from amplifier_isolation_bwrap._cgroup import Cgroups, _finish, _sweep, own_cgroup
+from amplifier_isolation_bwrap._limits import find_limits, unbound
+from amplifier_isolation_bwrap._options import Options
+from tests.isolation.conftest import SMALL, start
+
+pytestmark = pytest.mark.usefixtures("linux")
+
+
+def test_each_process_is_held(confined):
+    told = confined("prlimit", "--raw", "--noheadings", "--output=RESOURCE,SOFT,HARD").stdout
+    limits = {name: (soft, hard) for name, soft, hard in map(str.split, told.splitlines())}
+    assert limits["NOFILE"] == (str(SMALL["open_files"]),) * 2
+    assert limits["FSIZE"] == (str(SMALL["file_bytes"]),) * 2
+    assert limits["CORE"] == ("0", "0")
+
+
+def test_an_ordinary_user_is_counted_by_namespace(isolation, as_nobody):
+    from tests.isolation.test_grants import launch, mapping  # noqa: PLC0415
+
+    confined = isolation.confine(launch("prlimit", "--raw", "--noheadings", "--nproc", "--output=SOFT"), mapping([]), ())
+    assert start(confined, prefix=as_nobody).stdout == f"{SMALL['processes']}\n"
+
+
+@pytest.mark.parametrize(
+    ("release", "uid", "reason"),
+    [
+        ("6.1.0-13-amd64", 1000, ""),
+        ("5.14", 1000, ""),
+        ("5.10.0", 1000, "before Linux 5.14, RLIMIT_NPROC counts the user's other processes too"),
+        ("6.1.0", 0, "RLIMIT_NPROC does not bind uid 0"),
+    ],
+)
+def test_when_the_limit_of_processes_holds(release, uid, reason):
+    assert unbound(release, uid) == reason
+
+
+@pytest.mark.parametrize(("why", "parent", "said"), [
+    ("", None, "at most 512: RLIMIT_NPROC"),
+    ("it would not", None, "not limited: it would not, and no cgroup is given"),
+    ("it would not", "/none", "not limited: it would not, and no cgroup is given"),
+    ("it would not", ".", "at most 512: a cgroup"),
+])  # fmt: skip
+def test_what_counts_processes_is_said(monkeypatch, tmp_path, folder_of_cgroups, why, parent, said):
+    monkeypatch.setattr(_limits, "unbound", lambda *_: why)
+    monkeypatch.setattr(_limits, "own_cgroup", lambda: folder_of_cgroups / parent if parent else None)
+    limits = find_limits(Options())
+    assert limits.processes == said
+    assert any("--nproc" in word for word in limits.inside) == (not why)
+    assert bool(limits.around()) == said.endswith("cgroup")
+
+
+def test_without_the_program_that_sets_limits_it_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr(_limits, "_FOLDERS", str(tmp_path))
+    with pytest.raises(Unreachable, match="prlimit is not installed; try: apt install util-linux"):
+        find_limits(Options())
+
+
+@pytest.fixture
+def folder_of_cgroups(tmp_path, monkeypatch):
+    """A folder that behaves as one of cgroups: a file in it is no obstacle to removing it."""
+    folder = tmp_path / "cgroups"
+    folder.mkdir()
+
+    def rmdir(path):
+        (path / "pids.max").unlink(missing_ok=True)
+        os.rmdir(path)
+
+    monkeypatch.setattr(Path, "rmdir", rmdir)
+    return folder
+
+
+def test_a_folder_that_takes_no_cgroups_is_said(tmp_path):
+    reason = open_isolation({"cgroup": str(tmp_path / "none")}).trial()
+    assert reason == f"isolation bwrap: cgroup: {tmp_path}/none: No such file or directory"
+
+
+def test_a_folder_without_the_controller_is_left_as_it_was(folder_of_cgroups, monkeypatch):
+    def write_text(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", write_text)
+        with pytest.raises(PermissionError):
+            Cgroups(folder_of_cgroups, 5)
+    assert list(folder_of_cgroups.iterdir()) == []
+
+
+def test_a_launch_joins_a_cgroup_that_holds_so_many(folder_of_cgroups):
+    cgroups = Cgroups(folder_of_cgroups, 5)
+    *command, file = cgroups.joining()
+    assert command == ["/bin/sh", "-c", 'echo 0 >"$0" && exec "$@"']
+    assert Path(file).parent.parent == folder_of_cgroups
+    assert (Path(file).parent / "pids.max").read_text() == "8"
+    folder_of_cgroups.chmod(0o755)
+    shutil.rmtree(folder_of_cgroups)
+    with pytest.raises(Unreachable, match="no cgroup can be made"):
+        cgroups.joining()
+
+
+def test_what_has_ended_is_removed_and_what_has_not_stays(tmp_path):
+    for name in ("amplifier-1-0", "amplifier-2-0", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "amplifier-2-0" / "running").touch()
+    assert not _sweep(tmp_path, "amplifier-", 60.0)  # they are new: a process may be about to join
+    assert _sweep(tmp_path, "amplifier-", 0.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["amplifier-2-0", "other"]
+    assert not _sweep(tmp_path / "none", "amplifier-", 0.0)
+
+
+def test_the_last_processes_are_waited_for_and_not_for_long(tmp_path, monkeypatch):
+    (tmp_path / "amplifier-1-0").mkdir()
+    (tmp_path / "amplifier-1-0" / "dying").touch()
+    looks = []
+
+    def sleep(_):
+        looks.append(1)
+        if len(looks) == 3:
+            (tmp_path / "amplifier-1-0" / "dying").unlink()
+
+    monkeypatch.setattr("amplifier_isolation_bwrap._cgroup.time.sleep", sleep)
+    _finish(tmp_path, "amplifier-1-")
+    assert len(looks) == 3
+    (tmp_path / "amplifier-1-0").mkdir()
+    (tmp_path / "amplifier-1-0" / "living").touch()
+    _finish(tmp_path, "amplifier-1-")
+    assert len(looks) == 3 + 20
+
+
+MOUNTS = "30 24 0:26 / {mount} rw shared:9 - cgroup cgroup rw,pids\n31 24 0:27 / /x rw - cgroup2 cgroup2 rw\n"
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "mounts", "expected"),
+    [
+        ("8:pids:/below\n0::/\n", MOUNTS, "below"),
+        ("8:pids:/not/here\n0::/\n", MOUNTS, ""),
+        ("0::/\n", MOUNTS, None),
+        ("8:pids:/below\n", "", None),
+    ],
+)
+def test_the_old_layout_shows_where_a_process_is(tmp_path, cgroup, mounts, expected):
+    (tmp_path / "mount" / "below").mkdir(parents=True)
+    (tmp_path / "cgroup").write_text(cgroup)
+    (tmp_path / "mountinfo").write_text(mounts.format(mount=tmp_path / "mount"))
+    found = own_cgroup(tmp_path)
+    assert found == (None if expected is None else tmp_path / "mount" / expected)
+    assert own_cgroup(tmp_path / "none") is None
