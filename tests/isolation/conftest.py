@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -86,34 +87,27 @@ def start(launch, prefix=(), **options):
 
 
 @pytest.fixture
-def as_nobody(isolation, tmp_path):
+def as_nobody(isolation, ground):
     """How to start a launch as an ordinary user: as it would be for one, whose processes are counted."""
     if os.getuid() != 0:
         pytest.skip("only root can become somebody else; the other tests run as an ordinary user here")
     if shutil.which("setpriv") is None:
         missing_here("setpriv is not installed")
-    if not open_to_all(tmp_path):
-        pytest.skip(f"an ordinary user cannot reach {tmp_path}")
+    if not open_to_all(ground.code):
+        pytest.skip(f"an ordinary user cannot reach {ground.code}")
     inside = (*isolation._limits.inside[:-1], f"--nproc={SMALL['processes']}", "--")
     isolation.__dict__["_limits"] = Limits(inside, "RLIMIT_NPROC")
     return ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "--")
 
 
-def open_to_all(path):
-    """Let others through the folders that pytest made for itself; tell whether they get as far as this one."""
-    for folder in (path, path.parent, path.parents[1]):  # …/pytest-of-USER/pytest-N/TEST
-        folder.chmod(folder.stat().st_mode | 0o011)
-    return open_to_all_already(path)
-
-
 def python_for_all():
     """Give a Python that every user can start."""
     candidates = [Path(sys.executable).resolve(), *map(Path, ("/usr/local/bin/python3", "/usr/bin/python3"))]
-    found = (path for path in candidates if path.exists() and open_to_all_already(path))
+    found = (path for path in candidates if path.exists() and open_to_all(path))
     return str(next(found, "")) or missing_here("there is no Python that an ordinary user can start")
 
 
-def open_to_all_already(path):
+def open_to_all(path):
     return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
 
 
@@ -154,14 +148,22 @@ class Ground:
 
 
 @pytest.fixture
-def ground(tmp_path, monkeypatch, log):
-    """Set the host up, with its services, for as long as the test runs."""
+def ground(monkeypatch, log):
+    """Set the host up, with its services, for as long as the test runs.
+
+    Not in pytest's folder, through which it lets nobody else: another run of it closes that again.
+    """
     monkeypatch.setenv(TOKEN, "a secret of the kernel's")
-    folders = {name: tmp_path / name for name in ("code", "secret", "outside", "open", "sockets", "home")}
+    with tempfile.TemporaryDirectory(prefix="ground-") as place:
+        os.chmod(place, 0o755)
+        yield from prepared(Path(place).resolve(), log)
+
+
+def prepared(place, log):
+    folders = {name: place / name for name in ("code", "secret", "outside", "open", "sockets", "home")}
     for folder in folders.values():
         folder.mkdir()
         folder.chmod(0o777)  # so that nothing but the isolation stops an ordinary user
-    tmp_path.chmod(0o755)
     (folders["secret"] / "secret.txt").write_text("the secret")
     (folders["home"] / ".bashrc").write_text("private")
     os.mkfifo(folders["sockets"] / "fifo")

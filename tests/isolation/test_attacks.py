@@ -9,10 +9,10 @@ import platform
 
 import attrs
 import pytest
+from tests.isolation.conftest import ATTACKS, python_for_all, start
 
 from amplifier_core import KernelError
 from amplifier_transport_stdio._fields import read_fields
-from tests.isolation.conftest import ATTACKS, python_for_all, start
 
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="namespaces are Linux's")
 

@@ -2,18 +2,19 @@
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
 import pytest
+from tests.isolation.conftest import missing_here
 
 from amplifier_core import Unreachable
-from amplifier_isolation_bwrap._command import find_needs
+from amplifier_isolation_bwrap._command import _head, find_needs
 from amplifier_isolation_bwrap._elf import libraries
 from amplifier_isolation_bwrap._paths import Crowd, follow
-from tests.isolation.conftest import missing_here
 
 pytestmark = pytest.mark.usefixtures("linux")
 
@@ -77,6 +78,16 @@ def test_an_interpreter_with_a_prefix_of_its_own_brings_its_libraries(confined, 
     assert told == "from the librarybin\nlib\n"
 
 
+def test_a_program_in_a_folder_of_programs_alone_brings_itself(tmp_path):
+    tool = script(tmp_path / "bin" / "tool", "#!/bin/sh\n")
+    script(tmp_path / "bin" / "other", "#!/bin/sh\n")
+    assert list(needs(tool).paths) == [str(tool)]
+
+
+def test_a_program_that_cannot_be_read_is_taken_as_it_is(tmp_path):
+    assert _head(str(tmp_path / "gone")) == b""
+
+
 def test_links_on_the_way_are_there_too(confined, tmp_path):
     script(tmp_path / "real" / "bin" / "tool", '#!/bin/sh\necho "$0"\n')
     (tmp_path / "real" / "lib").mkdir()
@@ -100,7 +111,9 @@ def test_a_jdk_brings_its_settings(tmp_path):
     assert f"{tmp_path}/jdk/etc" not in found
 
 
-@pytest.mark.parametrize("line", ["#!{0}/bin/lang", "#! {0}/bin/lang -x", "#!/usr/bin/env lang", "#!/usr/bin/env -S A=1 lang -x"])
+@pytest.mark.parametrize(
+    "line", ["#!{0}/bin/lang", "#! {0}/bin/lang -x", "#!/usr/bin/env lang", "#!/usr/bin/env -S A=1 lang -x"]
+)
 def test_a_script_brings_its_interpreter(confined, tmp_path, line):
     script(tmp_path / "bin" / "lang", '#!/bin/sh\necho "interpreted"\n')
     (tmp_path / "lib").mkdir()
@@ -295,6 +308,17 @@ def test_a_secret_is_no_library(tmp_path, built):
     program = built(["-Wl,-rpath,$ORIGIN/libraries"])
     (tmp_path / "app" / "libraries" / "libouter.so").write_text("a secret")
     assert not [path for path in needs(program).paths if "libouter" in path]
+
+
+def test_a_table_that_lies_outside_the_program_is_not_looked_for(tmp_path):
+    whole = bytearray(Path(sys.executable).resolve().read_bytes())
+    (table,), (size, count) = struct.unpack_from("<Q", whole, 32), struct.unpack_from("<HH", whole, 54)
+    segments = [struct.unpack_from("<IIQQQQ", whole, table + n * size) for n in range(count)]
+    (start,) = (place for kind, _, place, *_ in segments if kind == 2)
+    entry = next(at for at in range(start, len(whole), 16) if struct.unpack_from("<q", whole, at) == (5,))
+    struct.pack_into("<Q", whole, entry + 8, 1 << 60)
+    (tmp_path / "lost").write_bytes(whole)
+    assert libraries(str(tmp_path / "lost"), {}, lambda _: False) == []
 
 
 @pytest.mark.parametrize("size", [0, 3, 6, 63, 64, 100, 400, 1000, 5000])

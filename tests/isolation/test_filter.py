@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.isolation.conftest import missing_here
 
 from amplifier_isolation_bwrap import _seccomp
 from amplifier_isolation_bwrap._seccomp import program, supported
-from tests.isolation.conftest import missing_here
 
 X86, ARM = 0xC000003E, 0xC00000B7
 ARCHITECTURES = {"x86_64": X86, "aarch64": ARM}
@@ -49,7 +49,7 @@ def decide(machine, number, *arguments, network=False, architecture=None):
 def number(machine, name):
     """Look a system call up in the filter's own tables."""
     column = sorted(ARCHITECTURES, reverse=True).index(machine)
-    tables = [_seccomp._EPERM, _seccomp._ENOSYS]
+    tables: list[dict] = [_seccomp._EPERM, _seccomp._ENOSYS]
     tables += [{call: numbers for call, (numbers, _) in table.items()} for table in (_seccomp._MODES, _seccomp._OPENS)]
     tables += [{"clone": _seccomp._CLONE, "ioctl": _seccomp._IOCTL, "socket": _seccomp._SOCKET}]
     return next(table[name][column] for table in tables if name in table)
@@ -164,7 +164,9 @@ def test_the_numbers_are_those_of_the_systems_headers(machine):
     for name in tables:
         if name in known and number(machine, name) is not None:
             assert known[name] == number(machine, name), name
-        assert name in known or number(machine, name) is None or number(machine, name) > 450 or machine == "aarch64", name
+        assert name in known or number(machine, name) is None or number(machine, name) > 450 or machine == "aarch64", (
+            name
+        )
 
 
 PROBE = r"""
@@ -194,7 +196,7 @@ def test_the_operating_system_reads_it_the_same_way(confined, tmp_path):
     for table, expected in ((_seccomp._EPERM, errno.EPERM), (_seccomp._ENOSYS, errno.ENOSYS)):
         wanted |= {numbers[column]: expected for numbers in table.values() if numbers[column] is not None}
     told = confined(tmp_path / "probe", *wanted).stdout
-    assert dict(tuple(map(int, line.split())) for line in told.splitlines()) == wanted
+    assert {int(call): int(error) for call, error in map(str.split, told.splitlines())} == wanted
 
 
 def test_it_is_on_without_a_way_back(confined):

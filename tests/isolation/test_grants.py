@@ -4,10 +4,11 @@ import os
 import sys
 
 import pytest
+from tests.isolation.conftest import SMALL, service, start
 
 from amplifier_core import Forbidden, ModuleDescriptor, Unreachable, load_descriptor
 from amplifier_core.hookspecs import Launch
-from tests.isolation.conftest import SMALL, service, start
+from amplifier_isolation_bwrap._house import House, _has_writable
 
 pytestmark = pytest.mark.usefixtures("linux")
 
@@ -39,7 +40,7 @@ def test_the_environment_is_what_was_constructed_and_the_folder(confined, monkey
 
 def test_descriptors_are_the_three_that_a_module_speaks_through(confined, tmp_path):
     with (tmp_path / "open").open("w") as file:
-        os.set_inheritable(file.fileno(), True)
+        os.set_inheritable(file.fileno(), True)  # noqa: FBT003 - its only argument
         assert confined(*sh("ls /proc/self/fd"), granted=[f"fs:read:{tmp_path}"]).stdout.split() == ["0", "1", "2", "3"]
 
 
@@ -52,7 +53,7 @@ def test_no_other_process_is_there_and_bwrap_itself_is_hidden(confined):
 
 def test_reading_opens_that_folder_and_not_its_neighbours(confined, folders):
     granted = [f"fs:read:{folders}/a"]
-    tries = f"cat a/file a/below/file; cat ab/file b/file; ls; echo x >a/new; rm a/file; mv a c; : >>a/file"
+    tries = "cat a/file a/below/file; cat ab/file b/file; ls; echo x >a/new; rm a/file; mv a c; : >>a/file"
     done = confined(*sh(tries), granted=granted, cwd=folders, check=False)
     assert done.stdout == "aa/belowa\n"
     assert not (folders / "a" / "new").exists()
@@ -61,7 +62,12 @@ def test_reading_opens_that_folder_and_not_its_neighbours(confined, folders):
 
 def test_writing_opens_that_folder_and_not_its_neighbours(confined, folders):
     granted = [f"fs:write:{folders}/a"]
-    confined(*sh("echo x >a/new; mkdir a/deep; rm a/file; echo x >b/file; rmdir b"), granted=granted, cwd=folders, check=False)
+    confined(
+        *sh("echo x >a/new; mkdir a/deep; rm a/file; echo x >b/file; rmdir b"),
+        granted=granted,
+        cwd=folders,
+        check=False,
+    )
     assert (folders / "a" / "new").read_text() == "x\n"
     assert (folders / "a" / "deep").is_dir()
     assert not (folders / "a" / "file").exists()
@@ -94,7 +100,9 @@ def test_the_same_path_to_read_and_to_write_is_to_write(confined, folders):
 def test_links_in_an_opened_folder_lead_nowhere_else(confined, folders):
     (folders / "a" / "out").symlink_to(folders / "b" / "file")
     (folders / "a" / "up").symlink_to("../b")
-    done = confined(*sh("cat a/out; cat a/up/file; cat a/../b/file"), granted=[f"fs:read:{folders}/a"], cwd=folders, check=False)
+    done = confined(
+        *sh("cat a/out; cat a/up/file; cat a/../b/file"), granted=[f"fs:read:{folders}/a"], cwd=folders, check=False
+    )
     assert done.stdout == ""
 
 
@@ -165,7 +173,10 @@ def test_writing_everything_writes_no_file_of_the_sandbox_to_the_host(confined, 
 
 
 def test_scratch_is_empty_writable_limited_and_gone_afterwards(confined, tmp_path):
-    tries = 'echo "$TMPDIR"; ls -A /tmp; ls -A /dev/shm; head -c 5000000 /dev/zero >/tmp/big; stat -c %s /tmp/big; echo x >/dev/shm/y; ls /dev/shm'
+    tries = (
+        'echo "$TMPDIR"; ls -A /tmp; ls -A /dev/shm; head -c 5000000 /dev/zero >/tmp/big;'
+        " stat -c %s /tmp/big; echo x >/dev/shm/y; ls /dev/shm"
+    )
     done = confined(*sh(tries), granted=["fs:write:$tmp"], check=False)
     folder, size, *shared = done.stdout.split()
     assert folder == "/tmp"
@@ -198,7 +209,9 @@ def test_a_folder_below_the_hosts_scratch_stays_where_it_is(confined, folders):
     assert done.stdout == "a"
 
 
-CONNECT = "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5); print(s.recv(9).decode())"
+CONNECT = (
+    "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5); print(s.recv(9).decode())"
+)
 
 
 @pytest.mark.parametrize("word", ["net:connect:*", "net:listen:*"])
@@ -221,7 +234,14 @@ def test_without_the_network_a_socket_is_refused_with_what_people_understand(con
 
 
 def test_single_hosts_and_what_policy_alone_decides_cannot_be_enforced(isolation):
-    wanted = ["net:connect:example.org:443", "x-team:thing", "net:connect:*", "net:listen:*", "fs:read:/srv", "env:HOME"]
+    wanted = [
+        "net:connect:example.org:443",
+        "x-team:thing",
+        "net:connect:*",
+        "net:listen:*",
+        "fs:read:/srv",
+        "env:HOME",
+    ]
     assert isolation.unenforced([*wanted, "fs:write:$tmp", "sys:emit"]) == tuple(wanted[:2])
 
 
@@ -240,12 +260,32 @@ def test_a_file_system_that_is_a_door_is_closed_wherever_it_is_mounted(isolation
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def test_of_proc_nothing_is_left_that_root_could_write_to(confined):
+    """A sandbox's user is uid 0 to the files of /proc if the kernel's is, though it has no capability."""
+    assert not _has_writable("/proc/none")
+    assert set(House(1000)._hidden) <= set(House(0)._hidden)
+    code = """
+import os
+for folder, folders, names in os.walk("/proc"):
+    if folder == "/proc":
+        folders[:] = {name for name in folders if not name.isdecimal()} - {"self", "thread-self", "pressure"}
+    for name in names:
+        path = os.path.join(folder, name)
+        if os.access(path, os.W_OK) and not os.path.islink(path):
+            print(path)
+"""
+    allowed = {"/proc/keys", *House(0)._hidden}  # /dev/null, mounted over them
+    assert set(confined(sys.executable, "-c", code).stdout.split()) <= allowed
+
+
 def test_its_own_code_is_there_and_stays_as_it_is(confined, tmp_path):
     (tmp_path / "tool.py").write_text("print('own')")
     (tmp_path / "data.txt").write_text("data")
     (tmp_path / "m.json").write_text('{"name":"m","kind":"tool","capabilities":[],"transport":{"type":"stdio"}}')
     descriptor = load_descriptor(tmp_path / "m.json")
-    done = confined(*sh("cat data.txt; ls; echo x >>tool.py; rm data.txt"), cwd=tmp_path, descriptor=descriptor, check=False)
+    done = confined(
+        *sh("cat data.txt; ls; echo x >>tool.py; rm data.txt"), cwd=tmp_path, descriptor=descriptor, check=False
+    )
     assert done.stdout == "datadata.txt\nm.json\ntool.py\n"
     assert (tmp_path / "tool.py").read_text() == "print('own')"
 
@@ -268,7 +308,9 @@ def test_a_descriptor_at_home_brings_what_it_names_at_home_and_not_the_home(conf
     descriptor = load_descriptor(home / "m.json")
     told = confined(sys.executable, str(home / "tool.py"), cwd=home, descriptor=descriptor).stdout
     assert told == "['tool.py']\n"
-    assert confined(sys.executable, str(outside / "tool.py"), cwd=home, descriptor=descriptor, check=False).returncode != 0
+    assert (
+        confined(sys.executable, str(outside / "tool.py"), cwd=home, descriptor=descriptor, check=False).returncode != 0
+    )
 
 
 def mapping(granted):
@@ -286,17 +328,26 @@ def test_what_was_opened_is_told(isolation, folders):
     confined = isolation.confine(launch("sh"), mapping(granted), granted)
     for fd in confined.fds:
         os.close(fd)
-    assert confined.shown == {"read": [f"{folders}/a"], "write": [f"{folders}/b"], "network": "the host's"}
+    told = {"isolation": "bwrap", "read": [f"{folders}/a"], "write": [f"{folders}/b"], "network": "host", "tmp": 0}
+    assert confined.shown == told
     assert confined.env == {}
     assert "sh" in confined.command[-1]
     assert not any(str(folders) in word for word in confined.command)  # what others can read in the list of processes
+
+
+def test_a_nul_ends_no_option(isolation):
+    wanted = Launch(command=("true",), cwd="/", env={"NAME": "value\0--bind\0/\0/"})
+    with pytest.raises(Forbidden, match="a NUL in the environment"):
+        isolation.confine(wanted, mapping([]), [])
 
 
 def test_what_was_to_be_inherited_still_is(isolation):
     reading, writing = os.pipe()
     os.write(writing, b"passed on")
     os.close(writing)
-    wanted = Launch(command=("sh", "-c", f"cat /proc/self/fd/{reading}"), cwd="/", env={"PATH": "/usr/bin:/bin"}, fds=(reading,))
+    wanted = Launch(
+        command=("sh", "-c", f"cat /proc/self/fd/{reading}"), cwd="/", env={"PATH": "/usr/bin:/bin"}, fds=(reading,)
+    )
     assert start(isolation.confine(wanted, mapping([]), [])).stdout == "passed on"
 
 

@@ -128,6 +128,7 @@ async def test_modules_end_with_a_kernel_that_is_killed(works, daemons, mark):
     assert works == "" or pytest.skip(works)
     code = textwrap.dedent(KERNEL.format(command=daemons.transport["command"]))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as kernel:
+        assert kernel.stdout
         assert kernel.stdout.readline().strip().isdigit()
         assert len(survivors(mark)) >= 3
         os.kill(kernel.pid, signal.SIGKILL)
@@ -144,6 +145,8 @@ async def test_killing_the_outer_process_leaves_nothing(isolation, daemons, mark
     ) as process:
         for fd in launch.fds:
             os.close(fd)
+        assert process.stdin
+        assert process.stdout
         process.stdin.write(b'{"id":"r1","method":"invoke","params":{"op":"deaf"}}\n')
         assert json.loads(process.stdout.readline())["ok"]
         process.kill()

@@ -5,13 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.isolation.conftest import SMALL, start
 
 from amplifier_core import Unreachable
 from amplifier_isolation_bwrap import _limits, open_isolation
 from amplifier_isolation_bwrap._cgroup import Cgroups, _finish, _sweep, own_cgroup
 from amplifier_isolation_bwrap._limits import find_limits, unbound
 from amplifier_isolation_bwrap._options import Options
-from tests.isolation.conftest import SMALL, start
 
 pytestmark = pytest.mark.usefixtures("linux")
 
@@ -27,7 +27,9 @@ def test_each_process_is_held(confined):
 def test_an_ordinary_user_is_counted_by_namespace(isolation, as_nobody):
     from tests.isolation.test_grants import launch, mapping  # noqa: PLC0415
 
-    confined = isolation.confine(launch("prlimit", "--raw", "--noheadings", "--nproc", "--output=SOFT"), mapping([]), ())
+    confined = isolation.confine(
+        launch("prlimit", "--raw", "--noheadings", "--nproc", "--output=SOFT"), mapping([]), ()
+    )
     assert start(confined, prefix=as_nobody).stdout == f"{SMALL['processes']}\n"
 
 

@@ -28,7 +28,7 @@ def files_of(launch: Launch, descriptor: ModuleDescriptor, crowd: Crowd) -> list
     from_file = _is_from_file(descriptor, base)
     if from_file and base not in crowd:
         return [base]
-    named = (os.path.join(launch.cwd, word) for word in launch.command[1:])  # noqa: PTH118 - `..` after a link
+    named = (os.path.join(launch.cwd, word) for word in launch.command[1:])  # `..` after a link
     return [path for path in named if _is_file(path) and (not from_file or below(os.path.realpath(path), base))]
 
 

@@ -34,7 +34,7 @@ _SHEBANG_MAX = 256
 
 @attrs.define
 class Needs:
-    """What was found: ``program`` takes the place of the command's first word; ``paths`` are to be there, to be read."""
+    """What was found: ``program`` takes the place of the command's first word; ``paths`` are to be there."""
 
     program: str
     paths: dict[str, None] = attrs.field(factory=dict)  # in the order in which they were found
@@ -63,7 +63,7 @@ def _find(name: str, cwd: str, env: Mapping[str, str]) -> str:
     """Find a program as a shell would, and behind a shim of pyenv the one that it would run."""
     searched = [""] if "/" in name else env.get("PATH", os.defpath).split(":")
     for folder in searched:
-        path = os.path.join(cwd, folder, name)  # noqa: PTH118 - Path would drop `..`, and what it is after a link
+        path = os.path.join(cwd, folder, name)  # Path would drop `..`, and what it is after a link
         if _is_program(path):
             return behind_shim(path, cwd, env, lambda rest: _find(name, cwd, {**env, "PATH": rest}))
     where = "not found or not executable" if "/" in name else "not found on PATH"
@@ -108,7 +108,7 @@ def _add_installation(needs: Needs, folder: str, crowd: Crowd) -> None:
 def _base_of(config: str) -> str:
     """Read where the Python of a virtual environment lives; empty if this is none, or there is no Python."""
     try:
-        with open(config, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+        with open(config, encoding="utf-8", errors="replace") as file:
             pairs = [line.partition("=") for line in file]
     except OSError:
         return ""
@@ -122,13 +122,13 @@ def _interpreter(head: bytes, cwd: str, env: Mapping[str, str]) -> str:
     if words and os.path.basename(words[0]) == "env":
         names = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
         return _find(names[0], cwd, env) if names else ""
-    path = os.path.join(cwd, words[0]) if words else ""  # noqa: PTH118
+    path = os.path.join(cwd, words[0]) if words else ""
     return path if _is_program(path) else ""  # what cannot be run is a file that somebody would like to read
 
 
 def _head(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open(path, "rb") as file:
             return file.read(_SHEBANG_MAX)
     except OSError:
         return b""

@@ -36,7 +36,7 @@ def libraries(program: str, env: Mapping[str, str], known: Callable[[str], bool]
 def _beside(path: str, more: str) -> Iterator[str]:
     """Say where the loader may look for what a file needs."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open(path, "rb") as file:
             loader, needed, folders = _read(file)
     except (OSError, ValueError, struct.error):
         return
@@ -52,7 +52,7 @@ def _beside(path: str, more: str) -> Iterator[str]:
 def _is_elf(path: str) -> bool:
     """Tell whether this is a program or a library: any other file is one that somebody would like to read."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open(path, "rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
     except OSError:
         return False
@@ -65,11 +65,13 @@ def _read(file: BinaryIO) -> tuple[str, list[str], str]:
         return "", [], ""
     offset, size, count = *struct.unpack_from("<Q", head, 32), *struct.unpack_from("<HH", head, 54)
     segments = [struct.unpack("<IIQQQQ", _at(file, offset + n * size, 40)) for n in range(count)]
-    loader = "".join(_text(_at(file, place, length), 0) for kind, _, place, _, _, length in segments if kind == _INTERPRETER)
+    loader = "".join(
+        _text(_at(file, place, length), 0) for kind, _, place, _, _, length in segments if kind == _INTERPRETER
+    )
     entries: list[tuple[int, int]] = []
     for kind, _, place, _, _, length in segments:
         if kind == _DYNAMIC:
-            entries += struct.iter_unpack("<qQ", _at(file, place, min(length, _TABLE_MAX) // 16 * 16))  # type: ignore[arg-type]
+            entries += struct.iter_unpack("<qQ", _at(file, place, min(length, _TABLE_MAX) // 16 * 16))
     values = dict(entries)
     if _STRINGS not in values:
         return loader, [], ""

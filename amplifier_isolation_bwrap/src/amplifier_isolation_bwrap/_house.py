@@ -46,14 +46,12 @@ _OWN_IN_PROC = ("self", "thread-self", "sys", "irq", "bus", "pressure")  # a pro
 
 
 class House:
-    """What this host has of it; looked up once."""
+    """What this host has of it, for modules of this user; looked up once."""
 
-    def __init__(self) -> None:
+    def __init__(self, uid: int) -> None:
         self._always = View.system([*SYSTEM, *_found(_ETC)])
         self._network = View.system(_found(_ETC_NETWORK))
-        self._hidden = ["/proc/keys"] if os.path.exists("/proc/keys") else []
-        if os.getuid() == 0:
-            self._hidden += _writable_in_proc()
+        self._hidden = [*filter(os.path.exists, ["/proc/keys"]), *(_writable_in_proc() if uid == 0 else ())]
 
     def furnish(self, view: View, keep: Callable[[str], int], *, network: bool) -> None:
         """Put it there. ``keep`` makes a descriptor of a text."""
@@ -72,19 +70,19 @@ class House:
 
 
 def _found(names: Sequence[str]) -> list[str]:
-    return [path for name in names for path in glob.glob(f"/etc/{name}")]  # noqa: PTH207
+    return [path for name in names for path in glob.glob(f"/etc/{name}")]
 
 
 def _writable_in_proc() -> list[str]:
-    """List what uid 0 could write to though it has no capability: a sandbox's user is still that user to these files."""
-    names = [name for name in os.listdir("/proc") if not name.isdecimal() and name not in _OWN_IN_PROC]  # noqa: PTH208
+    """List what uid 0 could write to without any capability: to these files, a sandbox's user is still that one."""
+    names = [name for name in os.listdir("/proc") if not name.isdecimal() and name not in _OWN_IN_PROC]
     return [path for name in names if _has_writable(path := f"/proc/{name}")]
 
 
 def _has_writable(path: str) -> bool:
     if os.path.islink(path):
         return False
-    files = [path, *(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)]  # noqa: PTH118
+    files = [path, *(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)]
     return any(stat.S_ISREG(mode) and mode & _ANYBODY_WRITES for mode in map(_mode, files))
 
 

@@ -5,18 +5,17 @@ Owns which capability opens what. Finding, arranging and limiting are its neighb
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import platform
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amplifier_core import KernelError, Unreachable
+from amplifier_core import Forbidden, KernelError
 from amplifier_core.hookspecs import Launch
 
 from ._code import files_of
 from ._command import find_needs, is_system
+from ._descriptors import Descriptors
 from ._house import USER, House
 from ._limits import Limits, find_limits
 from ._paths import Crowd, follow
@@ -68,7 +67,7 @@ class BwrapIsolation:
         }
 
     def unenforced(self, capabilities: Sequence[str]) -> tuple[str, ...]:
-        """List single hosts, which nothing here tells apart, paths that no isolated module may see, and ``x-`` words."""
+        """List single hosts, which nothing here tells apart, paths that no module may see, and ``x-`` words."""
         return tuple(word for word in capabilities if _is_out_of_reach(word))
 
     def confine(self, launch: Launch, descriptor: ModuleDescriptor, granted: Sequence[str]) -> Launch:
@@ -86,7 +85,7 @@ class BwrapIsolation:
 
     @functools.cached_property
     def _house(self) -> House:
-        return House()
+        return House(os.getuid())
 
     @functools.cached_property
     def _crowd(self) -> Crowd:
@@ -109,30 +108,35 @@ class BwrapIsolation:
     def _confined(self, launch: Launch, own: Sequence[str], granted: Sequence[str]) -> Launch:
         needs = find_needs(launch.command, launch.cwd, launch.env, self._crowd)
         around = self._limits.around()
-        network = any(word.startswith("net:") for word in granted)
-        with contextlib.ExitStack() as opened:
-            fds = _Descriptors(opened)
-            env = {**({"TMPDIR": SCRATCH} if f"fs:write:{_PLACE}" in granted else {}), **launch.env}
+        with Descriptors() as fds:
             view = View(fds.keep, self._by_descriptor)
             for path in (*own, *needs.paths):
                 view.show(path)
             self._open(view, granted)
-            shown = _shown(view, network=network)
-            self._house.furnish(view, fds.hold, network=network)
-            view.put(follow(launch.cwd).real, "--dir")
-            seccomp = fds.hold(program(platform.machine(), network=network))
-            options = [
-                *self._around(network=network),
-                *("--seccomp", str(seccomp)),
-                *(word for name, value in env.items() for word in ("--setenv", name, value)),
-                *view.options(),
-                *("--remount-ro", "/dev"),
-                *("--chdir", launch.cwd),
-            ]
-            words = (self._program.path, "--args", str(fds.hold("\0".join(options))), "--")
-            opened.pop_all()
-        command = (*around, *words, *self._limits.inside, needs.program, *launch.command[1:])
-        return Launch(command=command, cwd="/", env={}, fds=(*launch.fds, *fds.held), shown=shown)
+            shown = self._shown(view, granted)
+            arguments = fds.hold("\0".join(self._options_for(launch, view, fds, granted)))
+            inherited = (*launch.fds, *fds.release())
+        bwrap = (self._program.path, "--args", str(arguments), "--")
+        command = (*around, *bwrap, *self._limits.inside, needs.program, *launch.command[1:])
+        return Launch(command=command, cwd="/", env={}, fds=inherited, shown=shown)
+
+    def _options_for(self, launch: Launch, view: View, fds: Descriptors, granted: Sequence[str]) -> list[str]:
+        """Give bwrap's options; they are read from a descriptor, since everybody can read a command line."""
+        network = _wants_network(granted)
+        env = {**({"TMPDIR": SCRATCH} if f"fs:write:{_PLACE}" in granted else {}), **launch.env}
+        self._house.furnish(view, fds.hold, network=network)
+        view.put(follow(launch.cwd).real, "--dir")
+        options = [
+            *self._around(network=network),
+            *("--seccomp", str(fds.hold(program(platform.machine(), network=network)))),
+            *(word for name, value in env.items() for word in ("--setenv", name, value)),
+            *view.options(),
+            *("--remount-ro", "/dev"),
+            *("--chdir", launch.cwd),
+        ]
+        if any("\0" in word for word in options):
+            raise Forbidden("a NUL in the environment or the folder of a launch would end one option and begin another")
+        return options
 
     def _around(self, *, network: bool) -> Iterator[str]:
         """Give the options that have nothing to do with files."""
@@ -157,25 +161,17 @@ class BwrapIsolation:
                 view.scratch(SCRATCH + path.removeprefix(_PLACE), self._options.scratch_bytes)
                 view.scratch(_SHARED_MEMORY, self._options.scratch_bytes)
 
-
-class _Descriptors:
-    """What a launch hands over: closed if there is none after all."""
-
-    def __init__(self, opened: contextlib.ExitStack) -> None:
-        self._opened = opened
-        self.held: list[int] = []
-
-    def keep(self, fd: int) -> None:
-        self.held.append(fd)
-        self._opened.callback(os.close, fd)
-
-    def hold(self, content: str | bytes) -> int:
-        """Make a descriptor that reads so."""
-        fd = os.memfd_create("amplifier")
-        self.keep(fd)
-        os.write(fd, content if isinstance(content, bytes) else content.encode(errors="surrogateescape"))
-        os.lseek(fd, 0, os.SEEK_SET)
-        return fd
+    def _shown(self, view: View, granted: Sequence[str]) -> dict[str, Any]:
+        """Say for people what is open beyond the system's own folders."""
+        paths = sorted(path for path in view.opened() if not is_system(path))
+        scratch = any(word.startswith(f"fs:write:{_PLACE}") for word in granted)
+        return {
+            "isolation": self.name,
+            "read": [path for path in paths if not view.shown[path]],
+            "write": [path for path in paths if view.shown[path]],
+            "network": "host" if _wants_network(granted) else "none",
+            "tmp": self._options.scratch_bytes if scratch else 0,
+        }
 
 
 def _is_out_of_reach(word: str) -> bool:
@@ -187,11 +183,5 @@ def _is_out_of_reach(word: str) -> bool:
     return word.startswith("fs:") and path.startswith("/") and bool(closed(path))
 
 
-def _shown(view: View, *, network: bool) -> dict[str, Any]:
-    """Say for people what is open beyond the system's own folders."""
-    paths = sorted(path for path in view.opened() if not is_system(path))
-    return {
-        "read": [path for path in paths if not view.shown[path]],
-        "write": [path for path in paths if view.shown[path]],
-        "network": "the host's" if network else "none",
-    }
+def _wants_network(granted: Sequence[str]) -> bool:
+    return any(word.startswith("net:") for word in granted)

@@ -40,7 +40,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
     for name, value in given.items():
         if name not in kinds:
             raise BadRequest(f"isolation bwrap: {name}: expected one of {', '.join(kinds)}")
-        if type(value) is not kinds[name] or (kinds[name] is int and value <= 0):
+        if type(value) is not kinds[name] or (isinstance(value, int) and value <= 0):
             expected = "a positive integer" if kinds[name] is int else "a path"
             raise BadRequest(f"isolation bwrap: {name}: expected {expected}, got {value!r}")
     return Options(**given)

@@ -188,7 +188,12 @@ def _unless_equal(argument: int, values: Sequence[int]) -> list[_Step]:
 
 def _unless_made(flags: int) -> list[_Step]:
     """Refuse to make a set-id file; where nothing is made, the mode is whatever the register held."""
-    return [_argument(flags), _Step(_ANY_BIT, _MAKES_A_FILE, 1), _Step(_RETURN, _ALLOW), *_unless_any(flags + 1, _SET_ID)]
+    return [
+        _argument(flags),
+        _Step(_ANY_BIT, _MAKES_A_FILE, 1),
+        _Step(_RETURN, _ALLOW),
+        *_unless_any(flags + 1, _SET_ID),
+    ]
 
 
 def _internet() -> list[_Step]:

@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from amplifier_core.hookspecs import Launch
 
-COMMAND = (
-    "/bin/sh",
-    "-c",
-    "while read -r line; do echo $line; done </proc/self/status;"
-    " while read -r name rest; do echo device $name; done </proc/net/dev;"
-    " for place in / /tmp /dev /dev/shm /proc/sys/kernel/hostname;"
-    " do test -w $place && echo open $place; done;"
-    " test -e /proc/1/environ && echo open /proc/1",
-)
+_PROBE = """
+while read -r line; do echo $line; done </proc/self/status
+while read -r name rest; do echo device $name; done </proc/net/dev
+for place in / /tmp /dev /dev/shm /proc/sys/kernel/hostname; do test -w $place && echo open $place; done
+test -e /proc/1/environ && echo open /proc/1
+"""
+COMMAND = ("/bin/sh", "-c", _PROBE)
 """The probe, in plain sh: it says what it is, and what it could do and should not."""
 
 _SECONDS = 10.0
-_PROMISED = {"NoNewPrivs": "1", "Seccomp": "2", **dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0")}
+_PROMISED = {
+    "NoNewPrivs": "1",
+    "Seccomp": "2",
+    **dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0"),
+}
 _SWITCHES = (  # a file, what it says where namespaces are closed, and what that means
     ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "AppArmor closes user namespaces to bwrap"),
     ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone is 0"),

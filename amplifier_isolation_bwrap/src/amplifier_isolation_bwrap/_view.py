@@ -22,8 +22,26 @@ _REPLACED = OWN[:2]
 SCRATCH = "/tmp"  # noqa: S108 - the module's own
 
 _FOREIGN = frozenset(
-    "proc sysfs devtmpfs devpts cgroup cgroup2 debugfs tracefs securityfs bpf binfmt_misc mqueue pstore efivarfs "
-    "configfs fusectl nsfs selinuxfs".split()
+    [
+        "proc",
+        "sysfs",
+        "devtmpfs",
+        "devpts",
+        "cgroup",
+        "cgroup2",
+        "debugfs",
+        "tracefs",
+        "securityfs",
+        "bpf",
+        "binfmt_misc",
+        "mqueue",
+        "pstore",
+        "efivarfs",
+        "configfs",
+        "fusectl",
+        "nsfs",
+        "selinuxfs",
+    ]
 )  # file systems that are doors to the kernel or to other processes, wherever they are mounted
 
 
@@ -33,7 +51,7 @@ class View:
 
     keep: Callable[[int], None]
     by_descriptor: bool
-    """Whether bwrap mounts what a descriptor holds. Otherwise it opens paths again, which may have changed meanwhile."""
+    """Whether bwrap mounts what a descriptor holds. Otherwise it opens a path again, which may lead elsewhere then."""
     shown: dict[str, bool] = attrs.field(factory=dict)  # real path: writable?
     _fixed: dict[str, list[str]] = attrs.field(factory=dict)  # place: its options; what is shown hides it
     _own: dict[str, list[str]] = attrs.field(factory=dict)  # the same, and it hides what is shown
@@ -42,7 +60,7 @@ class View:
 
     @staticmethod
     def system(paths: Iterable[str]) -> tuple[dict[str, str], dict[str, bool]]:
-        """Look up the system's paths that are there, once for many views: only its administrator could change them."""
+        """Look up those of the system's paths that are there, once for many views: who could change them owns all."""
         trails = [follow(path) for path in paths if os.path.exists(path)]
         links = {link: target for trail in trails for link, target in trail.links.items()}
         return links, {trail.real: False for trail in trails}
@@ -96,7 +114,9 @@ class View:
         """Give bwrap's options, what is above before what is below. Raises ``Unreachable`` for what is not there."""
         paths = self.opened()
         links = {link: target for link, target in self._links.items() if not self._brought(link)}
-        fixed = {place: words for place, words in self._fixed.items() if place not in paths and not self._brought(place)}
+        fixed = {
+            place: words for place, words in self._fixed.items() if place not in paths and not self._brought(place)
+        }
         for place in sorted({*paths, *links, *fixed, *self._own}, key=lambda path: path.split("/")):
             if place in paths:
                 yield from self._bind(place)
@@ -150,7 +170,7 @@ def _open(path: str) -> int:
 
 def _mounts() -> list[tuple[str, str]]:
     """List where file systems are mounted on the host, and of which type."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         lines = [line.split() for line in file]
     return [(_unescaped(words[4]), words[words.index("-") + 1]) for words in lines]
 

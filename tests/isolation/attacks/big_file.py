@@ -9,8 +9,7 @@ from module import serve, target
 def attack():
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with Path(target("OPEN"), "big").open("wb") as file:
-        for _ in range(9):
-            file.write(bytes(1 << 20))
+        file.writelines(bytes(1 << 20) for _ in range(9))
     return "9 MiB"
 
 
