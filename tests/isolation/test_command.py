@@ -64,7 +64,7 @@ def test_a_virtual_environment_based_on_itself_has_an_end(tmp_path):
     python = script(tmp_path / "env" / "bin" / "python3", "#!/bin/sh\n")
     (tmp_path / "env" / "lib").mkdir()
     (tmp_path / "env" / "pyvenv.cfg").write_text(f"home = {tmp_path}/env/bin\n")
-    assert str(python.parent) in needs(python).paths
+    assert str(python.parents[1]) in needs(python).paths
 
 
 def test_an_interpreter_with_a_prefix_of_its_own_brings_its_libraries(confined, tmp_path):
@@ -73,6 +73,7 @@ def test_an_interpreter_with_a_prefix_of_its_own_brings_its_libraries(confined, 
     (root / "lib").mkdir(parents=True)
     (root / "lib" / "text").write_text("from the library")
     (root / "share").mkdir()
+    (root / "private").mkdir()
     script(root / "bin" / "tool", '#!/bin/sh\ncat "${0%/*}/../lib/text"; ls "${0%/*}/.."\n')
     told = confined("tool", env={"PATH": f"{root}/bin:/usr/bin:/bin"}).stdout
     assert told == "from the librarybin\nlib\n"
@@ -100,9 +101,22 @@ def test_links_on_the_way_are_there_too(confined, tmp_path):
     assert confined("../names/alias", cwd=tmp_path / "real").stdout == f"{alias}\n"
 
 
+def test_an_installation_that_has_nothing_else_beside_comes_as_a_whole(tmp_path):
+    tool = script(tmp_path / "env" / "bin" / "tool", "#!/bin/sh\n")
+    for part in ("lib", "share", "include"):
+        (tmp_path / "env" / part).mkdir()
+    assert list(needs(tool).paths) == [f"{tmp_path}/env", str(tool)]
+
+
+def test_a_jdk_of_the_system_brings_its_settings_from_where_it_looks_for_them(confined):
+    if not list(Path("/usr/lib/jvm").glob("*/bin/java")):
+        pytest.skip("no Java of the system is installed")
+    assert "version" in confined("java", "-version").stderr
+
+
 def test_a_jdk_brings_its_settings(tmp_path):
     script(tmp_path / "jdk" / "bin" / "java", "")
-    for part in ("lib", "conf", "etc"):
+    for part in ("lib", "conf", "etc", "include"):
         (tmp_path / "jdk" / part).mkdir()
     assert f"{tmp_path}/jdk/conf" not in needs(tmp_path / "jdk" / "bin" / "java").paths
     (tmp_path / "jdk" / "lib" / "jvm.cfg").touch()

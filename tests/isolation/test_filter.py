@@ -39,6 +39,8 @@ def decide(machine, number, *arguments, network=False, architecture=None):
                 at += then if accumulator >= value else otherwise
             case 0x45:
                 at += then if accumulator & value else otherwise
+            case 0x05:
+                at += value
             case 0x06:
                 break
             case _:
@@ -141,9 +143,11 @@ def test_the_program_is_one_that_the_kernel_takes(machine):
     steps = list(struct.iter_unpack("=HBBI", program(machine, network=True)))
     assert len(steps) < 4096
     assert steps[-1][0] == 0x06
-    for at, (code, then, otherwise, _) in enumerate(steps):
+    for at, (code, then, otherwise, value) in enumerate(steps):
         if code in (0x15, 0x35, 0x45):
             assert at + 1 + max(then, otherwise) < len(steps)
+        if code == 0x05:
+            assert at + 1 + value < len(steps)
 
 
 def test_only_machines_that_it_knows_have_one():

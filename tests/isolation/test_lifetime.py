@@ -13,7 +13,6 @@ import pytest
 
 from amplifier_core import ModuleDescriptor, Unreachable
 from amplifier_core.hookspecs import Launch
-from amplifier_isolation_bwrap._cgroup import _sweep, own_cgroup
 
 pytestmark = pytest.mark.usefixtures("linux")
 
@@ -133,8 +132,6 @@ async def test_modules_end_with_a_kernel_that_is_killed(works, daemons, mark):
         assert len(survivors(mark)) >= 3
         os.kill(kernel.pid, signal.SIGKILL)
     await gone(mark)
-    if (parent := own_cgroup()) is not None:  # where the next kernel would sweep
-        _sweep(parent, f"amplifier-{kernel.pid}-", 0.0)
 
 
 async def test_killing_the_outer_process_leaves_nothing(isolation, daemons, mark):

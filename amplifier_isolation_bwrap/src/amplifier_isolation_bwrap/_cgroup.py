@@ -1,7 +1,7 @@
 """Cgroups that count processes: what holds uid 0, whom RLIMIT_NPROC does not bind.
 
-Owns one folder a launch, below a folder that is the embedder's choice or, with the old layout, the kernel's own. With
-the new one a cgroup that has processes can have none below it, so there is nothing to find without being told.
+Owns one folder a launch, below a folder that the embedder names: a cgroup that has processes can have none below it, so
+the kernel's own would not do. To join one costs 10 ms, so nobody joins one unasked.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import itertools
 import os
 import time
 import weakref
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from amplifier_core import Unreachable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _NAME = "amplifier"
 _AGE = 60.0  # seconds after which an empty cgroup is nobody's: a process that is starting has joined long before
@@ -50,21 +53,6 @@ class Cgroups:
             folder.rmdir()
             raise
         return folder
-
-
-def own_cgroup(proc: Path = Path("/proc/self")) -> Path | None:
-    """Find this process's own cgroup in the old layout's hierarchy of pids; None where there is none."""
-    try:
-        groups = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
-        mounts = [line.split() for line in (proc / "mountinfo").read_text().splitlines()]
-    except OSError:
-        return None
-    path = next((path for _, controllers, path in groups if "pids" in controllers.split(",")), None)
-    place = next((words[4] for words in mounts if words[-3] == "cgroup" and "pids" in words[-1].split(",")), None)
-    if path is None or place is None:
-        return None
-    inside = Path(place, path.lstrip("/"))
-    return inside if inside.is_dir() else Path(place)  # in a container, what is mounted may be its own cgroup
 
 
 def _sweep(parent: Path, prefix: str, age: float) -> bool:

@@ -6,6 +6,7 @@ the system's own folders needs nothing more, and nothing is run to find out.
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
 """The folders of the system's programs and libraries: every module sees them."""
 
-_PARTS = ("bin", "lib", "lib32", "lib64", "libexec", "pyvenv.cfg")  # of an installation: no share, no etc
+_PARTS = ("bin", "lib", "lib32", "lib64", "libexec", "pyvenv.cfg")  # of an installation that has other things beside
 _SPECIAL = (("lib/jvm.cfg", "conf"), ("conda-meta", "ssl"))  # parts of a JDK and of a conda environment alone
+_WHOLE = {*_PARTS, "include", "share", "man", "LICENSE", "README.md", "CHANGELOG.md", ".gitignore", "CACHEDIR.TAG"}
+_JDKS, _JDK_SETTINGS = "/usr/lib/jvm", "/etc/java*"  # Debian's look for theirs there
+_AT_HOME = ".local"  # whose share/ holds what programs keep for their user
 _NESTED = 4  # an interpreter of an interpreter of …: the operating system follows as many
 _SHEBANG_MAX = 256
 
@@ -82,6 +86,8 @@ def _add_program(needs: Needs, program: str, cwd: str, env: Mapping[str, str], c
     trail = follow(program)
     for place in (*trail.links, trail.real):
         _add_installation(needs, os.path.dirname(place), crowd)
+    if below(trail.real, _JDKS):
+        needs.paths |= dict.fromkeys(glob.glob(_JDK_SETTINGS))
     if is_system(trail.real):
         return
     needs.paths[program] = None
@@ -95,14 +101,22 @@ def _add_program(needs: Needs, program: str, cwd: str, env: Mapping[str, str], c
 def _add_installation(needs: Needs, folder: str, crowd: Crowd) -> None:
     """Add what is installed around ``…/bin``: its own libraries, a virtual environment and what that is based on."""
     prefix, name = os.path.split(folder)
-    if name != "bin" or is_system(folder) or prefix in crowd or folder in needs.paths:
+    if name != "bin" or is_system(folder) or prefix in crowd or needs.brings(folder):
         return
     if not os.path.lexists(f"{prefix}/lib"):
         return
-    parts = (*_PARTS, *(part for mark, part in _SPECIAL if os.path.lexists(f"{prefix}/{mark}")))
-    needs.paths |= dict.fromkeys(f"{prefix}/{part}" for part in parts if os.path.lexists(f"{prefix}/{part}"))
+    needs.paths |= dict.fromkeys(_parts_of(prefix))
     if base := _base_of(f"{prefix}/pyvenv.cfg"):
         _add_installation(needs, follow(base).real, crowd)
+
+
+def _parts_of(prefix: str) -> list[str]:
+    """List what belongs to an installation: the whole folder, if there is nothing else in it; one mount is faster."""
+    found = set(os.listdir(prefix))
+    if found <= _WHOLE and os.path.basename(prefix) != _AT_HOME:
+        return [prefix]
+    parts = (*_PARTS, *(part for mark, part in _SPECIAL if os.path.lexists(f"{prefix}/{mark}")))
+    return [f"{prefix}/{part}" for part in parts if part in found]
 
 
 def _base_of(config: str) -> str:

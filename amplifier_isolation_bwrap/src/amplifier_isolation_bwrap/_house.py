@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ._command import SYSTEM
@@ -23,7 +24,7 @@ _ACCOUNTS = {
     "/etc/passwd": f"module:x:{USER}:{USER}::/:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
     "/etc/group": f"module:x:{USER}:\nnogroup:x:65534:\n",
 }
-_ETC = ("ld.so.cache", "alternatives", "localtime", "java*-openjdk")  # what it takes to start and to tell the time
+_ETC = ("ld.so.cache", "alternatives", "localtime")  # what it takes to start and to tell the time
 _ETC_NETWORK = (  # no keys, no accounts
     "hosts",
     "resolv.conf",
@@ -42,7 +43,8 @@ _ETC_NETWORK = (  # no keys, no accounts
     "crypto-policies",
 )
 _ANYBODY_WRITES = 0o222
-_OWN_IN_PROC = ("self", "thread-self", "sys", "irq", "bus", "pressure")  # a process's own, or made read-only anyway
+_SETTINGS = "/proc/sys"
+_SAFE_IN_PROC = ("self", "thread-self", "irq", "bus", "mtrr", "pressure")  # own, read-only anyway, or for capabilities
 
 
 class House:
@@ -51,7 +53,7 @@ class House:
     def __init__(self, uid: int) -> None:
         self._always = View.system([*SYSTEM, *_found(_ETC)])
         self._network = View.system(_found(_ETC_NETWORK))
-        self._hidden = [*filter(os.path.exists, ["/proc/keys"]), *(_writable_in_proc() if uid == 0 else ())]
+        self._writable = _writable_in_proc() if uid == 0 else []
 
     def furnish(self, view: View, keep: Callable[[str], int], *, network: bool) -> None:
         """Put it there. ``keep`` makes a descriptor of a text."""
@@ -63,10 +65,12 @@ class House:
         view.put(SCRATCH, "--dir")
         view.mount("/dev", "--dev")
         view.mount("/proc", "--proc")
-        view.mount("/proc/sys", "--ro-bind", "/proc/sys")
         view.hide("/proc/1")  # bwrap: no filter binds it, so nobody may write to its memory
-        for path in self._hidden:
-            view.hide(path)
+        for path in self._writable:
+            if path == _SETTINGS:
+                view.mount(path, "--ro-bind", path)
+            else:
+                view.hide(path)
 
 
 def _found(names: Sequence[str]) -> list[str]:
@@ -75,14 +79,14 @@ def _found(names: Sequence[str]) -> list[str]:
 
 def _writable_in_proc() -> list[str]:
     """List what uid 0 could write to without any capability: to these files, a sandbox's user is still that one."""
-    names = [name for name in os.listdir("/proc") if not name.isdecimal() and name not in _OWN_IN_PROC]
+    names = [name for name in os.listdir("/proc") if not name.isdecimal() and name not in _SAFE_IN_PROC]
     return [path for name in names if _has_writable(path := f"/proc/{name}")]
 
 
 def _has_writable(path: str) -> bool:
     if os.path.islink(path):
         return False
-    files = [path, *(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)]
+    files = chain([path], (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names))
     return any(stat.S_ISREG(mode) and mode & _ANYBODY_WRITES for mode in map(_mode, files))
 
 

@@ -16,7 +16,7 @@ import attrs
 
 from amplifier_core import Unreachable
 
-from ._cgroup import Cgroups, own_cgroup
+from ._cgroup import Cgroups
 
 if TYPE_CHECKING:
     from ._options import Options
@@ -44,18 +44,12 @@ def find_limits(options: Options) -> Limits:
     if setter is None:
         raise Unreachable("prlimit is not installed; try: apt install util-linux")
     inside = (setter, "--core=0", f"--nofile={options.open_files}", f"--fsize={options.file_bytes}")
-    most, why_not = f"at most {options.processes}", unbound(platform.release(), os.getuid())
     if options.cgroup is not None:
-        return Limits((*inside, "--"), f"{most}: a cgroup", _cgroups(Path(options.cgroup), options.processes))
-    if not why_not:
-        return Limits((*inside, f"--nproc={options.processes}", "--"), f"{most}: RLIMIT_NPROC")
-    parent = own_cgroup()
-    try:
-        cgroups = _cgroups(parent, options.processes) if parent else None
-    except Unreachable:
-        cgroups = None
-    said = f"{most}: a cgroup" if cgroups else f"not limited: {why_not}, and no cgroup is given"
-    return Limits((*inside, "--"), said, cgroups)
+        said = f"at most {options.processes}: a cgroup"
+        return Limits((*inside, "--"), said, _cgroups(Path(options.cgroup), options.processes))
+    if why_not := unbound(platform.release(), os.getuid()):
+        return Limits((*inside, "--"), f"not limited: {why_not}, and no cgroup is given")
+    return Limits((*inside, f"--nproc={options.processes}", "--"), f"at most {options.processes}: RLIMIT_NPROC")
 
 
 def _cgroups(parent: Path, processes: int) -> Cgroups:

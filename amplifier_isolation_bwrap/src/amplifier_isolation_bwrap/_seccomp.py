@@ -11,12 +11,15 @@ from __future__ import annotations
 import errno
 import functools
 import struct
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    _Numbers = tuple[int | None, int | None]
 
 _X86_64, _AARCH64 = range(2)
 _MACHINES = {"x86_64": _X86_64, "aarch64": _AARCH64}
@@ -117,6 +120,8 @@ _MODES = {  # calls that set a mode: the number of that argument
 _OPENS = {"open": ((2, None), 1), "openat": ((257, 56), 2)}  # the number of the flags; the mode follows
 _CLONE, _IOCTL, _SOCKET = (56, 220), (16, 29), (41, 198)
 
+_LEAF = 3  # numbers that are looked at one after another
+_JUMP = 0x05
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets into struct seccomp_data
@@ -149,23 +154,33 @@ def program(machine: str, *, network: bool) -> bytes:
     if column == _X86_64:
         steps += [_Step(_AT_LEAST, _X32, 0, 1), _Step(_RETURN, _KILL)]
     steps += [_Step(_AT_LEAST, _NEWEST + 1, 0, 1), _refuse(errno.ENOSYS)]
-    for table, number in ((_EPERM, errno.EPERM), (_ENOSYS, errno.ENOSYS)):
-        for numbers in table.values():
-            steps += _on(numbers[column], [_refuse(number)])
-    steps += _on(_CLONE[column], _unless_any(0, _NAMESPACES))
-    steps += _on(_IOCTL[column], _unless_equal(1, (_TIOCSTI, _TIOCLINUX)))
-    steps += _on(_SOCKET[column], _internet() if network else [_refuse(errno.EACCES)])
-    for numbers, argument in _MODES.values():
-        steps += _on(numbers[column], _unless_any(argument, _SET_ID))
-    for numbers, argument in _OPENS.values():
-        steps += _on(numbers[column], _unless_made(argument))
-    steps += [_Step(_RETURN, _ALLOW)]
+    answers = [(numbers[column], answer) for numbers, answer in _answers(network=network)]
+    steps += _tree(sorted(((number, answer) for number, answer in answers if number is not None), key=itemgetter(0)))
     return b"".join(struct.pack("=HBBI", step.code, step.then, step.otherwise, step.value) for step in steps)
 
 
-def _on(number: int | None, steps: Sequence[_Step]) -> list[_Step]:
-    """Take these steps, which end in an answer, for the call of that number."""
-    return [] if number is None else [_Step(_EQUAL, number, 0, len(steps)), *steps]
+def _answers(*, network: bool) -> Iterator[tuple[_Numbers, list[_Step]]]:
+    """Give the calls that are not simply allowed, each with the steps that end in an answer."""
+    for table, number in ((_EPERM, errno.EPERM), (_ENOSYS, errno.ENOSYS)):
+        for numbers in table.values():
+            yield numbers, [_refuse(number)]
+    yield _CLONE, _unless_any(0, _NAMESPACES)
+    yield _IOCTL, _unless_equal(1, (_TIOCSTI, _TIOCLINUX))
+    yield _SOCKET, _internet() if network else [_refuse(errno.EACCES)]
+    for numbers, argument in _MODES.values():
+        yield numbers, _unless_any(argument, _SET_ID)
+    for numbers, argument in _OPENS.values():
+        yield numbers, _unless_made(argument)
+
+
+def _tree(answers: Sequence[tuple[int, list[_Step]]]) -> list[_Step]:
+    """Look a number up by halves: the kernel runs the program for each number there is before a process starts."""
+    if len(answers) <= _LEAF:
+        tests = [step for number, steps in answers for step in (_Step(_EQUAL, number, 0, len(steps)), *steps)]
+        return [*tests, _Step(_RETURN, _ALLOW)]
+    middle = len(answers) // 2
+    below, above = _tree(answers[:middle]), _tree(answers[middle:])
+    return [_Step(_AT_LEAST, answers[middle][0], 0, 1), _Step(_JUMP, len(below)), *below, *above]
 
 
 def _refuse(number: int) -> _Step:
