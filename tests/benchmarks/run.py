@@ -19,6 +19,7 @@ import events
 import forks
 import idle
 import imports
+import isolated
 import over_http
 import over_stdio
 import turns
@@ -32,6 +33,7 @@ PATHS = {
     "http": over_http,
     "idle": idle,
     "imports": imports,
+    "isolated": isolated,
     "forks": forks,
 }
 

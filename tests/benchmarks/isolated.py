@@ -1,0 +1,83 @@
+"""What it takes to start a module in a sandbox, beside the same module as an ordinary process: to its first byte."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from statistics import median
+from typing import TYPE_CHECKING
+
+import attrs
+from rounds import Contender, compare
+from table import Goal, Row
+
+from amplifier_core import ModuleDescriptor
+from amplifier_core.hookspecs import Launch
+from amplifier_isolation_bwrap import open_isolation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rounds import Measure, Pace
+
+    from amplifier_core.hookspecs import Isolation
+
+_MODULES = {
+    "sh": ("sh", "-c", "echo; read -r _"),
+    "Python": (sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"),
+}
+_DESCRIPTOR = ModuleDescriptor.from_mapping(
+    {"name": "start", "kind": "tool", "capabilities": [], "transport": {"type": "stdio"}}
+)
+
+
+async def rows(pace: Pace) -> list[Row]:
+    """Measure a shell, which starts at once, and this Python, which brings its libraries; nothing without bwrap."""
+    isolation = open_isolation({})
+    if reason := isolation.trial():
+        print(f"isolated: {reason}", file=sys.stderr)
+        return []
+    return [await _row(name, command, isolation, pace) for name, command in _MODULES.items()]
+
+
+async def _row(name: str, command: tuple[str, ...], isolation: Isolation, pace: Pace) -> Row:
+    launch = Launch(command=command, cwd="/", env={"PATH": os.environ["PATH"]})
+    samples = await compare(
+        (
+            Contender("plain", _starting(lambda: launch), at_most=1),
+            Contender("isolated", _starting(lambda: isolation.confine(launch, _DESCRIPTOR, ())), at_most=1),
+        ),
+        pace,
+    )
+    row = Row.of(f"start isolated, beyond a plain start: {name}", samples, limit="plain", ours="isolated")
+    more = median(one - other for one, other in zip(samples["isolated"], samples["plain"], strict=True))
+    return attrs.evolve(row, ours=more * 1e6, goal=Goal(amount=6000.0))
+
+
+def _starting(launch: Callable[[], Launch]) -> Measure:
+    async def measure(n: int) -> float:
+        return sum(_start(launch) for _ in range(n)) / n
+
+    return measure
+
+
+def _start(make: Callable[[], Launch]) -> float:
+    """Start it, and give the seconds until its first byte; then let it end."""
+    began = time.perf_counter()
+    launch = make()
+    with subprocess.Popen(
+        launch.command,
+        cwd=launch.cwd,
+        env=dict(launch.env),
+        pass_fds=launch.fds,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+    ) as process:
+        for fd in launch.fds:
+            os.close(fd)
+        assert process.stdout is not None
+        process.stdout.read(1)
+        return time.perf_counter() - began

@@ -1,0 +1,108 @@
+"""Isolation through the kernel: what policy is told, what it narrows, what is refused, and what stands in the log."""
+
+import json
+import sys
+
+import pytest
+
+from amplifier_core import Forbidden, Kernel, Plan, Unreachable
+
+MODULE = """
+import json, os, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    if "id" not in request:
+        continue
+    if request["method"] == "health":
+        result = {"status": "ok"}
+    elif request["method"] == "describe":
+        result = {"name": "files", "kind": "tool", "capabilities": json.loads(sys.argv[1]), "inputs": {}, "outputs": {}}
+    else:
+        result = {}
+        for path in request["params"]["args"]["paths"]:
+            try:
+                result[path] = sorted(os.listdir(path))
+            except OSError as error:
+                result[path] = error.strerror
+    print(json.dumps({"id": request["id"], "ok": True, "result": result}), flush=True)
+"""
+FILES = "/mnt/tools/files"
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in ("data/public", "data/private", "code"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").touch()
+    (tmp_path / "code" / "files.py").write_text(MODULE)
+    return tmp_path
+
+
+def descriptor(folders, *capabilities):
+    words = list(capabilities)
+    command = [sys.executable, str(folders / "code" / "files.py"), json.dumps(words)]
+    return {"name": "files", "kind": "tool", "capabilities": words, "transport": {"type": "stdio", "command": command}}
+
+
+async def test_policy_sees_what_is_opened_and_the_log_tells(isolated, folders, events):
+    asked = []
+
+    async def look(event):
+        asked.append(event.data)
+        return {"decision": "abstain"}
+
+    await isolated.register_hook("policy:request", look, priority=1)
+    await isolated.mount("/mnt/tools", descriptor(folders, f"fs:read:{folders}/data"))
+    opened = asked[0]["args"]["isolation"]
+    assert opened["name"] == "bwrap"
+    assert {f"{folders}/data", f"{folders}/code/files.py"} <= set(opened["read"])
+    assert opened["write"] == []
+    assert asked[0].get("unenforced", []) == []
+    (started,) = events("module:start")
+    assert started["data"]["isolation"] == "bwrap"
+    assert started["data"]["network"] == "none"
+
+
+async def test_what_policy_narrows_is_not_there(isolation, log, folders):
+    async def narrow(_):
+        return {"decision": "allow", "capabilities": [f"fs:read:{folders}/data/public"], "scope": "session"}
+
+    async with Kernel(event_log=log, isolation="bwrap") as kernel:
+        session = await kernel.session.create(Plan(goal="narrow"))
+        await session.register_hook("policy:request", narrow)
+        await session.mount("/mnt/tools", descriptor(folders, f"fs:read:{folders}/data"))
+        seen = await session.invoke(FILES, "list", {"paths": [f"{folders}/data", f"{folders}/data/private"]})
+    assert seen == {f"{folders}/data": ["public"], f"{folders}/data/private": "No such file or directory"}
+
+
+async def test_a_single_host_is_refused_with_the_way_out(isolated, folders):
+    with pytest.raises(Forbidden) as caught:
+        await isolated.mount("/mnt/tools", descriptor(folders, "net:connect:example.org:443"))
+    assert "bwrap cannot enforce net:connect:example.org:443" in caught.value.message
+
+
+async def test_a_folder_that_is_not_there_is_refused_before_anything_starts(isolated, folders, events):
+    with pytest.raises(Unreachable, match="No such file or directory; a module can be given only what is there"):
+        await isolated.mount("/mnt/tools", descriptor(folders, f"fs:write:{folders}/none"))
+    assert events("module:start") == []
+
+
+async def test_a_program_that_is_not_there_is_refused_before_anything_starts(isolated, folders, events):
+    told = descriptor(folders)
+    told["transport"]["command"][0] = "no-such-program"
+    with pytest.raises(Unreachable, match="command no-such-program: not found on PATH"):
+        await isolated.mount("/mnt/tools", told)
+    assert events("module:start") == []
+
+
+async def test_a_module_that_died_starts_again_as_confined_as_before(isolated, folders):
+    told = descriptor(folders)
+    source = folders / "code" / "files.py"
+    source.write_text(
+        MODULE.replace("result = {}\n", 'result = {}; "die" in request["params"]["args"] and os._exit(1)\n')
+    )
+    await isolated.mount("/mnt/tools", told)
+    with pytest.raises(Unreachable):
+        await isolated.invoke(FILES, "list", {"die": True, "paths": []})
+    seen = await isolated.invoke(FILES, "list", {"paths": [f"{folders}/data"]})
+    assert seen == {f"{folders}/data": "No such file or directory"}
