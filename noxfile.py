@@ -138,5 +138,16 @@ def faults(session: nox.Session) -> None:
     session.run("python", "-m", "tests.faults", *session.posargs)
 
 
+@nox.session(python=PYTHONS[-1] if shutil.which(f"python{PYTHONS[-1]}") else None)
+def fuzz(session: nox.Session) -> None:
+    """Look for bytes that break a framing, a message or a descriptor: -- [SECONDS each (60)] [TARGET …]."""
+    session.install("--only-binary=atheris", "atheris>=3")  # wheels are for Linux on x86-64
+    install(session, "test")
+    seconds, *names = session.posargs or ["60"]
+    for name in names or ["framing", "message", "descriptor", "reply", "ndjson", "stdio", "http"]:
+        folder = CACHE / "fuzz"
+        session.run("python", "-m", "tests.fuzz.run", str(folder), name, f"-max_total_time={seconds}")
+
+
 if __name__ == "__main__":
     nox.main()

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import random
 import sys
@@ -105,6 +106,21 @@ def fault_of(file):
     assert len(message.splitlines()) == 1
     assert message.startswith(f"{file}: ")
     return message.removeprefix(f"{file}: "), caught.value.details
+
+
+@pytest.mark.parametrize("separator", ["\n", "\u2028", "\x1c", "\x85"])
+def test_a_key_that_is_no_line_of_text_is_shown_in_one(file, separator):
+    key = f"no{separator}key"
+    file.write_text(json.dumps({**VALID, "transport": {"type": "stdio", key: 5}}))
+    with pytest.raises(BadRequest) as caught:
+        raise load_descriptor(file).misfit(f".{key}", "expected nothing")
+    assert caught.value.message == f"{file}: {f'$.transport.{key}'!r}: expected nothing"
+    assert caught.value.details == {"path": f"$.transport.{key}"}
+    for read in (ModuleDescriptor.from_mapping, lambda fields: ModuleDescriptor(**fields)):
+        with pytest.raises(BadRequest) as caught:
+            read({**VALID, "transport": {"type": "stdio", key: math.nan}})
+        assert f"{f'$.transport.{key}'!r}: expected a finite number" in caught.value.message
+        assert len(caught.value.message.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

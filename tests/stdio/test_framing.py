@@ -62,6 +62,11 @@ def test_blank_lines_are_nothing():
     assert LineBuffer(10).feed(b"\n \r\n\na\n\n") == [b"a"]
 
 
+@pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \t\n"])
+def test_a_blank_line_that_comes_alone_is_nothing_too(blank):
+    assert LineBuffer(10).feed(blank) == []
+
+
 @given(st.dictionaries(st.text(), st.text()))
 def test_a_frame_is_one_line_of_json(params):
     line = frame("r7", "invoke", json.dumps(params).encode())

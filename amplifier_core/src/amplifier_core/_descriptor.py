@@ -43,7 +43,7 @@ class Misfit(BadRequest):
     """A value does not fit; ``path`` is the JSON path below the object that was being read."""
 
     def __init__(self, path: str, expected: str) -> None:
-        super().__init__(f"descriptor: $.{path}: {expected}", details={"path": f"$.{path}"})
+        super().__init__(f"descriptor: {path_of(f'$.{path}')}: {expected}", details={"path": f"$.{path}"})
         self.path = path
         self.expected = expected
 
@@ -132,7 +132,8 @@ class ModuleDescriptor:
             return _converter().structure(located, cls)
         except ClassValidationError as error:
             path, expected = _first_fault(error)
-            raise BadRequest(f"{source}: $.{path}: {expected}", details={"path": f"$.{path}"}) from None
+            path = f"$.{path}"
+            raise BadRequest(f"{source}: {path_of(path)}: {expected}", details={"path": path}) from None
 
     @property
     def message_bytes(self) -> int:
@@ -141,7 +142,8 @@ class ModuleDescriptor:
 
     def misfit(self, path: str, expected: str) -> BadRequest:
         """Make the error of a field of ``transport`` that does not fit, for the plugin that owns it to raise."""
-        return BadRequest(f"{self.source}: $.transport{path}: {expected}", details={"path": f"$.transport{path}"})
+        path = f"$.transport{path}"
+        return BadRequest(f"{self.source}: {path_of(path)}: {expected}", details={"path": path})
 
 
 _SHAPES: tuple[tuple[str, str, Callable[[Any], object]], ...] = (

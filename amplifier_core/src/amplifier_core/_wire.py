@@ -69,8 +69,11 @@ def _decoder() -> msgspec.json.Decoder[Message]:
 
 def decode_message(text: bytes) -> Message:
     """Read one message, or raise ``NotJson`` with one line: not JSON, or not the shape of a message."""
+    text = bytes(text)  # what is left undecoded refers to it
     try:
-        message = _decoder().decode(bytes(text))  # what is left undecoded refers to it
+        if not text.isascii():
+            text.decode()  # of what it skips or leaves undecoded, the decoder looks at the syntax alone
+        message = _decoder().decode(text)
     except JSON_ERRORS as error:
         raise not_json(error) from None
     message.size = len(text)

@@ -1,0 +1,32 @@
+"""An STDIO module that writes the bytes that it is told to, and then the reply of a module that behaves.
+
+The operation `bad` writes ``args["bytes"]``, which are hexadecimal; `$ID` in them stands for the request's id.
+"""
+
+import json
+import sys
+
+
+def answer(method, params):
+    if method == "health":
+        return {"status": "ok"}
+    if method == "describe":
+        return {"name": "say", "version": "1.0.0", "kind": "tool", "capabilities": [], "inputs": {}, "outputs": {}}
+    return params["args"]
+
+
+def noise(params):
+    if params.get("op") != "bad" or "resume" in params:
+        return b""
+    return bytes.fromhex(params["args"]["bytes"]) + b"\n"
+
+
+if __name__ == "__main__":
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        if request["method"] != "cancel":
+            params = request.get("params", {})
+            reply = json.dumps({"id": request["id"], "ok": True, "result": answer(request["method"], params)}).encode()
+            # one write: what follows a whole answer is there before its caller asks again
+            sys.stdout.buffer.write(noise(params).replace(b"$ID", request["id"].encode()) + reply + b"\n")
+            sys.stdout.flush()
