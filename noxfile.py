@@ -149,5 +149,12 @@ def fuzz(session: nox.Session) -> None:
         session.run("python", "-m", "tests.fuzz.run", str(folder), name, f"-max_total_time={seconds}")
 
 
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Everything at once and at random, after which nothing may be left: -- [SECONDS (600)] [SEED]."""
+    install(session, "test")
+    session.run("python", "-W", "error", "-m", "tests.soak.run", *session.posargs)
+
+
 if __name__ == "__main__":
     nox.main()
