@@ -156,5 +156,12 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-W", "error", "-m", "tests.soak.run", *session.posargs)
 
 
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the gate, the framing and the bus bit by bit: what no test notices is explained: -- [MUTANTS …]."""
+    install(session, "mutation")
+    session.run("python", "tests/mutation/run.py", str(CACHE / "mutation"), *session.posargs)
+
+
 if __name__ == "__main__":
     nox.main()

@@ -36,6 +36,7 @@ class Faulty:
 
     def __init__(self):
         self.servers = []
+        self._restarting = asyncio.Lock()
 
     async def start(self, count):
         for _ in range(count):
@@ -43,8 +44,9 @@ class Faulty:
             await self.servers[-1].start()
 
     async def restart(self, n):
-        await self.servers[n].stop()
-        await self.servers[n].start()
+        async with self._restarting:
+            await self.servers[n].stop()
+            await self.servers[n].start()
 
     async def stop(self):
         for server in self.servers:

@@ -58,6 +58,21 @@ def test_a_line_that_is_too_long_is_refused_as_soon_as_it_is(pieces):
         buffer.feed(last)
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"x" * 10 + b"\n"],
+        [b"x" * 4, b"x" * 6 + b"\n"],
+        [b"x" * 10, b"\n"],
+        [b"a\n" + b"x" * 10 + b"\nb\n"],
+        [b"a", b"b\n" + b"x" * 10, b"\n"],
+    ],
+)
+def test_a_line_of_just_the_limit_is_one_like_others(pieces):
+    buffer = LineBuffer(10)
+    assert b"x" * 10 in [line.rstrip(b"\n") for piece in pieces for line in buffer.feed(piece)]
+
+
 def test_blank_lines_are_nothing():
     assert LineBuffer(10).feed(b"\n \r\n\na\n\n") == [b"a"]
 
