@@ -103,6 +103,7 @@ class Remains:
         gc.collect()
         self.tasks = {task.get_name() for task in asyncio.all_tasks()}
         self.children = children()
+        self.descendants = descendants()
         self.descriptors = descriptors()
         self.objects = len(gc.get_objects())
         self.megabytes = resident()
@@ -110,7 +111,7 @@ class Remains:
     def beyond(self, before: "Remains"):
         """Say what there is more of than before; memory only where it is known what the program itself needs."""
         more = []
-        for name in ("tasks", "children"):
+        for name in ("tasks", "children", "descendants"):
             if left := getattr(self, name) - getattr(before, name):
                 more.append(f"{name}: {sorted(left)[:5]}")
         if len(self.descriptors) > len(before.descriptors):  # one that was opened anew may have another number
@@ -125,6 +126,22 @@ class Remains:
         if self.megabytes > before.megabytes + MEGABYTES:
             more.append(f"memory: {before.megabytes} MB and now {self.megabytes}")
         return more
+
+
+def ours():
+    """Give what marks every module of this soak, and whatever it starts: a variable's name and value."""
+    return "AMPLIFIER_SOAK", str(os.getpid())
+
+
+def descendants():
+    """Name the processes that modules have left, wherever they went."""
+    mark = "=".join(ours()).encode()
+    found = set()
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended meanwhile, or is somebody else's
+            if mark in environ.read_bytes().split(b"\0"):
+                found.add(environ.parent.name)
+    return found
 
 
 async def settled(before):

@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 
 from tests.soak.ledger import PATIENCE, Ledger, Remains, settled
-from tests.soak.world import Faulty, World
+from tests.soak.world import TOOLS, Faulty, World, stdio
 
-from amplifier_core import Kernel
+from amplifier_core import Kernel, Plan
 
 ROUND = 30.0
 """Seconds of one round, at most; two rounds at least."""
@@ -35,6 +35,7 @@ async def soak(seconds, seed, log, report):
     await faulty.start(3)
     async with Kernel(event_log=log, policy_timeout=0.2, observer_queue=64) as kernel:
         first, rounds = None, max(2, math.ceil(seconds / ROUND))
+        await warm_up(kernel)
         at_rest = Remains()
         for n in range(rounds):
             await play(World(kernel, ledger, dice, faulty), seconds / rounds)
@@ -50,6 +51,13 @@ async def soak(seconds, seed, log, report):
     ledger.faults += (await settled(before)).beyond(before)
     report(", ".join(f"{code} {count}" for code, count in ledger.codes.most_common()))
     return ledger.faults
+
+
+async def warm_up(kernel):
+    """Have the kernel start what it keeps until its end, such as a watch over the modules' processes."""
+    session = await kernel.session.create(Plan(goal="soak", inputs={}))
+    await session.mount(TOOLS, stdio("echo.py", "first"), trusted=True)
+    await kernel.session.end(session.session_id)
 
 
 async def play(world, seconds):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.conftest import children
 from tests.http.raw import DESCRIPTION, Server, as_module, describe_remote, respond
+from tests.soak.ledger import ours
 
 from amplifier_core import KernelError, ModuleDescriptor, Plan
 
@@ -24,11 +25,12 @@ MOUNTS = 3
 
 def stdio(file, name, *argv, kind="tool", capabilities=(), **fields):
     """Describe one of tests/modules."""
-    options = ["--name", name, "--capabilities", json.dumps(list(capabilities))]
-    options += ["--kind", kind] if file != "hook.py" else []
+    options = ["--name", name, "--capabilities", json.dumps(list(capabilities))] if file != "hog.py" else []
+    options += ["--kind", kind] if file not in ("hog.py", "hook.py") else []
     command = [sys.executable, "-S", "-E", str(MODULES / file), *argv, *options]
-    described = {"name": name, "kind": kind, "capabilities": list(capabilities), **fields}
-    return ModuleDescriptor.from_mapping({**described, "transport": {"type": "stdio", "command": command}})
+    transport = {"type": "stdio", "command": command, "env": dict([ours()])}
+    described = {"name": name, "kind": kind, "capabilities": list(capabilities), "transport": transport}
+    return ModuleDescriptor.from_mapping({**described, **fields})
 
 
 class Faulty:
@@ -184,6 +186,7 @@ class World:
                 lambda: (HOOKS, stdio("hook.py", f"hook-{name}", os.devnull, "allow", kind="hook")),
                 lambda: (TOOLS, stdio("echo.py", f"liar-{name}", kind="tool", version="9.9.9")),
                 lambda: (TOOLS, stdio("missing.py", f"missing-{name}")),
+                lambda: (TOOLS, stdio("hog.py", "hog", limits={"memory_bytes": 64_000_000, "cpu_ms": 200})),
             ]
         )
         return describe()
@@ -286,6 +289,10 @@ OPERATIONS = {
         *[("fail", {"code": "mine", "message": "no"}), ("stderr", {"text": "hint " * 2000}), ("nothing", {})],
     ],
     "streamer": STREAMS,
+    "hog": [
+        *[("grow", {}), ("burn", {"milliseconds": 10}), ("burn", {"milliseconds": 2000}), ("exit", {})],
+        *[("daemon", {"how": "session"}), ("daemon", {"how": "double"})],
+    ],
     "raw": [
         *[("echo", {"text": "a b"})] * 4,
         *[
