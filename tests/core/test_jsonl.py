@@ -94,6 +94,16 @@ def test_close_may_be_called_again_and_nothing_is_written_afterwards(sink, log):
     assert log.read_bytes() == b"1\n"
 
 
+def test_closing_again_closes_nothing_of_anybody_else(log):
+    """The numbers of descriptors are given anew: the log may have any, and after its end somebody else has it."""
+    program = (
+        "import os, sys; from amplifier_core._jsonl import JsonlSink; os.close(0); sink = JsonlSink(sys.argv[1])\n"
+        "assert sink._fd == 0; sink.close(); assert os.open('/dev/null', 0) == 0\n"
+        "sink.close(); [os.fstat(fd) for fd in range(3)]"
+    )
+    subprocess.run([sys.executable, "-c", program, log], timeout=30, check=True)
+
+
 def test_a_file_is_not_handed_to_children(sink):
     assert not os.get_inheritable(sink._fd)
 
@@ -215,6 +225,31 @@ def test_a_log_goes_on_in_a_new_file_and_loses_no_line(log):
     assert all(stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 for path in log.parent.glob("*.jsonl*"))
 
 
+def test_a_file_is_full_with_its_last_byte_and_each_one_is_counted_anew(log):
+    (log.parent / f"{log.name}.2").write_bytes(b"")  # a number that is taken
+    sink = JsonlSink(log, 10)
+    for size in (5, 5, 4, 4, 4, 9, 1):
+        sink.write(b"x" * (size - 1) + b"\n")
+    sink.close()
+    sizes = {path.name.removeprefix(log.name): path.stat().st_size for path in log.parent.iterdir()}
+    assert sizes == {".1": 10, ".2": 0, ".3": 12, ".4": 10, "": 0}
+
+
+def test_a_log_that_cannot_go_on_elsewhere_tries_again_when_it_has_grown_as_much_more(log, monkeypatch):
+    sizes = []
+
+    def refuse(path, target):
+        sizes.append(path.stat().st_size)
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    sink = JsonlSink(log, 10)
+    for _ in range(9):
+        sink.write(b"1234\n")
+    sink.close()
+    assert sizes == [10, 20, 30, 40]
+
+
 @pytest.mark.parametrize("step", ["rename", "open"])
 def test_a_log_that_cannot_go_on_elsewhere_stays_where_it_is(log, monkeypatch, step):
     sink = JsonlSink(log, 100)
@@ -231,8 +266,9 @@ def test_a_log_that_cannot_go_on_elsewhere_stays_where_it_is(log, monkeypatch, s
     for n in range(15, 30):
         sink.write(b'{"n":%05d}\n' % n)
     sink.close()
-    assert len(lines_of(log)) > 1
-    assert [line for lines in lines_of(log) for line in lines] == [b'{"n":%05d}' % n for n in range(30)]
+    files = lines_of(log)
+    assert [line for lines in files for line in lines] == [b'{"n":%05d}' % n for n in range(30)]
+    assert [len(lines) for lines in files] == [17, 9, 4]
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "5", True, 1.5])
