@@ -40,7 +40,7 @@ def test_whatever_comes_nothing_breaks(target):
         for data in (*SEEDS[target], *FOUND.get(target, ())):
             check(data)
 
-        @settings(max_examples=EXAMPLES.get(target, 300), deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=EXAMPLES.get(target, 200), deadline=None, suppress_health_check=list(HealthCheck))
         @given(inputs(target))
         def fuzz(data):
             check(data)
