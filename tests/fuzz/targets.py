@@ -125,9 +125,10 @@ def descriptor():
             file.write_bytes(data)
             try:
                 found = load_descriptor(file)
-                read = {"http": Fields.read, "stdio": read_fields}.get(found.transport["type"])
-                if read:
-                    read(found)
+                if found.transport["type"] == "http":
+                    Fields.read(found)
+                elif found.transport["type"] == "stdio":
+                    read_fields(found)
             except BadRequest as error:
                 check_line(error.message)
                 assert error.message.startswith(f"{file}: ")  # noqa: PT017 - what else it may be is not known
