@@ -1,0 +1,22 @@
+"""That SURVIVORS.md speaks of the code as it is; whether its mutants survive is for the session `mutation` to find."""
+
+import inspect
+from importlib import import_module
+
+import pytest
+from tests.mutation.run import SURVIVORS, explained
+
+MUTANTS = sorted(explained(SURVIVORS.read_text()))
+
+
+def test_there_are_some():
+    assert len(MUTANTS) == SURVIVORS.read_text().count("```diff")
+
+
+@pytest.mark.parametrize(("function", "diff"), MUTANTS)
+def test_what_is_changed_is_there(function, diff):
+    package, module, *names = function.split(".")
+    source = inspect.getsource(import_module(f"{package}.{module}"))
+    assert f"def {names[-1]}(" in source
+    for line in diff.splitlines():
+        assert (line[0] == "+") or line[1:].strip() in source, line
