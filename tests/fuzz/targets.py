@@ -10,6 +10,7 @@ import json
 import math
 import sys
 import tempfile
+import time
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import cycle
 from pathlib import Path
@@ -30,6 +31,8 @@ from amplifier_transport_stdio._fields import read_fields
 from amplifier_transport_stdio._framing import LineBuffer, LineTooLongError, id_in
 
 SAY = Path(__file__).with_name("say.py")
+SECONDS = 20.0
+"""Of a deadline that nothing here may meet."""
 LIMIT = 3000
 """Bytes of the largest message here; what is fuzzed is seldom longer."""
 
@@ -221,19 +224,20 @@ class StrictSink:
 async def invoking(descriptor):
     """Mount a module and give what asks it: the fuzzed operation first, then one that it must answer all the same."""
     sink = StrictSink()
-    async with Kernel(event_log=False, sinks=[sink], timeout=20.0) as kernel:
+    async with Kernel(event_log=False, sinks=[sink], timeout=SECONDS) as kernel:
         session = await kernel.session.create(Plan(goal="fuzz", inputs={}))
         await session.mount("/mnt/tools", descriptor, trusted=True)
         path = f"/mnt/tools/{descriptor.name}"
 
         async def ask(args):
+            began = time.monotonic()
             stream = session.stream(path, "bad", args)
             try:
                 async for _ in stream:
                     pass
                 encode_checked(await stream.result())
-            except KernelError as error:
-                assert error.code != "timeout", error  # noqa: PT017 - or none at all
+            except KernelError:
+                assert time.monotonic() - began < SECONDS  # that it was a deadline, its code may say as well
             assert await session.invoke(path, "good", {"n": 1}) == {"n": 1}
             assert not sink.faults, sink.faults
 
