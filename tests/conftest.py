@@ -55,7 +55,7 @@ def log(tmp_path):
 
 @pytest.fixture
 async def kernel(log):
-    async with Kernel(event_log=log) as kernel:
+    async with Kernel(event_log=log, isolation=False) as kernel:  # the same whether or not one is installed
         yield kernel
 
 

@@ -274,7 +274,7 @@ for folder, folders, names in os.walk("/proc"):
         if os.access(path, os.W_OK) and not os.path.islink(path):
             print(path)
 """
-    allowed = {"/proc/mtrr", *House(0)._writable}  # it asks for a capability; over the others is /dev/null
+    allowed = {"/proc/mtrr"}  # it asks for a capability
     assert set(confined(sys.executable, "-c", code).stdout.split()) <= allowed
 
 

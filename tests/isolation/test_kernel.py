@@ -98,9 +98,8 @@ async def test_a_program_that_is_not_there_is_refused_before_anything_starts(iso
 async def test_a_module_that_died_starts_again_as_confined_as_before(isolated, folders):
     told = descriptor(folders)
     source = folders / "code" / "files.py"
-    source.write_text(
-        MODULE.replace("result = {}\n", 'result = {}; "die" in request["params"]["args"] and os._exit(1)\n')
-    )
+    dying = 'result = {}; "die" in request["params"]["args"] and os._exit(1)\n'
+    source.write_text(MODULE.replace("result = {}\n", dying))
     await isolated.mount("/mnt/tools", told)
     with pytest.raises(Unreachable):
         await isolated.invoke(FILES, "list", {"die": True, "paths": []})

@@ -43,7 +43,6 @@ _ETC_NETWORK = (  # no keys, no accounts
     "crypto-policies",
 )
 _ANYBODY_WRITES = 0o222
-_SETTINGS = "/proc/sys"
 _SAFE_IN_PROC = ("self", "thread-self", "irq", "bus", "mtrr", "pressure")  # own, read-only anyway, or for capabilities
 
 
@@ -67,10 +66,7 @@ class House:
         view.mount("/proc", "--proc")
         view.hide("/proc/1")  # bwrap: no filter binds it, so nobody may write to its memory
         for path in self._writable:
-            if path == _SETTINGS:
-                view.mount(path, "--ro-bind", path)
-            else:
-                view.hide(path)
+            view.mount(path, "--ro-bind", path)
 
 
 def _found(names: Sequence[str]) -> list[str]:
