@@ -102,9 +102,11 @@ def as_nobody(isolation, ground):
 
 def python_for_all():
     """Give a Python that every user can start."""
-    candidates = [Path(sys.executable).resolve(), *map(Path, ("/usr/local/bin/python3", "/usr/bin/python3"))]
-    found = (path for path in candidates if path.exists() and open_to_all(path))
-    return str(next(found, "")) or missing_here("there is no Python that an ordinary user can start")
+    candidates = map(Path, (os.path.realpath(sys.executable), "/usr/local/bin/python3", "/usr/bin/python3"))
+    for path in candidates:
+        if path.exists() and open_to_all(path):
+            return str(path)
+    pytest.skip("there is no Python here that an ordinary user can start")
 
 
 def open_to_all(path):

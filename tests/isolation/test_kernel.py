@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from amplifier_core import Forbidden, Kernel, Plan, Unreachable
+from amplifier_core import Forbidden, Kernel, Oom, Plan, Unreachable
 
 MODULE = """
 import json, os, sys
@@ -93,6 +93,23 @@ async def test_a_program_that_is_not_there_is_refused_before_anything_starts(iso
     with pytest.raises(Unreachable, match="command no-such-program: not found on PATH"):
         await isolated.mount("/mnt/tools", told)
     assert events("module:start") == []
+
+
+GROW = "import sys, time; hold = b'x' * (256 << 20); print(len(hold), flush=True); time.sleep(600)"
+
+
+async def test_memory_of_its_children_counts(isolated, folders):
+    """In a namespace of their own, processes are still the kernel's to look at."""
+    source = folders / "code" / "files.py"
+    growing = (
+        f"import subprocess; child = subprocess.Popen([sys.executable, '-c', {GROW!r}], stdout=-1);"
+        " child.stdout.readline(); time.sleep(600)"
+    )
+    source.write_text(MODULE.replace("result = {}\n", f"import time; {growing}\n"))
+    told = descriptor(folders) | {"limits": {"memory_bytes": 128 << 20}}
+    await isolated.mount("/mnt/tools", told)
+    with pytest.raises(Oom):
+        await isolated.invoke(FILES, "list", {"paths": []}, timeout=20)
 
 
 async def test_a_module_that_died_starts_again_as_confined_as_before(isolated, folders):
