@@ -157,12 +157,16 @@ async def test_without_pidfd_a_thread_waits(session, misbehaving, monkeypatch):
     assert await session.invoke(M, "good", {"n": 1}) == {"n": 1}
 
 
+WATCHED = pytest.mark.asyncio(loop_factories=["watched"])  # threads have read before the loop looks
+
+
+@WATCHED
 async def test_a_reply_that_comes_as_its_caller_gives_up_is_nobodys(session, misbehaving, events):
     """The loop comes to both in one turn, and to the caller first."""
     await mounted(session, misbehaving(GOOD))
     call = asyncio.create_task(session.invoke(M, "good", {"n": 1}))
     await asyncio.sleep(0)
-    stdout = session._state.namespace.mounts[M].module.connection._lives[-1]._process._stdout
+    stdout = session._state.namespace.mounts[M].module.connection._lives[-1]._process._tree.popen.stdout
     assert select.select([stdout], [], [], 10)[0]  # the module answers while the loop is busy
     asyncio.get_running_loop().call_soon(call.cancel)
     with pytest.raises(asyncio.CancelledError):
@@ -200,7 +204,9 @@ class Heard:
 async def test_what_does_not_fit_into_the_pipe_waits_and_ends_with_the_process():
     heard = Heard()
     process = Process(Launch(command=("sleep", "60"), cwd="/", env=os.environ), heard, None)
-    process.write(b"x" * fcntl.fcntl(process._stdin, fcntl.F_GETPIPE_SZ), now=True)
+    stdin = process._tree.popen.stdin
+    assert stdin
+    process.write(b"x" * fcntl.fcntl(stdin, fcntl.F_GETPIPE_SZ), now=True)
     for byte in (b"y", b"z"):
         process.write(byte, now=True)
     process.kill()
@@ -296,6 +302,7 @@ async def test_where_pidfd_does_not_work_a_thread_waits(session, misbehaving, mo
         await session.invoke(M, "bad", {})
 
 
+@WATCHED
 async def test_somebody_else_who_holds_the_pipes_keeps_nobody_waiting(session, misbehaving):
     """A process in a session of its own outlives the module, with its stdout and stderr."""
     sleeper = "subprocess.Popen(['sleep', '0.5'], start_new_session=True, env={})"
@@ -304,6 +311,10 @@ async def test_somebody_else_who_holds_the_pipes_keeps_nobody_waiting(session, m
     with pytest.raises(Unreachable, match="exit code 4"):
         await session.invoke(M, "bad", {})
     assert time.monotonic() - began < 0.4
+
+
+def stdin_of(connection):
+    return connection._lives[-1]._process._tree.popen.stdin
 
 
 async def test_a_module_that_ends_before_it_spoke_tells_its_story(session):
@@ -315,7 +326,7 @@ async def test_a_module_that_ends_before_it_spoke_tells_its_story(session):
     await connection.start((), None)
     for _ in range(2):
         poll = select.poll()
-        poll.register(connection._lives[-1]._process._stdin, select.POLLERR)
+        poll.register(stdin_of(connection), select.POLLERR)
         assert poll.poll(10_000)
         with pytest.raises(Unreachable, match="the module went away: exit code 3") as caught:
             await connection.request("health", b"{}")

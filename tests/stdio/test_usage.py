@@ -42,7 +42,7 @@ def tree(tmp_path):
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_tree_is_measured_whole(tree, measure, exact):
     cpu_ms, memory_bytes = measure(tree, exact=exact)
-    assert 600 < cpu_ms < 30_000
+    assert 600 <= cpu_ms < 30_000
     assert 60_000_000 < memory_bytes < 200_000_000
 
 
@@ -69,5 +69,6 @@ def test_what_a_host_cannot_do_is_said(monkeypatch):
     monkeypatch.setattr("amplifier_transport_stdio.can_search", lambda: False)
     assert describe_host() == {
         "budgets": "not kept: there is no /proc, and psutil is not installed",
+        "trees": "ended by process group",
         "orphans": "not found: there is no /proc, or no pidfd",
     }

@@ -14,6 +14,7 @@ from ._fields import StdioFields, read_fields
 from ._marks import can_search
 from ._orphans import Orphans
 from ._process import Process, Reader
+from ._tree import can_end
 from ._usage import measure_here
 
 if TYPE_CHECKING:
@@ -25,12 +26,13 @@ __all__ = ["Orphans", "Process", "Reader", "StdioFields", "describe_host", "open
 
 @hookimpl
 def describe_host() -> dict[str, str]:
-    """Say how budgets are measured here, and whether what a trusted module leaves behind is found."""
+    """Say how budgets are measured here, and what is ended of what a trusted module started."""
     measure = measure_here()
     return {
         "budgets": "measured with " + measure.__name__.removeprefix("by_")
         if measure
         else "not kept: there is no /proc, and psutil is not installed",
+        "trees": can_end(),
         "orphans": "found by their mark" if can_search() else "not found: there is no /proc, or no pidfd",
     }
 

@@ -19,7 +19,7 @@ def measure_here(proc: str = "/proc/self/task") -> Measure | None:
     """Give the way to measure on this host; ``None`` if there is none."""
     if os.path.isdir(proc):  # noqa: PTH112 - asked 40 times a second
         return by_proc
-    return by_psutil if _psutil() is not None else None
+    return by_psutil if psutil_here() is not None else None
 
 
 def by_proc(pid: int, *, exact: bool) -> tuple[float, int]:
@@ -35,7 +35,7 @@ def by_proc(pid: int, *, exact: bool) -> tuple[float, int]:
 
 def by_psutil(pid: int, *, exact: bool) -> tuple[float, int]:
     """Measure with psutil, which looks through every process of the host."""
-    psutil = _psutil()
+    psutil = psutil_here()
     cpu = memory = 0.0
     with contextlib.suppress(psutil.Error):
         root = psutil.Process(pid)
@@ -75,7 +75,8 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def _psutil() -> Any:
+def psutil_here() -> Any:
+    """Give psutil, or ``None`` where it is not installed."""
     try:
         import psutil  # noqa: PLC0415
     except ImportError:

@@ -1,0 +1,121 @@
+"""The tree of processes that a module is: its root, started apart from ours, and what that starts.
+
+Owns what differs between systems in starting, awaiting and ending it. POSIX ends a process group at one blow. Windows
+knows no such thing: there psutil finds those whose parents it can follow, and without psutil the root alone is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amplifier_core import Unreachable
+
+from ._usage import psutil_here
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from amplifier_core.hookspecs import Launch
+
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""What ends at once: on Windows ``Popen`` takes SIGTERM for that."""
+
+TERMINATE = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM)
+"""What asks to end, and goes to the whole tree: on Windows to those that share a console with us."""
+
+
+class Tree:
+    """A root process with what it starts. Raises ``Unreachable`` if it cannot be started."""
+
+    def __init__(self, launch: Launch, env: Mapping[str, str]) -> None:
+        self._began = time.time()
+        self.popen = _spawn(launch, env)
+
+    def wait(self) -> None:
+        """Wait until the root has ended. It is reaped only where waiting is reaping: until then its pid is ours."""
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT)
+        else:
+            self.popen.wait()
+
+    def has_ended(self) -> bool:
+        """Tell whether the root has ended, though nobody may have noticed; without reaping it, as above."""
+        if self.popen.returncode is not None:
+            return True
+        if hasattr(os, "waitid"):
+            return os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        return self.popen.poll() is not None
+
+    def send(self, number: int) -> None:
+        """Send a signal to the group of the root, or to the root where there are no groups; it may have ended."""
+        with contextlib.suppress(OSError):  # PermissionError: only zombies are left (macOS)
+            if hasattr(os, "killpg"):
+                os.killpg(self.popen.pid, number)
+            else:
+                self.popen.send_signal(number)
+
+    def end_rest(self) -> None:
+        """End what an ended root has left. Without groups this looks through all processes: not in the loop."""
+        if hasattr(os, "killpg"):
+            self.send(KILL)
+            return
+        psutil = psutil_here()
+        for each in descendants(self.popen.pid, self._began) if psutil else ():
+            with contextlib.suppress(psutil.Error):
+                each.kill()
+
+
+def can_end() -> str:
+    """Say what of a tree is ended on this host."""
+    if hasattr(os, "killpg"):
+        return "ended by process group"
+    return "ended by descent, with psutil" if psutil_here() else "not ended but for the root: psutil is not installed"
+
+
+def descendants(root: int, began: float) -> Iterator[Any]:
+    """Find what descends from a process that was started at ``began``, also when that has ended.
+
+    Windows keeps the pid of a dead parent, and gives it away again: no child is older than its parent.
+    """
+    children = defaultdict(list)
+    for each in psutil_here().process_iter(["ppid", "create_time"]):
+        children[each.info["ppid"]].append(each)
+    ahead = [(root, began)]
+    while ahead:
+        parent, born = ahead.pop()
+        for child in children.pop(parent, ()):
+            if (child.info["create_time"] or 0) >= born:
+                ahead.append((child.pid, child.info["create_time"]))
+                yield child
+
+
+def _spawn(launch: Launch, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    found = shutil.which(launch.command[0], path=env.get("PATH")) if sys.platform == "win32" else None  # npx is npx.cmd
+    try:
+        return subprocess.Popen(  # noqa: S603 - running the embedder's command is the purpose
+            (found or launch.command[0], *launch.command[1:]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            cwd=launch.cwd,
+            env=env,
+            start_new_session=True,  # Windows knows neither this
+            pass_fds=launch.fds,  # nor this, which is empty there
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+    except OSError as error:
+        what = f"command {launch.command[0]}" if Path(launch.cwd).is_dir() else f"folder {launch.cwd}"
+        raise Unreachable(f"{what}: {error.strerror}", details={"command": list(launch.command)}) from error
+    finally:
+        for fd in launch.fds:
+            os.close(fd)

@@ -1,0 +1,164 @@
+"""Pipes that the event loop watches: the fast way, where the loop can.
+
+Owns three descriptors that do not block. When the process starts and ends is the process's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+from collections import deque
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from ._pipes import READ
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._pipes import Reader
+    from ._tree import Tree
+
+_WIDE = 1024 * 1024  # what Linux lets any user have
+_LAST_READS = 64  # more than any pipe holds, and an end if somebody else goes on writing
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
+
+
+class WatchedPipes:
+    """The pipes of a process, read and written in callbacks of the loop.
+
+    ``said`` is given what comes on stderr; ``broken`` is called if nobody reads stdin any more.
+    """
+
+    def __init__(self, tree: Tree, reader: Reader, said: Callable[[bytes], None], broken: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._popen = popen = tree.popen
+        self._reader = reader
+        self._said = said
+        self._broken = broken
+        self._stdin, self._stdout, self._stderr = (
+            stream.fileno() for stream in (popen.stdin, popen.stdout, popen.stderr) if stream
+        )
+        self._out: deque[bytes | memoryview] = deque()
+        self._flushing = False
+        self._paused = False
+        self._wide = False
+        for fd in (self._stdin, self._stdout, self._stderr):
+            os.set_blocking(fd, False)
+        self._loop.add_reader(self._stdout, self._on_stdout)
+        self._loop.add_reader(self._stderr, self._on_stderr)
+
+    def write(self, line: bytes, *, now: bool) -> None:
+        """Send a line, at once if nothing else waits to be sent."""
+        if self._flushing:
+            self._out.append(line)
+        elif now:
+            sent = self._send(line)
+            if sent < len(line) and not self._wide:
+                self._widen()
+                sent += self._send(memoryview(line)[sent:])
+            if sent < len(line):
+                self._out.append(memoryview(line)[sent:])
+                self._wait_writable()
+        else:
+            self._out.append(line)
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def pause(self) -> None:
+        """Leave what the module writes in its pipe until ``resume``."""
+        self._paused = True
+        self._loop.remove_reader(self._stdout)
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused and self._popen.returncode is None:
+            self._paused = False
+            self._loop.add_reader(self._stdout, self._on_stdout)
+
+    def close_stdin(self) -> None:
+        """Have the module read the end of its input."""
+        if self._popen.stdin and not self._popen.stdin.closed:
+            self._loop.remove_writer(self._stdin)
+            self._out.clear()
+            self._flushing = True  # whatever is still sent goes nowhere
+            self._popen.stdin.close()
+
+    async def finish(self) -> None:
+        """Hear the rest, and close the pipes."""
+        self._reader.received(_rest(self._stdout))
+        self._said(_rest(self._stderr))
+        self.close_stdin()
+        for stream in filter(None, (self._popen.stdout, self._popen.stderr)):
+            self._loop.remove_reader(stream)
+            stream.close()
+
+    def _on_stdout(self) -> None:
+        data = os.read(self._stdout, READ)
+        if data:
+            self._reader.received(data)
+            if len(data) == READ and not self._paused and (more := _read(self._stdout)):  # of a line cut by the read
+                self._reader.received(more)
+        else:
+            self._loop.remove_reader(self._stdout)
+            self._reader.closed_stdout()
+
+    def _on_stderr(self) -> None:
+        data = os.read(self._stderr, READ)
+        self._said(data)
+        if not data:
+            self._loop.remove_reader(self._stderr)
+
+    def _send(self, data: bytes | memoryview) -> int:
+        try:
+            return os.write(self._stdin, data)
+        except BlockingIOError:
+            return 0
+
+    def _flush(self) -> None:
+        self._flushing = False
+        out = self._out
+        if len(out) > 1:
+            joined = b"".join(out)
+            out.clear()
+            out.append(joined)
+        try:
+            while out:
+                sent = self._send(out[0])
+                if sent < len(out[0]):
+                    out[0] = memoryview(out[0])[sent:]
+                    self._wait_writable()
+                    return
+                out.popleft()
+        except BrokenPipeError:  # the module closed its stdin, or ended; if it lives on, it is of no use any more
+            out.clear()
+            self._broken()
+
+    def _widen(self) -> None:
+        """Let the pipes hold more, where that can be: only when a message does not fit, since pipes have a quota."""
+        self._wide = True
+        with contextlib.suppress(OSError, AttributeError):
+            for fd in (self._stdin, self._stdout):
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _WIDE)
+
+    def _wait_writable(self) -> None:
+        self._flushing = True
+        self._loop.add_writer(self._stdin, self._on_writable)
+
+    def _on_writable(self) -> None:
+        self._loop.remove_writer(self._stdin)
+        self._flush()
+
+
+def _rest(fd: int) -> bytes:
+    """Read what a dead writer has left in a pipe."""
+    return b"".join(takewhile(bool, (_read(fd) for _ in range(_LAST_READS))))
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, READ)
+    except BlockingIOError:  # somebody else still has the other end
+        return b""
