@@ -1,7 +1,9 @@
+import ntpath
 import os
+import posixpath
 import re
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from hypothesis import assume, example, given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from tests.core.oracle import WORDS, includes, permits
 from tests.core.strategies import thorough
 
-from amplifier_core._capability import SYSTEM_CALLS, canonical, covers, enforced_by_kernel
+from amplifier_core._capability import SYSTEM_CALLS, _canonical_path, canonical, covers, enforced_by_kernel
 
 BASE = Path("/base")
 
@@ -357,3 +359,45 @@ def test_the_one_spelling_is_never_wider_than_the_word():
 
 def test_the_kernel_enforces_system_calls_alone():
     assert [word for word in WORDS if enforced_by_kernel(word)] == [word for word in WORDS if word[:4] == "sys:"]
+
+
+WINDOWS = [
+    (r"C:\data", "C:/data"),
+    ("C:/data/", "C:/data"),
+    (r"C:\data\..\other", "C:/other"),
+    ("corpus/new", "D:/modules/corpus/new"),
+    (r".\corpus", "D:/modules/corpus"),
+    (r"..\..\..\x", "D:/x"),
+    ("C:\\", "C:/"),
+    (r"\x", "D:/x"),
+    (r"\\server\share\x", "//server/share/x"),
+    (r"$tmp\a\.\b", "$tmp/a/b"),
+    ("$tmp/a/../b", "$tmp/b"),
+    ("$tmp", "$tmp"),
+    ("$tmpx", "D:/modules/$tmpx"),
+]
+
+
+@pytest.mark.parametrize(("path", "expected"), WINDOWS)
+def test_paths_of_windows_have_one_spelling_too(path, expected):
+    spelling = _canonical_path(path, PureWindowsPath(r"D:\modules"), ntpath)
+    assert spelling == expected
+    assert _canonical_path(spelling, PureWindowsPath("E:/"), ntpath) == expected
+    assert covers(f"fs:read:{spelling}", f"fs:read:{spelling.removesuffix('/')}/below")
+
+
+@pytest.mark.parametrize("path", [r"$tmp\..", r"$tmp/a\..\..\x", "$tmp\\..\\..\\x"])
+def test_no_way_out_of_the_scratch_folder_is_spelt_with_backslashes(path):
+    with pytest.raises(ValueError, match="expected a path inside"):
+        _canonical_path(path, PureWindowsPath("C:/"), ntpath)
+
+
+def test_a_drive_is_below_no_other_and_a_folder_below_none_of_the_same_beginning():
+    for other in ("D:/data", "C:/database", "C:/"):
+        assert not covers("fs:write:C:/data", f"fs:write:{other}")
+    assert covers("fs:write:C:/", "fs:read:C:/data")
+
+
+def test_a_backslash_is_a_letter_where_it_separates_nothing(tmp_path):
+    base = tmp_path.resolve()
+    assert _canonical_path("a\\..\\b", base, posixpath) == f"{base}/a\\..\\b"

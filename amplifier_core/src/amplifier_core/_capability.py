@@ -6,11 +6,13 @@ Owns the grammar, the canonical form and the order "covers". It grants nothing a
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from pathlib import Path, PurePath
+    from types import ModuleType
 
 SYSTEM_CALLS = (
     "session.create",
@@ -38,7 +40,7 @@ _HIGHEST_PORT = 65535
 
 
 def canonical(word: str, base: Path) -> str:
-    """Give the one spelling of a capability: paths absolute, with symbolic links and ``..`` resolved.
+    """Give the one spelling of a capability: paths absolute, with ``/``, and with symbolic links and ``..`` resolved.
 
     Raises ``ValueError`` that says what was expected, for anything that section 6 does not know.
     """
@@ -103,15 +105,17 @@ def _is_line(text: str) -> bool:
     return "\0" not in text and len(f"{text}.".splitlines()) == 1 and text.encode(errors="ignore").decode() == text
 
 
-def _canonical_path(path: str, base: Path) -> str:
+def _canonical_path(path: str, base: PurePath, system: ModuleType = os.path) -> str:
+    """Resolve a path as ``system``, ``posixpath`` or ``ntpath``, does; it is spelt with ``/`` on either."""
     if not path:
         raise ValueError("expected a path after fs:read: or fs:write:")
-    if path == SCRATCH or path.startswith(f"{SCRATCH}/"):
-        normal = os.path.normpath(path)
+    spelt = path.replace(system.sep, "/")
+    if spelt == SCRATCH or spelt.startswith(f"{SCRATCH}/"):
+        normal = posixpath.normpath(spelt)
         if normal != SCRATCH and not normal.startswith(f"{SCRATCH}/"):
             raise ValueError(f"expected a path inside {SCRATCH}, got {path!r}")
         return normal
-    real = os.path.realpath(base / path)
+    real = str(system.realpath(system.join(base, path))).replace(system.sep, "/")
     if not _is_line(real):  # a link may lead to any name
         raise ValueError(f"expected a path that is one line of text, got {real!r}")
     return real

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_WAYS_OUT = "install amplifier-isolation-bwrap, or say mount(..., trusted=True) to run it as an ordinary process"
+_INSTALL = "install amplifier-isolation-bwrap, or " if sys.platform == "linux" else ""
+_WAYS_OUT = f"{_INSTALL}say mount(..., trusted=True) to run it as an ordinary process"
 _CLOSE_SECONDS = 5.0
 
 

@@ -19,7 +19,7 @@ from .hookspecs import hookimpl
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # else: one kernel a log that rotates
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # Windows
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 for _name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"):  # the last: no pipe without a reader holds up the kernel
     _FLAGS |= getattr(os, _name, 0)
