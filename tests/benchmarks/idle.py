@@ -1,7 +1,6 @@
 """One call with 1, 100 and 1000 modules mounted, all of them real processes that are idle but one.
 
-Each number has a process of its own, which this file is too: `idle.py COUNT` mounts, prints how many there are, and
-for each number of calls that it reads prints the median of what they took.
+Each number has a process of its own, which this file is too: `idle.py COUNT` mounts, and says how many there are.
 """
 
 from __future__ import annotations
@@ -9,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from modules import mount_fast_echo, mount_idle, text_of
 from rounds import Contender, compare
 from table import Goal, Row
+from worker import Worker, serve
 
 from amplifier_core import Kernel, Plan
 
@@ -34,60 +33,37 @@ _SPARE = 64
 
 async def rows(pace: Pace) -> list[Row]:
     """Measure the median of single calls, with few modules and with many."""
+    wanted = (1, 2, 4) if pace.quick else (1, 100, 1000)
     with contextlib.ExitStack() as stack:
-        one, *many = (stack.enter_context(Worker(count)) for count in ((1, 2, 4) if pace.quick else (1, 100, 1000)))
-        contenders = (Contender("limit", one.measure), *(Contender(str(more.wanted), more.measure) for more in many))
-        samples = await compare(contenders, pace)
+        workers = {count: stack.enter_context(having(count)) for count in wanted}
+        samples = await compare([Contender(str(count), each.measure("p50")) for count, each in workers.items()], pace)
     return [
         Row.of(
-            f"p50 of a call, {worker.mounted} modules mounted, to {one.mounted}",
+            f"p50 of a call, {worker.ready} modules mounted, to {wanted[0]}",
             samples,
-            ours=str(worker.wanted),
+            limit=str(wanted[0]),
+            ours=str(count),
             goal=Goal(1.03),
-            note="" if worker.mounted == worker.wanted else f"this host runs no {worker.wanted}",
+            note="" if worker.ready == str(count) else f"this host runs no {count}",
         )
-        for worker in many
+        for count, worker in workers.items()
+        if count != wanted[0]
     ]
 
 
-class Worker:
-    """A process that has so many modules mounted."""
-
-    def __init__(self, wanted: int) -> None:
-        self.wanted = wanted
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, str(wanted)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.mounted = int(self._answer())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
-
-    async def measure(self, n: int) -> float:
-        """Have n calls made, and give the median in seconds."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{n}\n")
-        self._process.stdin.flush()
-        return float(self._answer())
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
+def having(count: int) -> Worker:
+    """Give a process that has so many modules mounted: as many as it says, if the host starts no more."""
+    return Worker(Path(__file__), str(count))
 
 
 async def work(wanted: int) -> None:
-    """Mount, then measure for whoever asks on stdin; the loop rests meanwhile."""
+    """Mount, then measure for whoever asks."""
     with tempfile.TemporaryDirectory() as folder:
         async with Kernel(event_log=Path(folder) / "log.jsonl") as kernel:
             session = await kernel.session.create(Plan(goal="measure"))
             idle = await mount_idle(session, affordable(wanted) - 1)
             call = functools.partial(session.invoke, await mount_fast_echo(session), "echo", text_of(200))
-            print(idle + 1, flush=True)
-            for line in sys.stdin:
-                print(await p50(call, int(line)), flush=True)
+            await serve({"p50": functools.partial(p50, call)}, ready=idle + 1)
 
 
 async def p50(call: Callable[[], Awaitable[Any]], n: int) -> float:

@@ -1,4 +1,7 @@
-"""Calls over STDIO: the kernel beside blocking reads and writes, and beside the client that people write by hand."""
+"""Calls over STDIO: the kernel beside blocking reads and writes, and beside other clients.
+
+The peers are what people write by hand, and the client of the MCP SDK; the kernel runs on uvloop, too.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import json
 import os
 import subprocess
 import tempfile
+import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,18 +21,21 @@ import orjson
 from modules import FAST_ECHO, mount_fast_echo, text_of
 from rounds import Contender, at_once, blocking, compare, in_batches, sequential
 from table import Goal, Row
+from worker import Worker
 
 from amplifier_core import Kernel, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from rounds import Pace
 
     Call = Callable[..., Any]
 
+CALLERS = 64
+_LARGE = (("stdio, 64 KiB", 64 * 1024, 1.2), ("stdio, 1 MiB", 1024 * 1024, 1.15))
+_HERE = Path(__file__).parent
 _READ = 64 * 1024
-_CALLERS = 64
 
 
 async def rows(pace: Pace) -> list[Row]:
@@ -38,38 +46,58 @@ async def rows(pace: Pace) -> list[Row]:
             ours = functools.partial(session.invoke, await mount_fast_echo(session), "echo")
             return [
                 *await _small(limit, ours, streams, pace),
-                await _large("stdio, 64 KiB", 64 * 1024, 1.2, limit, ours, streams, pace),
-                await _large("stdio, 1 MiB", 1024 * 1024, 1.15, limit, ours, streams, pace),
+                *[await _large(*each, limit, ours, streams, pace) for each in _LARGE],
             ]
 
 
 async def _small(limit: Blocking, ours: Call, streams: Call, pace: Pace) -> list[Row]:
     args = text_of(200)
     ours, streams = functools.partial(ours, args), functools.partial(streams, args)
-    samples = await compare(
-        (
-            Contender("limit", blocking(functools.partial(limit.call, args))),
-            Contender("ours", sequential(ours)),
-            Contender("streams", sequential(streams)),
-            Contender(
-                "limit at once", in_batches(functools.partial(limit.calls, args, _CALLERS), _CALLERS), step=_CALLERS
+    batch = in_batches(functools.partial(limit.calls, args, CALLERS), CALLERS)
+    with Worker(_HERE / "mcp_client.py") as mcp, _uvloop() as uvloop:
+        samples = await compare(
+            (
+                Contender("limit", blocking(functools.partial(limit.call, args))),
+                Contender("ours", sequential(ours)),
+                Contender("streams", sequential(streams)),
+                Contender("mcp", mcp.measure("sequential")),
+                *([Contender("uvloop", uvloop.measure("sequential"))] if uvloop else []),
+                Contender("ours cpu", sequential(ours, time.process_time)),
+                Contender("mcp cpu", mcp.measure("cpu")),
+                Contender("ours cpu at once", at_once(ours, CALLERS, time.process_time), step=CALLERS),
+                Contender("mcp cpu at once", mcp.measure("cpu_at_once"), step=CALLERS),
+                Contender("limit at once", batch, step=CALLERS),
+                Contender("ours at once", at_once(ours, CALLERS), step=CALLERS),
+                Contender("streams at once", at_once(streams, CALLERS), step=CALLERS),
+                Contender("mcp at once", mcp.measure("at_once"), step=CALLERS),
+                *([Contender("uvloop at once", uvloop.measure("at_once"), step=CALLERS)] if uvloop else []),
             ),
-            Contender("ours at once", at_once(ours, _CALLERS), step=_CALLERS),
-            Contender("streams at once", at_once(streams, _CALLERS), step=_CALLERS),
-        ),
-        pace,
-    )
-    return [
-        Row.of("stdio, 200 B, sequential", samples, peers={"StreamReader": "streams"}, goal=Goal(3.5)),
-        Row.of(
-            f"stdio, 200 B, {_CALLERS} at once, per call",
-            samples,
-            limit="limit at once",
-            ours="ours at once",
-            peers={"StreamReader": "streams at once"},
-            goal=Goal(5.5),
-        ),
-    ]
+            pace,
+        )
+    return list(_small_rows(samples))
+
+
+def _small_rows(samples: Mapping[str, Sequence[float]]) -> Iterator[Row]:
+    one, many = "stdio, 200 B, sequential", f"stdio, 200 B, {CALLERS} at once, per call"
+    yield Row.of(one, samples, peers={"StreamReader": "streams", "mcp client": "mcp"}, goal=Goal(3.5))
+    if "uvloop" in samples:
+        yield Row.of(f"{one}, on uvloop", samples, ours="uvloop", goal=Goal(2.8))
+    peers = {"StreamReader": "streams at once", "mcp client": "mcp at once"}
+    yield Row.of(many, samples, limit="limit at once", ours="ours at once", peers=peers, goal=Goal(5.5))
+    if "uvloop" in samples:
+        yield Row.of(f"{many}, on uvloop", samples, limit="limit at once", ours="uvloop at once")
+    for path, what, goal in (
+        ("CPU in the client, 200 B, sequential", "cpu", None),
+        (f"CPU in the client, 200 B, {CALLERS} at once", "cpu at once", Goal(1 / 30)),
+        (f"time of a call, 200 B, {CALLERS} at once", "at once", Goal(1 / 40)),
+    ):
+        to_mcp = f"{path}, to the mcp client"
+        yield Row.of(to_mcp, samples, limit=f"mcp {what}", ours=f"ours {what}", goal=goal)
+
+
+def _uvloop() -> contextlib.AbstractContextManager[Worker | None]:
+    """Give the kernel on uvloop, where that is installed: it knows no Windows."""
+    return Worker(_HERE / "on_uvloop.py") if find_spec("uvloop") else contextlib.nullcontext()
 
 
 async def _large(path: str, size: int, goal: float, limit: Blocking, ours: Call, streams: Call, pace: Pace) -> Row:

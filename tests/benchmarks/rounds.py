@@ -84,19 +84,21 @@ def per_thing(measure_batches: Measure, size: int) -> Measure:
     return measure
 
 
-def sequential(call: Callable[[], Awaitable[Any]]) -> Measure:
+def sequential(call: Callable[[], Awaitable[Any]], clock: Callable[[], float] = time.perf_counter) -> Measure:
     """Measure calls of one task, each awaited before the next."""
 
     async def measure(n: int) -> float:
-        began = time.perf_counter()
+        began = clock()
         for _ in range(n):
             await call()
-        return (time.perf_counter() - began) / n
+        return (clock() - began) / n
 
     return measure
 
 
-def at_once(call: Callable[[], Awaitable[Any]], callers: int) -> Measure:
+def at_once(
+    call: Callable[[], Awaitable[Any]], callers: int, clock: Callable[[], float] = time.perf_counter
+) -> Measure:
     """Measure calls of so many tasks at once, per call."""
 
     async def caller(n: int) -> None:
@@ -104,8 +106,8 @@ def at_once(call: Callable[[], Awaitable[Any]], callers: int) -> Measure:
             await call()
 
     async def measure(n: int) -> float:
-        began = time.perf_counter()
+        began = clock()
         await asyncio.gather(*(caller(n // callers) for _ in range(callers)))
-        return (time.perf_counter() - began) / n
+        return (clock() - began) / n
 
     return measure

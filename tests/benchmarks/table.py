@@ -18,7 +18,7 @@ HEAD = ("path", "limit", "ours", "ratio", "goal", "", "peers, as ratios")
 
 @attrs.frozen
 class Goal:
-    """What issue 7 asks for: a ratio to the limit, an amount in the row's unit, or either of them."""
+    """What is wanted: a ratio to the limit, an amount in the row's unit, or either of them."""
 
     ratio: float | None = None
     amount: float | None = None
@@ -75,14 +75,14 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         """Give the row as text, a cell under each word of ``HEAD``."""
-        goals = [_ratio(self.goal.ratio), _amount(self.goal.amount, self.unit)]
+        goals = [ratio_text(self.goal.ratio), _amount(self.goal.amount, self.unit)]
         goal = " or ".join(filter(None, goals))
-        peers = ", ".join(f"{name} {_ratio(value)}" for name, value in self.peers.items())
+        peers = ", ".join(f"{name} {ratio_text(value)}" for name, value in self.peers.items())
         return (
             self.path,
             _amount(self.limit, self.unit),
             _amount(self.ours, self.unit),
-            _ratio(self.ratio),
+            ratio_text(self.ratio),
             goal,
             "✓" if self.met else "",
             " · ".join(filter(None, (peers, self.note))),
@@ -110,8 +110,11 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [{**attrs.asdict(row), "met": row.met} for row in rows]
 
 
-def _ratio(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+def ratio_text(value: float | None) -> str:
+    """Write a ratio as people say it: a small one as a fraction."""
+    if value is None:
+        return ""
+    return f"1/{1 / value:.3g}" if value < 0.2 else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def _amount(value: float | None, unit: str) -> str:

@@ -1,0 +1,56 @@
+"""A contender in a process of its own, measured from this one: its heap, its loop and its imports disturb nobody else.
+
+Owns both ends of the pipe between them. The child says one line when it is ready, then reads ``NAME N`` and answers
+with the seconds that one of N calls took; its event loop rests meanwhile.
+"""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from rounds import Measure
+
+
+class Worker:
+    """The end that asks; ``ready`` is what the child said first."""
+
+    def __init__(self, program: Path, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(program), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.ready = self._answer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def measure(self, name: str) -> Measure:
+        """Measure what the child knows under that name."""
+        return functools.partial(self._ask, name)
+
+    async def _ask(self, name: str, n: int) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{name} {n}\n")
+        self._process.stdin.flush()
+        return float(self._answer())
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+async def serve(measures: Mapping[str, Measure], ready: object = "ready") -> None:
+    """Be the end that answers, until nobody asks any more."""
+    print(ready, flush=True)
+    for line in sys.stdin:
+        name, n = line.split()
+        print(await measures[name](int(n)), flush=True)
