@@ -39,7 +39,7 @@ async def rows(pace: Pace) -> list[Row]:
         samples = await compare([Contender(str(count), each.measure("p50")) for count, each in workers.items()], pace)
     return [
         Row.of(
-            f"p50 of a call, {worker.ready} modules mounted, to {wanted[0]}",
+            f"p50 of a call with {worker.ready} modules, to {wanted[0]}",
             samples,
             limit=str(wanted[0]),
             ours=str(count),

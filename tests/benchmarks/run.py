@@ -10,11 +10,12 @@ import argparse
 import asyncio
 import gc
 import json
-import os
-import platform
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import bars
+import baseline
 import events
 import forks
 import idle
@@ -23,8 +24,14 @@ import isolated
 import over_http
 import over_stdio
 import turns
+from place import pin, place
 from rounds import Pace
 from table import as_json, text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from table import Row
 
 PATHS = {
     "stdio": over_stdio,
@@ -38,40 +45,64 @@ PATHS = {
 }
 
 
-def main() -> None:
-    """Measure, print the table, and write the JSON."""
+def main() -> int:
+    """Measure, print the table, write what is asked for, and tell by the status whether something got worse."""
+    options = _options()
+    pace = Pace(1, 0.001, quick=True) if options.quick else Pace(options.rounds, 0.05)
+    where = f"{place(pin())}; medians of {pace.rounds} interleaved rounds"
+    found = _measure(options.paths or PATHS, pace)
+    rows = [row for part in found.values() for row in part]
+    print(where, text(rows), sep="\n\n")
+    if options.json:
+        options.json.write_text(
+            json.dumps({"where": where, "rows": as_json(rows)}, indent=2, ensure_ascii=False) + "\n"
+        )
+    if options.svg:
+        bars.draw(rows, where, options.svg)
+    if options.baseline:
+        baseline.save(rows, where, options.baseline)
+    return _compare(found, pace, baseline.load(options.compare)) if options.compare else 0
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure what the kernel costs.")
     parser.add_argument("paths", nargs="*", metavar="PATH", help=f"what to measure: {', '.join(PATHS)}; all if none")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw what has a goal there")
+    parser.add_argument("--baseline", type=Path, metavar="FILE", help="write the ratios there, to be compared with")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="point out what is a fifth worse than there")
     parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
     parser.add_argument("--rounds", type=int, default=15, help="how many to take the medians of (default: 15)")
     options = parser.parse_args()
     if unknown := set(options.paths) - set(PATHS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    pace = Pace(1, 0.001, quick=True) if options.quick else Pace(options.rounds, 0.05)
-    pinned = pin()
-    rows = []
-    for name in options.paths or PATHS:
+    return options
+
+
+def _measure(names: Iterable[str], pace: Pace) -> dict[str, list[Row]]:
+    found = {}
+    for name in names:
         print(f"{name} …", file=sys.stderr, flush=True)
         gc.collect()
-        rows += asyncio.run(PATHS[name].rows(pace))
-    where = "not pinned, for want of sched_setaffinity" if pinned is None else f"both ends pinned to CPU {pinned}"
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    print(f"{python}, {platform.system()} {platform.machine()}, {where}; medians of {pace.rounds} interleaved rounds\n")
-    print(text(rows))
-    if options.json:
-        found = {"python": python, "machine": platform.platform(), "cpu": pinned, "rounds": pace.rounds}
-        options.json.write_text(json.dumps({**found, "rows": as_json(rows)}, indent=2, ensure_ascii=False) + "\n")
+        found[name] = asyncio.run(PATHS[name].rows(pace))
+    return found
 
 
-def pin() -> int | None:
-    """Keep this process, and every child that it will have, on one CPU, and say on which."""
-    if not hasattr(os, "sched_setaffinity"):
-        return None
-    cpu = max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cpu})
-    return cpu
+def _compare(found: Mapping[str, list[Row]], pace: Pace, committed: Mapping[str, float]) -> int:
+    """Point out what is worse than the baseline, twice: what is worse only once was this machine's."""
+    suspects = {name for name, rows in found.items() if baseline.worse(rows, committed)}
+    again = _measure(sorted(suspects), pace)
+    worse = [
+        line
+        for name, rows in again.items()
+        for path, line in baseline.worse(rows, committed).items()
+        if path in baseline.worse(found[name], committed)
+    ]
+    print("", "Worse than the baseline by more than a fifth:" if worse else "No ratio got worse by a fifth.", sep="\n")
+    for line in worse:
+        print(f"  {line}")
+    return 1 if worse else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _DEPTH = 3
 _TEXT = text_of(200)
 _TRIVIAL = {"name": "mounts", "args": {"path": "/mnt/context"}}  # where nothing is
-_TO_PLAIN = "… to an invocation, 200 B, of an echo"
 
 
 async def rows(pace: Pace) -> list[Row]:
@@ -127,8 +126,8 @@ def _row(path: str, samples: Mapping[str, Sequence[float]], name: str, goal: Goa
     return Row.of(path, samples, limit=f"limit {name}", ours=f"ours {name}", goal=goal)
 
 
-def _to_plain(samples: Mapping[str, Sequence[float]], name: str) -> Row:
-    return Row.of(_TO_PLAIN, samples, limit="plain", ours=f"ours {name}")
+def _to_plain(path: str, samples: Mapping[str, Sequence[float]], name: str) -> Row:
+    return Row.of(f"{path}, to an invocation", samples, limit="plain", ours=f"ours {name}")
 
 
 async def _turns(pairs: Pairs, caller: str, pace: Pace) -> list[Row]:
@@ -140,10 +139,12 @@ async def _turns(pairs: Pairs, caller: str, pace: Pace) -> list[Row]:
         pairs.invoking(name, (caller, "turns", {"count": count, "syscall": syscall}), count, count)
     samples = await pairs.compare(pace)
     return [
-        _row("a turn with a trivial system call", samples, "trivial"),
-        _to_plain(samples, "trivial"),
-        _row("a turn with an invocation of an echo", samples, "invoking"),
-        _to_plain(samples, "invoking"),
+        row
+        for path, name in (
+            ("a turn with a trivial system call", "trivial"),
+            ("a turn with an invocation of an echo", "invoking"),
+        )
+        for row in (_row(path, samples, name), _to_plain(path, samples, name))
     ]
 
 
@@ -158,7 +159,8 @@ async def _nested(pairs: Pairs, callers: Sequence[str], pace: Pace) -> list[Row]
     return [
         row
         for depth in range(1, len(callers) + 1)
-        for row in (_row(f"a nested call, depth {depth}", samples, str(depth)), _to_plain(samples, str(depth)))
+        for path, name in ((f"a nested call, depth {depth}", str(depth)),)
+        for row in (_row(path, samples, name), _to_plain(path, samples, name))
     ]
 
 
@@ -170,7 +172,7 @@ async def _chunks(pairs: Pairs, path: str, pace: Pace) -> list[Row]:
     samples = await pairs.compare(pace)
     return [
         _row("a stream of one chunk, 200 B", samples, "one"),
-        _to_plain(samples, "one"),
+        _to_plain("a stream of one chunk, 200 B", samples, "one"),
         _row("a chunk, 200 B, one by one", samples, "alone"),
         _row("a chunk, 200 B, at full rate", samples, "at full rate", Goal(2.5)),
     ]

@@ -1,0 +1,192 @@
+"""How cost grows with the number of modules, calls, events and sessions, and with size: `-s bench-growth`.
+
+A series has a point for each size of one thing. What is done once for each thing should cost as much each time; what
+is done with many things around should not notice them. The table says how far either is from that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import gc
+import json
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import plots
+from idle import affordable, having
+from modules import FAST_ECHO, descriptor, mount_fast_echo, mount_idle, text_of
+from over_stdio import Blocking
+from place import pin, place
+from plots import Plot, Series
+from rounds import Contender, Pace, at_once, blocking, compare, sequential
+
+from amplifier_core import Kernel, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from amplifier_core import Session
+
+_MIB = 1024 * 1024
+_LARGEST = 256 * _MIB
+
+
+@attrs.frozen
+class Sizes:
+    """How many of each, and how large."""
+
+    modules: tuple[int, ...] = (1, 10, 100, 1000)
+    calls: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
+    events: tuple[int, ...] = (1000, 10_000, 100_000, 1_000_000)
+    sessions: tuple[int, ...] = (10, 100, 1000, 10_000)
+    bytes: tuple[int, ...] = (1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
+
+
+_QUICK = Sizes((1, 2), (1, 4), (10, 100), (1, 10), (1000, 100_000))
+
+
+def main() -> None:
+    """Measure, print a table of each plot, and draw them."""
+    parser = argparse.ArgumentParser(description="Measure how the kernel's cost grows.")
+    parser.add_argument("plots", nargs="*", metavar="PLOT", help=f"what to measure: {', '.join(PLOTS)}; all if none")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw them there")
+    parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
+    options = parser.parse_args()
+    if unknown := set(options.plots) - set(PLOTS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    sizes, pace = (_QUICK, Pace(1, 0.001, quick=True)) if options.quick else (Sizes(), Pace(5, 0.05))
+    where = f"{place(pin())}; medians of {pace.rounds} rounds"
+    found: list[Plot] = []
+    for name in options.plots or PLOTS:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        gc.collect()
+        found += asyncio.run(PLOTS[name](sizes, pace))
+    print(where, *map(plots.text, found), sep="\n\n")
+    if options.json:
+        figures = {"where": where, "plots": [attrs.asdict(plot) for plot in found]}
+        options.json.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    if options.svg:
+        plots.draw(found, where, options.svg)
+
+
+@asynccontextmanager
+async def _session() -> AsyncIterator[tuple[Kernel, Session]]:
+    with tempfile.TemporaryDirectory() as folder:
+        async with Kernel(event_log=Path(folder) / "log.jsonl") as kernel:
+            yield kernel, await kernel.session.create(Plan(goal="measure"))
+
+
+async def _modules(sizes: Sizes, pace: Pace) -> list[Plot]:
+    """Mount so many modules, and call one of so many."""
+    with ExitStack() as stack:
+        workers = {count: stack.enter_context(having(count)) for count in sizes.modules}
+        samples = await compare([Contender(str(count), each.measure("p50")) for count, each in workers.items()], pace)
+    called = [(float(worker.ready), median(samples[str(count)])) for count, worker in workers.items()]
+    mounted = []
+    for count in sizes.modules:
+        took = [await _mounting(count) for _ in range(1 if pace.quick or count > 100 else 3)]
+        mounted.append((float(count), median(took)))
+    return [
+        Plot("mount N modules, in all", "modules", (Series("", tuple(mounted)),), each=True),
+        Plot("a call, N modules mounted", "modules", (Series("", tuple(called)),)),
+    ]
+
+
+async def _mounting(count: int) -> float:
+    async with _session() as (_, session):
+        began = time.perf_counter()
+        await mount_idle(session, affordable(count))
+        return time.perf_counter() - began
+
+
+async def _calls(sizes: Sizes, pace: Pace) -> list[Plot]:
+    """Have so many invocations at once."""
+    async with _session() as (_, session):
+        call = functools.partial(session.invoke, await mount_fast_echo(session), "echo", text_of(200))
+        samples = await compare([Contender(str(n), at_once(call, n), step=n) for n in sizes.calls], pace)
+    points = tuple((float(n), n * median(samples[str(n)])) for n in sizes.calls)
+    return [Plot("N calls at once, in all", "calls at once", (Series("", points),), each=True)]
+
+
+async def _events(sizes: Sizes, _: Pace) -> list[Plot]:
+    """Emit so many events, one after the other, into one log."""
+    points = []
+    async with _session() as (_, session):
+        emitted, took = 0, 0.0
+        for size in sizes.events:
+            took += await blocking(functools.partial(session.emit, "artifact:write", {"n": 1}))(size - emitted) * (
+                size - emitted
+            )
+            emitted = size
+            points.append((float(size), took))
+    return [Plot("N events on disk, in all", "events", (Series("", tuple(points)),), each=True)]
+
+
+async def _sessions(sizes: Sizes, pace: Pace) -> list[Plot]:
+    """Fork a session so often, call from the last fork, and end them all."""
+    forked, called, ended = [], [], []
+    for size in sizes.sessions:
+        fork, call, end = await _living(size, pace)
+        forked.append((float(size), fork))
+        called.append((float(size), call))
+        ended.append((float(size), end))
+    return [
+        Plot("N sessions, in all", "sessions", (Series("fork", tuple(forked)), Series("end", tuple(ended))), each=True),
+        Plot("a call, N sessions open", "sessions", (Series("", tuple(called)),)),
+    ]
+
+
+async def _living(size: int, pace: Pace) -> tuple[float, float, float]:
+    async with _session() as (kernel, session):
+        path = await mount_fast_echo(session)
+        forks = []
+        began = time.perf_counter()
+        for _ in range(size):
+            forks.append(await kernel.session.fork(session.session_id))
+        fork = time.perf_counter() - began
+        call = functools.partial(forks[-1].invoke, path, "echo", text_of(200))
+        samples = await compare([Contender("call", sequential(call))], pace)
+        began = time.perf_counter()
+        for each in forks:
+            await kernel.session.end(each.session_id)
+        return fork, median(samples["call"]), time.perf_counter() - began
+
+
+async def _messages(sizes: Sizes, pace: Pace) -> list[Plot]:
+    """Have arguments of so many bytes echoed, by the kernel and by the limit."""
+    ours, limit = [], []
+    async with _session() as (_, session):
+        echo = {
+            **descriptor("echo", {"type": "stdio", "command": [*FAST_ECHO, "echo"]}),
+            "limits": {"message_bytes": _LARGEST},
+        }
+        path = (await session.mount("/mnt/tools", echo, trusted=True))["path"]
+        with Blocking() as pipe:
+            for size in sizes.bytes:
+                args = text_of(size)
+                samples = await _echoing(
+                    functools.partial(session.invoke, path, "echo", args), functools.partial(pipe.call, args), pace
+                )
+                ours.append((float(size), median(samples["ours"])))
+                limit.append((float(size), median(samples["limit"])))
+    series = (Series("kernel", tuple(ours)), Series("bare pipe", tuple(limit), look="peer"))
+    return [Plot("a message there and back", "bytes", series, each=True)]
+
+
+async def _echoing(ours: Callable[[], Awaitable[Any]], limit: Callable[[], Any], pace: Pace) -> dict[str, list[float]]:
+    return await compare((Contender("ours", sequential(ours)), Contender("limit", blocking(limit))), pace)
+
+
+PLOTS = {"modules": _modules, "calls": _calls, "events": _events, "sessions": _sessions, "messages": _messages}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Where it is measured: the CPU that both ends share, and the words that say so.
+
+Owns what is known of this machine. It measures nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+
+def pin() -> int | None:
+    """Keep this process, and every child that it will have, on one CPU, and say on which."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    cpu = max(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cpu})
+    return cpu
+
+
+def place(pinned: int | None) -> str:
+    """Name the Python and the machine."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    where = "not pinned to a CPU" if pinned is None else "both ends pinned to one CPU"
+    return f"{python} on {_processor()}, {platform.system()} {platform.machine()}, {where}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "an unnamed processor")

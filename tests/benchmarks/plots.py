@@ -1,0 +1,121 @@
+"""Plots of growth: what something costs by how many there are of it, on logarithmic scales both.
+
+Owns the plots, as text and as a picture. Where each thing should cost the same, a line is drawn that rises so; where
+number should not matter, one that is level.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+from svg import Drawing, Log, decades_around
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_COLUMNS, _WIDTH, _EDGE = 2, 880, 24
+_CELL = (416, 250)
+_BOX = (54, 34, 404, 206)  # left, top, right, bottom of the axes in a cell
+
+
+@attrs.frozen
+class Series:
+    """Points of a number and seconds, in the order of numbers."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    look: str = "ours"
+
+    def worst(self, *, each: bool) -> float:
+        """Give the cost at the largest number, for each thing or in all, beside the least."""
+        costs = [seconds / (n if each else 1) for n, seconds in self.points]
+        return costs[-1] / min(costs)
+
+
+@attrs.frozen
+class Plot:
+    """Series of the same numbers; with ``each`` it is a cost of all of them, which should grow as they do."""
+
+    title: str
+    unit: str
+    series: tuple[Series, ...]
+    each: bool = False
+
+
+def text(plot: Plot) -> str:
+    """Write one plot as a table."""
+    lines = [plot.title]
+    for series in plot.series:
+        for n, seconds in series.points:
+            one = f"   {_seconds(seconds / n):>9} each" if plot.each else ""
+            lines.append(f"  {series.name:10}{_count(n):>7} {_seconds(seconds):>9}{one}")
+        lines.append(f"  {series.name:10}the largest costs {series.worst(each=plot.each):.2f} times the least")
+    return "\n".join(lines)
+
+
+def draw(plots: Sequence[Plot], where: str, file: Path) -> None:
+    """Draw all plots, side by side."""
+    title = "How cost grows"
+    spoken = "; ".join(_spoken(plots))
+    drawing = Drawing(_WIDTH, title, spoken)
+    drawing.text(_EDGE, 40, title, "title")
+    told = "Both scales are logarithmic. Dashed: what costs the same each time, or the same whatever is around."
+    drawing.text(_EDGE, 60, told, "small")
+    width, height = _CELL
+    for n, plot in enumerate(plots):
+        _plot(drawing, _EDGE + n % _COLUMNS * width, 78 + n // _COLUMNS * height, plot)
+    bottom = 78 + -(-len(plots) // _COLUMNS) * height
+    drawing.text(_EDGE, bottom + 14, where, "small")
+    drawing.save(file, bottom + 34)
+
+
+def _spoken(plots: Sequence[Plot]) -> Iterator[str]:
+    for plot in plots:
+        for series in plot.series:
+            (first, cheap), (last, dear) = series.points[0], series.points[-1]
+            name = f" ({series.name})" if series.name else ""
+            yield f"{plot.title}{name}: {_seconds(cheap)} at {_count(first)}, {_seconds(dear)} at {_count(last)}"
+
+
+def _plot(drawing: Drawing, x: float, y: float, plot: Plot) -> None:
+    left, top, right, bottom = x + _BOX[0], y + _BOX[1], x + _BOX[2], y + _BOX[3]
+    numbers = [n for series in plot.series for n, _ in series.points]
+    costs = [seconds for series in plot.series for _, seconds in series.points]
+    across, up = Log(min(numbers), max(numbers), left + 8, right - 44), Log(*decades_around(costs), bottom, top)
+    drawing.text(x, y + 16, plot.title, "head")
+    for value in up.decades():
+        drawing.line([(left, up(value)), (right, up(value))], "grid")
+        drawing.text(left - 6, up(value) + 4, _seconds(value), "small", "end")
+    for value in across.decades():
+        drawing.text(across(value), bottom + 16, _count(value), "small", "middle")
+    drawing.text(right, bottom + 16, plot.unit, "small", "end")
+    drawing.line([(left, bottom), (right, bottom)], "axis")
+    for series in plot.series:
+        _line(drawing, across, up, series, each=plot.each)
+
+
+def _line(drawing: Drawing, across: Log, up: Log, series: Series, *, each: bool) -> None:
+    least = min(seconds / (n if each else 1) for n, seconds in series.points)
+    straight = [(n, least * (n if each else 1)) for n, _ in (series.points[0], series.points[-1])]
+    if series.look == "ours":
+        drawing.line([(across(n), up(seconds)) for n, seconds in straight], "goal", 1.5, "4 4")
+    drawing.line([(across(n), up(seconds)) for n, seconds in series.points], series.look, 2)
+    for n, seconds in series.points:
+        drawing.dot(across(n), up(seconds), series.look)
+    n, seconds = series.points[-1]
+    drawing.text(across(n) + 8, up(seconds) + 4, series.name or _seconds(seconds), "small")
+
+
+def _seconds(value: float) -> str:
+    size, unit = next(((size, unit) for size, unit in _UNITS if value >= size * 0.9999), _UNITS[-1])
+    return f"{value / size:.3g} {unit}" if value / size < 999.5 else f"{value / size:,.0f} {unit}"
+
+
+def _count(value: float) -> str:
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
