@@ -124,11 +124,30 @@ def packages(session: nox.Session) -> None:
     session.run("pytest", "-m", "packages", *session.posargs)
 
 
-@nox.session(python=PYTHONS[-1] if shutil.which(f"python{PYTHONS[-1]}") else None, allow_parallel=False)
+NEWEST = PYTHONS[-1] if shutil.which(f"python{PYTHONS[-1]}") else None  # what is measured is measured on that
+
+
+@nox.session(python=NEWEST, allow_parallel=False)
 def bench(session: nox.Session) -> None:
-    """Print what the kernel costs, in ratios to the limits; on the newest Python that is here."""
+    """Print what the kernel costs, in ratios to the limits; all of it together (no arguments) is drawn as bench.svg."""
     install(session, "bench")
-    session.run("python", "tests/benchmarks/run.py", *session.posargs)
+    drawn = [] if session.posargs else ["--svg=bench.svg"]
+    session.run("python", "tests/benchmarks/run.py", f"--json={CACHE / 'bench.json'}", *drawn, *session.posargs)
+
+
+@nox.session(name="bench-compare", python=NEWEST, allow_parallel=False)
+def bench_compare(session: nox.Session) -> None:
+    """Point out each ratio that is worse than the committed baseline by more than a fifth; no gate of CI."""
+    install(session, "bench")
+    session.run("python", "tests/benchmarks/run.py", "--compare=tests/benchmarks/baseline.json", *session.posargs)
+
+
+@nox.session(name="bench-growth", python=NEWEST, allow_parallel=False)
+def bench_growth(session: nox.Session) -> None:
+    """Print how cost grows with numbers and sizes; all of it together (no arguments) is drawn as growth.svg."""
+    install(session, "bench")
+    drawn = [] if session.posargs else ["--svg=growth.svg"]
+    session.run("python", "tests/benchmarks/growth.py", f"--json={CACHE / 'growth.json'}", *drawn, *session.posargs)
 
 
 @nox.session(allow_parallel=False)

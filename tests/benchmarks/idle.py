@@ -1,6 +1,7 @@
 """One call with 1, 100 and 1000 modules mounted, all of them real processes that are idle but one.
 
-Each number has a process of its own, which this file is too: `idle.py COUNT` mounts, and says how many there are.
+Each number has a process of its own, which this file is too: `idle.py MODULES SESSIONS` mounts, forks, and says how
+many modules there are.
 """
 
 from __future__ import annotations
@@ -51,18 +52,20 @@ async def rows(pace: Pace) -> list[Row]:
     ]
 
 
-def having(count: int) -> Worker:
-    """Give a process that has so many modules mounted: as many as it says, if the host starts no more."""
-    return Worker(Path(__file__), str(count))
+def having(modules: int, sessions: int = 1) -> Worker:
+    """Give a process that has so many: fewer modules, if it says so, since the host starts no more."""
+    return Worker(Path(__file__), str(modules), str(sessions))
 
 
-async def work(wanted: int) -> None:
-    """Mount, then measure for whoever asks."""
+async def work(wanted: int, sessions: int) -> None:
+    """Mount, and fork; then measure, in the last session, for whoever asks."""
     with tempfile.TemporaryDirectory() as folder:
         async with Kernel(event_log=Path(folder) / "log.jsonl") as kernel:
             session = await kernel.session.create(Plan(goal="measure"))
             idle = await mount_idle(session, affordable(wanted) - 1)
-            call = functools.partial(session.invoke, await mount_fast_echo(session), "echo", text_of(200))
+            path = await mount_fast_echo(session)
+            forks = [await kernel.session.fork(session.session_id) for _ in range(sessions - 1)]
+            call = functools.partial([session, *forks][-1].invoke, path, "echo", text_of(200))
             await serve({"p50": functools.partial(p50, call)}, ready=idle + 1)
 
 
@@ -92,4 +95,4 @@ def affordable(modules: int) -> int:
 
 
 if __name__ == "__main__":
-    asyncio.run(work(int(sys.argv[1])))
+    asyncio.run(work(int(sys.argv[1]), int(sys.argv[2])))

@@ -1,7 +1,7 @@
 """Plots of growth: what something costs by how many there are of it, on logarithmic scales both.
 
 Owns the plots, as text and as a picture. Where each thing should cost the same, a line is drawn that rises so; where
-number should not matter, one that is level.
+number should not matter, one that is level; where there is a limit, its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _COLUMNS, _WIDTH, _EDGE = 2, 880, 24
 _CELL = (416, 250)
-_BOX = (54, 34, 404, 206)  # left, top, right, bottom of the axes in a cell
+_BOX = (54, 34, 408, 206)  # left, top, right, bottom of the axes in a cell
 
 
 @attrs.frozen
@@ -40,7 +40,6 @@ class Plot:
     """Series of the same numbers; with ``each`` it is a cost of all of them, which should grow as they do."""
 
     title: str
-    unit: str
     series: tuple[Series, ...]
     each: bool = False
 
@@ -51,8 +50,9 @@ def text(plot: Plot) -> str:
     for series in plot.series:
         for n, seconds in series.points:
             one = f"   {_seconds(seconds / n):>9} each" if plot.each else ""
-            lines.append(f"  {series.name:10}{_count(n):>7} {_seconds(seconds):>9}{one}")
-        lines.append(f"  {series.name:10}the largest costs {series.worst(each=plot.each):.2f} times the least")
+            lines.append(f"  {series.name:7}{_count(n):>7} {_seconds(seconds):>9}{one}")
+        each = "each of the most" if plot.each else "with the most it"
+        lines.append(f"  {series.name:7}{each} costs {series.worst(each=plot.each):.2f} times the least")
     return "\n".join(lines)
 
 
@@ -62,7 +62,7 @@ def draw(plots: Sequence[Plot], where: str, file: Path) -> None:
     spoken = "; ".join(_spoken(plots))
     drawing = Drawing(_WIDTH, title, spoken)
     drawing.text(_EDGE, 40, title, "title")
-    told = "Both scales are logarithmic. Dashed: what costs the same each time, or the same whatever is around."
+    told = "Logarithmic, both ways. Dashed: the same cost for each, or whatever is around. Grey: the limit."
     drawing.text(_EDGE, 60, told, "small")
     width, height = _CELL
     for n, plot in enumerate(plots):
@@ -84,29 +84,37 @@ def _plot(drawing: Drawing, x: float, y: float, plot: Plot) -> None:
     left, top, right, bottom = x + _BOX[0], y + _BOX[1], x + _BOX[2], y + _BOX[3]
     numbers = [n for series in plot.series for n, _ in series.points]
     costs = [seconds for series in plot.series for _, seconds in series.points]
-    across, up = Log(min(numbers), max(numbers), left + 8, right - 44), Log(*decades_around(costs), bottom, top)
+    across, up = Log(min(numbers), max(numbers), left + 8, right - 52), Log(*decades_around(costs), bottom, top)
     drawing.text(x, y + 16, plot.title, "head")
     for value in up.decades():
         drawing.line([(left, up(value)), (right, up(value))], "grid")
         drawing.text(left - 6, up(value) + 4, _seconds(value), "small", "end")
     for value in across.decades():
         drawing.text(across(value), bottom + 16, _count(value), "small", "middle")
-    drawing.text(right, bottom + 16, plot.unit, "small", "end")
     drawing.line([(left, bottom), (right, bottom)], "axis")
-    for series in plot.series:
-        _line(drawing, across, up, series, each=plot.each)
+    for series in plot.series if all(each.look == "ours" for each in plot.series) else ():
+        ends = [(across(n), up(seconds)) for n, seconds in _straight(series, each=plot.each)]
+        drawing.line(ends, "goal", 1.5, "4 4")
+    for n, series in enumerate(sorted(plot.series, key=_last)):  # names that would touch stand apart
+        _line(drawing, across, up, series, 4 + (8 - 16 * n if len(plot.series) > 1 else 0))
 
 
-def _line(drawing: Drawing, across: Log, up: Log, series: Series, *, each: bool) -> None:
+def _last(series: Series) -> float:
+    return series.points[-1][1]
+
+
+def _straight(series: Series, *, each: bool) -> list[tuple[float, float]]:
+    """Give the ends of the line that it should be: through its cheapest point."""
     least = min(seconds / (n if each else 1) for n, seconds in series.points)
-    straight = [(n, least * (n if each else 1)) for n, _ in (series.points[0], series.points[-1])]
-    if series.look == "ours":
-        drawing.line([(across(n), up(seconds)) for n, seconds in straight], "goal", 1.5, "4 4")
+    return [(n, least * (n if each else 1)) for n, _ in (series.points[0], series.points[-1])]
+
+
+def _line(drawing: Drawing, across: Log, up: Log, series: Series, below: float) -> None:
     drawing.line([(across(n), up(seconds)) for n, seconds in series.points], series.look, 2)
     for n, seconds in series.points:
         drawing.dot(across(n), up(seconds), series.look)
     n, seconds = series.points[-1]
-    drawing.text(across(n) + 8, up(seconds) + 4, series.name or _seconds(seconds), "small")
+    drawing.text(across(n) + 8, up(seconds) + below, series.name or _seconds(seconds), "small")
 
 
 def _seconds(value: float) -> str:
@@ -116,6 +124,6 @@ def _seconds(value: float) -> str:
 
 def _count(value: float) -> str:
     for size, letter in ((1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
+        if value >= size and not value % size:
+            return f"{value / size:,.0f}{letter}"
+    return f"{value:,.0f}"
