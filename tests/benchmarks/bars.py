@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from svg import Drawing, Log, decades_around
-from table import ratio_text
+from table import amount_text, ratio_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -142,6 +142,6 @@ def _short(ratio: float) -> str:
 def _amounts(rows: Sequence[Row]) -> Iterator[str]:
     """Say the goals that are no ratio."""
     for row in rows:
-        if row.ratio is None and row.ours is not None and row.goal.amount is not None:
-            met, goal = " ✓" if row.met else "", f"(goal {row.goal.amount:,.0f} {row.unit})"
-            yield f"{row.path[0].upper()}{row.path[1:]}: {row.ours:,.0f} {row.unit}{met} {goal}."
+        if row.goal.ratio is None and row.ours is not None and row.goal.amount is not None:
+            met, goal = " ✓" if row.met else "", amount_text(row.goal.amount, row.unit)
+            yield f"{row.path[0].upper()}{row.path[1:]}: {amount_text(row.ours, row.unit)}{met}, goal {goal}"

@@ -63,8 +63,8 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.plots) - set(PLOTS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    sizes, pace = (_QUICK, Pace(1, 0.001, quick=True)) if options.quick else (Sizes(), Pace(5, 0.05))
-    where = f"{place(pin())}; medians of {pace.rounds} rounds"
+    sizes, pace = (_QUICK, Pace(1, 0.001, quick=True)) if options.quick else (Sizes(), Pace(9, 0.05))
+    where = f"{place(None if options.quick else pin())}; medians of {pace.rounds} rounds"
     found: list[Plot] = []
     for name in options.plots or PLOTS:
         print(f"{name} …", file=sys.stderr, flush=True)
@@ -125,7 +125,7 @@ async def _calls(sizes: Sizes, pace: Pace) -> list[Plot]:
     return [Plot("N calls at once, in all", (Series("", points),), each=True)]
 
 
-async def _events(sizes: Sizes, _: Pace) -> list[Plot]:
+async def _events(sizes: Sizes, _pace: Pace) -> list[Plot]:
     """Emit so many events, one after the other, into one log."""
     points = []
     async with _session() as (_, session):

@@ -49,7 +49,7 @@ def main() -> int:
     """Measure, print the table, write what is asked for, and tell by the status whether something got worse."""
     options = _options()
     pace = Pace(1, 0.001, quick=True) if options.quick else Pace(options.rounds, 0.05)
-    where = f"{place(pin())}; medians of {pace.rounds} interleaved rounds"
+    where = f"{place(None if options.quick else pin())}; medians of {pace.rounds} interleaved rounds"
     found = _measure(options.paths or PATHS, pace)
     rows = [row for part in found.values() for row in part]
     print(where, text(rows), sep="\n\n")

@@ -75,13 +75,13 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         """Give the row as text, a cell under each word of ``HEAD``."""
-        goals = [ratio_text(self.goal.ratio), _amount(self.goal.amount, self.unit)]
+        goals = [ratio_text(self.goal.ratio), amount_text(self.goal.amount, self.unit)]
         goal = " or ".join(filter(None, goals))
         peers = ", ".join(f"{name} {ratio_text(value)}" for name, value in self.peers.items())
         return (
             self.path,
-            _amount(self.limit, self.unit),
-            _amount(self.ours, self.unit),
+            amount_text(self.limit, self.unit),
+            amount_text(self.ours, self.unit),
             ratio_text(self.ratio),
             goal,
             "✓" if self.met else "",
@@ -117,7 +117,8 @@ def ratio_text(value: float | None) -> str:
     return f"1/{1 / value:.3g}" if value < 0.2 else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def _amount(value: float | None, unit: str) -> str:
+def amount_text(value: float | None, unit: str) -> str:
+    """Write an amount in a unit that makes it short."""
     if value is None:
         return ""
     if unit == "µs" and value >= 1000:

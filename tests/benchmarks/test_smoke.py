@@ -11,12 +11,12 @@ ROOT = HERE.parents[1]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def run(program, *arguments):
+def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(HERE / program), "--quick", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-def words(file):
+def words(file: Path) -> list[str]:
     """What a picture says; it is well-formed, and brings no script."""
     picture = ET.parse(file).getroot()
     assert not picture.findall(f".//{SVG}script")
@@ -45,7 +45,7 @@ def test_the_benchmarks_run_and_every_row_has_its_figures(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("before", "status"), [(1e9, 0), (1e-9, 1)])
-def test_what_got_worse_is_pointed_out(tmp_path: Path, before, status) -> None:
+def test_what_got_worse_is_pointed_out(tmp_path: Path, before: float, status: int) -> None:
     baseline = tmp_path / "baseline.json"
     ratios = {"one event on disk": before, "a path of another day": before}
     baseline.write_text(json.dumps({"ratios": ratios}), "utf-8")
@@ -68,6 +68,6 @@ def test_growth_is_measured_and_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bench.svg", "growth.svg"])
-def test_the_readme_says_where_its_pictures_were_measured(name) -> None:
+def test_the_readme_says_where_its_pictures_were_measured(name: str) -> None:
     *_, where = words(ROOT / name)
     assert where.partition(",")[0] in " ".join((ROOT / "README.md").read_text("utf-8").split())
