@@ -1,0 +1,28 @@
+"""Servers of the Model Context Protocol as modules: the transport that a descriptor names with ``"type": "mcp"``.
+
+Owns the door alone. The SDK, which takes half a second to import, waits until a module is started.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from amplifier_core.hookspecs import hookimpl
+
+from ._connection import LocalServer, RemoteServer
+from ._fields import HttpFields, read_fields
+
+if TYPE_CHECKING:
+    from amplifier_core import ModuleDescriptor
+    from amplifier_core.hookspecs import Notify
+
+__all__ = ["open_transport"]
+
+
+@hookimpl
+def open_transport(descriptor: ModuleDescriptor, notify: Notify) -> LocalServer | RemoteServer:
+    """Check the descriptor's ``transport`` and make a connection; nothing is started or connected yet."""
+    fields, inputs = read_fields(descriptor)
+    if isinstance(fields, HttpFields):
+        return RemoteServer(descriptor, fields, inputs)
+    return LocalServer(descriptor, fields, inputs, notify)

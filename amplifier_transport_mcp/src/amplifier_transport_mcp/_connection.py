@@ -1,0 +1,226 @@
+"""The connection to one MCP server: the kernel's three questions, in the words of MCP, and the next start.
+
+Owns what a request means and which client carries it. The client is a life's, bytes are the wires'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import re
+from typing import TYPE_CHECKING, Any
+
+from amplifier_core import Forbidden, KernelError, Timeout, Unreachable
+from amplifier_core.hookspecs import Message, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from amplifier_core import ModuleDescriptor
+    from amplifier_core.hookspecs import Chunks, Notify
+    from amplifier_transport_stdio._fields import StdioFields
+
+    from ._fields import HttpFields, Inputs
+    from ._life import Life
+    from ._talk import Talk
+
+CANCEL_GRACE = 1.0
+"""Seconds that a server has to answer a ping after a call was cancelled, before it is killed."""
+
+_HEALTH_SECONDS = 10.0
+_TRACE = re.compile(r"req_([0-9a-f]{16})\Z")
+_VERSION = "0.1.0"
+
+
+class _Server:
+    """One server, and the client that speaks to it: another one after an end."""
+
+    def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs) -> None:
+        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
+        self._descriptor = descriptor
+        self._inputs = inputs
+        self._granted: Sequence[str] = ()
+        self._life: Life | None = None
+        self._talks: dict[str, Talk] = {}
+        self._asides: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def start(self, granted: Sequence[str]) -> None:
+        """Start the server, or find it, and agree on a revision."""
+        self._check_roots(granted)
+        self._granted = granted
+        # In a thread: half a second, during which the loop has other things to do.
+        self._sdk: Any = await asyncio.to_thread(importlib.import_module, f"{__package__}._sdk")
+        await (await self._usable()).client()
+
+    async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
+        """Carry one request."""
+        if method == "health":
+            await self._ping()
+            return Message(ok=True, result={"status": "ok"})
+        if method == "describe":
+            return Message(ok=True, result=await self._describe())
+        request = decode(params)
+        try:
+            return await self._invoke(await self._usable(), request, chunks)
+        except (BrokenPipeError, self._sdk.SessionEnded):  # nothing of it was carried out: it had gone unnoticed
+            return await self._invoke(await self._usable(), request, chunks)
+
+    async def close(self) -> None:
+        """End the client, and with it the server if it is here."""
+        self._closed = True
+        for talk in list(self._talks.values()):
+            talk.drop()
+        if self._life is not None:
+            self._life.end(Unreachable("the module was unmounted"))
+            await self._life.close()
+        if self._asides:
+            await asyncio.wait(self._asides)
+
+    # What the two kinds of servers do in their own way.
+
+    async def _usable(self) -> Life:
+        """Give a life that requests may be sent to."""
+        if self._closed:
+            raise Unreachable("the module was unmounted")
+        if self._life is None or not self._life.usable:
+            old, self._life = self._life, self._begin()
+            if old is not None:
+                self._aside(self._retire(old))
+        return self._life
+
+    def _begin(self) -> Life:
+        raise NotImplementedError
+
+    async def _retire(self, life: Life) -> None:
+        await life.traffic.quiet.wait()
+        await life.close()
+
+    def _after_cancel(self, life: Life) -> None:
+        """Do what is to be done after a call was cancelled."""
+
+    # The three questions.
+
+    async def _ping(self) -> None:
+        life = await self._usable()
+        try:
+            async with asyncio.timeout(_HEALTH_SECONDS):
+                await life.ping()
+        except TimeoutError:
+            raise Timeout(f"the server did not answer a ping within {_HEALTH_SECONDS:g} s") from None
+
+    async def _describe(self) -> dict[str, Any]:
+        life = await self._usable()
+        tools = await life.list_tools(self._tools_granted())
+        return tools.describe(self._descriptor, life.server())
+
+    async def _invoke(self, life: Life, request: Mapping[str, Any], chunks: Chunks | None) -> Message:
+        tools = await life.list_tools(self._tools_granted())
+        op, args = request["op"], request["args"]
+        tools.check(op, args)
+        resume = request.get("resume")
+        try:
+            if resume is not None and "talk" in resume["state"]:
+                return await self._talk(resume["state"]["talk"]).go_on(chunks, resume, self._talks)
+            talk: Talk = self._sdk.Talk(life, tools, self._inputs, op, args, _meta(request))
+            if self._inputs.handlers and not life.modern:
+                return await talk.begin(chunks, request.get("deadline_ms"), self._talks)
+            return await talk.run(chunks, resume)
+        except asyncio.CancelledError:
+            self._after_cancel(life)
+            raise
+
+    def _talk(self, token: str) -> Talk:
+        talk = self._talks.pop(token, None)
+        if talk is None:
+            raise Unreachable("the server went away while it waited for an answer")
+        return talk
+
+    def _tools_granted(self) -> Sequence[str] | None:
+        granted: Sequence[str] | None = self._sdk.granted_tools(self._descriptor, self._granted)
+        return granted
+
+    def _check_roots(self, granted: Sequence[str]) -> None:
+        """Refuse roots that the module was not granted: the server would be told of what it must not touch."""
+        paths = [word.split(":", 2)[2] for word in granted if word.startswith("fs:")]
+        for root in self._inputs.roots or ():
+            if not any(root == path or root.startswith(f"{path.rstrip('/')}/") for path in paths):
+                raise Forbidden(
+                    f"transport.roots: {root} was not granted", details={"capabilities": [f"fs:read:{root}"]}
+                )
+
+    def _aside(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._asides.add(task)
+        task.add_done_callback(self._asides.discard)
+
+
+class LocalServer(_Server):
+    """A server as a child process. It is started again by the first request after its end."""
+
+    needs_trust = "nothing isolates an MCP server on this host; mount(..., trusted=True) runs it as an ordinary process"
+
+    def __init__(self, descriptor: ModuleDescriptor, fields: StdioFields, inputs: Inputs, notify: Notify) -> None:
+        super().__init__(descriptor, inputs)
+        self._fields = fields
+        self._notify = notify
+        self._undecided = 0
+        self._decided = asyncio.Event()
+
+    def clues(self) -> dict[str, Any]:
+        """Say what may explain that no answer comes."""
+        return {} if self._life is None else self._life.clues()
+
+    def _begin(self) -> Life:
+        environment = self._fields.environment(self._granted)
+        limit = self._descriptor.message_bytes
+        life: Life = self._sdk.LocalLife(self._fields, environment, limit, self._notify, self._inputs, _VERSION)
+        return life
+
+    async def _usable(self) -> Life:
+        while self._undecided and not self._closed and self._life is not None and self._life.usable:
+            self._decided.clear()
+            await self._decided.wait()
+        return await super()._usable()
+
+    def _after_cancel(self, life: Life) -> None:
+        """Hold back what comes until the server has shown that it is not stuck: else it would end with it."""
+        if life.usable and not self._closed:
+            self._undecided += 1
+            self._aside(self._decide(life))
+
+    async def _decide(self, life: Life) -> None:
+        try:
+            async with asyncio.timeout(CANCEL_GRACE):
+                await life.ping()
+        except TimeoutError:
+            why = f"the module was killed: it did not answer a ping within {CANCEL_GRACE:g} s after a cancel"
+            life.kill(Unreachable(why))
+        except (KernelError, OSError):  # it has gone already
+            pass
+        finally:
+            self._undecided -= 1
+            self._decided.set()
+
+
+class RemoteServer(_Server):
+    """A server elsewhere. Between requests there are connections, a session perhaps, and nothing else."""
+
+    needs_trust = ""  # nothing of the server runs on this host
+
+    def __init__(self, descriptor: ModuleDescriptor, fields: HttpFields, inputs: Inputs) -> None:
+        super().__init__(descriptor, inputs)
+        self._fields = fields
+
+    def _begin(self) -> Life:
+        life: Life = self._sdk.RemoteLife(self._fields, self._descriptor.message_bytes, self._inputs, _VERSION)
+        return life
+
+
+def _meta(request: Mapping[str, Any]) -> dict[str, str]:
+    """Give what of the request the server may know: whose it is, and its place in the trace (W3C trace context)."""
+    meta = {name: request[name] for name in ("session_id", "request_id") if isinstance(request.get(name), str)}
+    trace = _TRACE.match(meta.get("request_id", ""))
+    if trace and re.fullmatch("[0-9a-f]{16}", request.get("span_id") or ""):
+        meta["traceparent"] = f"00-{trace[1]:0>32}-{request['span_id']}-01"
+    return meta

@@ -1,0 +1,430 @@
+"""A server elsewhere, under the SDK's client: MCP's streamable HTTP, with a guard below that lets one call fail alone.
+
+Owns what is wrong with requests and responses. The SDK's transport speaks the protocol: sessions, streams that are
+taken up again, headers. But one request that fails ends it, it forgets statuses, and waits for notifications. So the
+guard never raises: what fails becomes the reply of its own call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+import httpx2
+from mcp.client.streamable_http import streamable_http_client
+
+from amplifier_core import Internal, KernelError, Unreachable
+from amplifier_core.hookspecs import NotJson, causes, decode
+
+from ._codes import SPOKEN, broke_contract, of_status
+from ._sse import Events, EventTooLargeError
+from ._stdio import failed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from mcp.shared.message import SessionMessage
+
+    from ._fields import HttpFields
+    from ._traffic import Call, Traffic
+
+_HEADERS = {"accept-encoding": "identity", "user-agent": "amplifier-transport-mcp"}
+_SESSION = "mcp-session-id"
+_IDLE_SECONDS = 4.0  # Node and uvicorn close a connection that was idle for 5 s
+_ASIDE_SECONDS = 5.0  # for what nobody waits for: notifications, and the end of a session
+_FAREWELL_SECONDS = 1.0
+_ERRORS = 400
+_ACCEPTED = 202
+_NOT_FOUND = 404
+_EXCERPT = 200  # characters of a body that an error shows
+_REPLIES = ("result", "error")
+
+
+class Remote:
+    """One client's HTTP, and the streams through which the SDK uses it. ``stale``: its session may be no more."""
+
+    def __init__(self, fields: HttpFields, limit: int, traffic: Traffic) -> None:
+        self._fields = fields
+        self._traffic = traffic
+        self._guard = _Guard(fields.url, limit, traffic, _pool(fields))
+        self._stack = contextlib.AsyncExitStack()
+
+    @property
+    def stale(self) -> bool:
+        """Whether the next request had better begin a new session."""
+        return self._guard.stale
+
+    async def __aenter__(self) -> tuple[_Incoming, _Outgoing]:
+        """Give the streams. Nothing is sent yet."""
+        client = httpx2.AsyncClient(
+            transport=self._guard,
+            headers={**_HEADERS, **self._fields.headers},
+            timeout=None,
+            trust_env=False,
+        )
+        await self._stack.enter_async_context(client)
+        streams = streamable_http_client(
+            self._fields.url, http_client=client, terminate_on_close=False, max_sse_event_size=None
+        )
+        read, write = await self._stack.enter_async_context(streams)
+        return _Incoming(read, self._traffic), _Outgoing(write, self._traffic)
+
+    async def __aexit__(self, *error: object) -> None:
+        """Drop all connections."""
+        await self._stack.__aexit__(*error)
+
+
+def _pool(fields: HttpFields) -> httpx2.AsyncHTTPTransport:
+    try:
+        tls = httpx2.create_ssl_context(trust_env=False) if fields.ca is None else _trust(fields)
+    except OSError as error:
+        details = {"url": fields.url, "causes": causes(error)}
+        raise Unreachable(f"{fields.url}: no certificates to trust in {fields.ca}: {error}", details=details) from error
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_IDLE_SECONDS)
+    return httpx2.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
+
+
+def _trust(fields: HttpFields) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=fields.ca)
+
+
+class _Guard(httpx2.AsyncBaseTransport):
+    """An httpx2 transport between the SDK and the network."""
+
+    def __init__(self, url: str, limit: int, traffic: Traffic, inner: httpx2.AsyncHTTPTransport) -> None:
+        self.stale = False
+        self.traffic = traffic
+        self.limit = limit
+        self._url = url
+        self._inner = inner
+        self._session = ""
+        self._headers: httpx2.Headers | None = None
+        self._asides: set[asyncio.Task[None]] = set()
+        self._posts: dict[int | str, _Post] = {}
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send one request. Of a POST nothing is raised: what fails is its reply."""
+        if request.method != "POST":  # a stream of the server's own, or one taken up again: the SDK lets them fail
+            return _without_cookies(await self._inner.handle_async_request(request))
+        message = json.loads(await request.aread())
+        if "id" in message and "method" in message:
+            post = self._posts[message["id"]] = _Post(self, message["id"], str(request.url))
+            return await post.send(request, self._inner)
+        if message.get("method") == "notifications/initialized":  # what follows may rely on it
+            await self._aside(request, message)
+        else:
+            task = asyncio.create_task(self._aside(request, message))
+            self._asides.add(task)
+            task.add_done_callback(self._asides.discard)
+        return httpx2.Response(_ACCEPTED)
+
+    async def aclose(self) -> None:
+        """Say good-bye to the session, and close all connections."""
+        if self._asides:
+            await asyncio.wait(self._asides, timeout=_FAREWELL_SECONDS)
+        for task in self._asides:
+            task.cancel()
+        if self._session and self._headers is not None and not self.stale:
+            farewell = httpx2.Request("DELETE", self._url, headers=self._headers)
+            await self._quietly(farewell, _FAREWELL_SECONDS)
+        await self._inner.aclose()
+
+    def begun(self, request: httpx2.Request, response: httpx2.Response) -> None:
+        """Note the session that a response begins, for its end."""
+        if session := response.headers.get(_SESSION):
+            self._session = session
+            kept = {name: value for name, value in request.headers.items() if not name.startswith("content-")}
+            self._headers = httpx2.Headers({**kept, _SESSION: session})
+
+    def over(self, request_id: int | str) -> None:
+        """Forget a request that was answered."""
+        self._posts.pop(request_id, None)
+
+    async def _aside(self, request: httpx2.Request, message: dict[str, Any]) -> None:
+        """Send what nobody waits for. After a cancel, nobody reads the cancelled reply either."""
+        await self._quietly(request, _ASIDE_SECONDS)
+        if message.get("method") == "notifications/cancelled":
+            post = self._posts.get(message["params"]["requestId"])
+            if post is not None:
+                post.abort()
+
+    async def _quietly(self, request: httpx2.Request, seconds: float) -> None:
+        with contextlib.suppress(httpx2.HTTPError, OSError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                response = await self._inner.handle_async_request(request)
+                await response.aclose()
+
+
+class _Post:
+    """One request of the SDK's and its response, whole or as a stream of events."""
+
+    def __init__(self, guard: _Guard, request_id: int | str, url: str) -> None:
+        self._guard = guard
+        self._id = request_id
+        self._url = url
+        self._call: Call | None = guard.traffic.call(request_id)
+        self._scope: anyio.CancelScope | None = None
+        self._aborted = False
+
+    def abort(self) -> None:
+        """End the exchange: its caller has given up, and is not waiting for it any more."""
+        self._aborted = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def send(self, request: httpx2.Request, inner: httpx2.AsyncHTTPTransport) -> httpx2.Response:
+        """Exchange one request for a response that the SDK understands."""
+        try:
+            with anyio.CancelScope() as self._scope:
+                response = await inner.handle_async_request(request)
+                self._guard.begun(request, response)
+                kept = await self._take(request, response)
+                if kept is not None:
+                    return kept
+        except httpx2.TransportError as error:
+            self._guard.stale = True  # what comes back may have forgotten the session
+            return self._fail(self.unreachable(str(error), error))
+        except KernelError as error:
+            return self._fail(error)
+        finally:
+            self._scope = None
+        return self._fail(Unreachable("nobody waits for this reply any more"))
+
+    def unreachable(self, why: str, error: BaseException | None = None) -> Unreachable:
+        """Make the error of an exchange that was cut off."""
+        details = {"url": self._url, **({"causes": causes(error)} if error else {})}
+        return Unreachable(f"{self._url}: {why or 'the connection broke'}", details=details)
+
+    async def _take(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response | None:
+        """Look at a response, and give the one that the SDK gets."""
+        _without_cookies(response)
+        status = response.status_code
+        if self._call is not None and not response.is_success:
+            self._call.http_status = status
+        if response.is_redirect:
+            return response
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        coding = response.headers.get("content-encoding", "identity").lower()
+        if coding != "identity":
+            await response.aclose()
+            raise broke_contract(self._url, f"the content-encoding {coding!r}, which was not asked for")
+        if response.is_success and kind == "text/event-stream":
+            stream = _Events(self, response, self._guard.limit)
+            return httpx2.Response(status, headers=_kept(response, kind), stream=stream)
+        return self._whole(request, response, await self._read(response))
+
+    async def _read(self, response: httpx2.Response) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async for piece in _stream(response):
+                pieces.append(piece)
+                size += len(piece)
+                if size > self._guard.limit:
+                    raise self.too_large()
+        finally:
+            await response.aclose()
+        return b"".join(pieces)
+
+    def too_large(self) -> Internal:
+        """Make the error of a message that is larger than its limit."""
+        limit = self._guard.limit
+        message = f"{self._url} answered with more than {limit} bytes (limits.message_bytes)"
+        return Internal(message, details={"url": self._url, "limit": limit})
+
+    def _whole(self, request: httpx2.Request, response: httpx2.Response, body: bytes) -> httpx2.Response:
+        """Look at a body that came whole: a reply of the right shape, or what its status stands for."""
+        status = response.status_code
+        error = self._error_in(body) if status >= _ERRORS else None
+        if status >= _ERRORS and (error is None or error.get("code") not in SPOKEN):
+            raise self._by_status(request, status, body, error)
+        if error is None:
+            self.check(body, status)
+        self._guard.over(self._id)
+        return httpx2.Response(status, headers=_kept(response, "application/json"), content=body)
+
+    def _error_in(self, body: bytes) -> dict[str, Any] | None:
+        try:
+            message = decode(body)
+        except NotJson:
+            return None
+        error = message.get("error") if isinstance(message, dict) else None
+        return error if isinstance(error, dict) else None
+
+    def _by_status(
+        self, request: httpx2.Request, status: int, body: bytes, error: dict[str, Any] | None
+    ) -> KernelError:
+        said = str((error or {}).get("message") or "")
+        if _SESSION in request.headers and (status == _NOT_FOUND or "session" in said.lower()):
+            self._guard.stale = True
+            return SessionEnded(f"{self._url}: the server ended the session", details={"http_status": status})
+        excerpt = body[: 4 * _EXCERPT].decode(errors="replace")[:_EXCERPT]
+        return of_status(status, self._url, said[:_EXCERPT] or _kind_of(body), **({"body": excerpt} if excerpt else {}))
+
+    def check(self, text: bytes, status: int | None = None) -> bool:
+        """Look at a message: whether it is the reply. Raises the error of one that nobody can take for a reply."""
+        try:
+            message = decode(text)
+        except NotJson as error:
+            what = f"{_kind_of(text)}: {error}" if status is None or text.strip() else "an empty body"
+            raise of_status(status or 200, self._url, what) if status else broke_contract(self._url, what) from None
+        if not isinstance(message, dict):
+            raise broke_contract(self._url, f"expected a message of JSON-RPC, got {type(message).__name__}")
+        if "method" in message:
+            if "id" in message:
+                self._guard.traffic.asks(message["id"], self._id)
+            return False
+        if str(message.get("id")) != str(self._id):
+            raise broke_contract(self._url, f"the reply to request {self._id} has the id {message.get('id')!r}")
+        if sum(name in message for name in _REPLIES) != 1:
+            raise broke_contract(self._url, "expected either a result or an error")
+        if self._call is not None:
+            self._call.size = len(text)
+        return True
+
+    async def events(self, response: httpx2.Response, limit: int) -> AsyncIterator[bytes]:
+        """Pass a stream of events on until the reply, or put the fault in its place."""
+        try:
+            async for piece in self._pass(response, Events(limit)):
+                yield piece
+        except EventTooLargeError:
+            yield self._event(self.too_large())
+        except KernelError as error:
+            yield self._event(error)
+        finally:
+            self._guard.over(self._id)
+            await response.aclose()
+
+    async def _pass(self, response: httpx2.Response, events: Events) -> AsyncIterator[bytes]:
+        parts = _stream(response).__aiter__()
+        resumable = False
+        why, cause = "the server hung up before the end of its answer", None
+        while (piece := await self._next(parts)) is not None:
+            if isinstance(piece, httpx2.TransportError):
+                why, cause = f"the connection broke: {piece}", piece
+                break
+            for raw, text, named in events.feed(piece):
+                resumable |= named
+                done = bool(text) and self.check(text)
+                yield raw
+                if done:
+                    return
+        if self._aborted or not resumable:
+            raise self.unreachable(why, cause)
+        if self._call is not None:
+            self._call.cut = True
+
+    async def _next(self, parts: AsyncIterator[bytes]) -> bytes | httpx2.TransportError | None:
+        """Wait for the next piece; ``None`` is the end, or that nobody waits for it any more."""
+        if self._aborted:
+            return None
+        try:
+            with anyio.CancelScope() as self._scope:
+                return await anext(parts, None)
+        except httpx2.TransportError as error:
+            return error
+        finally:
+            self._scope = None
+        return None
+
+    def _fail(self, error: KernelError) -> httpx2.Response:
+        self._guard.over(self._id)
+        reply = failed(self._id, self._guard.traffic.fault(error))
+        return httpx2.Response(200, json=reply.model_dump(mode="json"))
+
+    def _event(self, error: KernelError) -> bytes:
+        reply = failed(self._id, self._guard.traffic.fault(error))
+        return b"\n\ndata: %b\n\n" % reply.model_dump_json().encode()
+
+
+class SessionEnded(Unreachable):
+    """The server does not know the session: what was asked was not carried out."""
+
+
+class _Events(httpx2.AsyncByteStream):
+    """The body that the SDK reads in place of a stream of events."""
+
+    def __init__(self, post: _Post, response: httpx2.Response, limit: int) -> None:
+        self._events = post.events(response, limit)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._events
+
+    async def aclose(self) -> None:
+        close: Callable[[], Any] = self._events.aclose  # type: ignore[attr-defined]
+        await close()
+
+
+class _Incoming:
+    """What the SDK's transport hands to the SDK's client, less what is for us."""
+
+    def __init__(self, inner: Any, traffic: Traffic) -> None:
+        self._inner = inner
+        self._traffic = traffic
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        while True:
+            item: SessionMessage | Exception = await anext(self._inner)
+            if isinstance(item, Exception) or self._traffic.wanted(item.message):
+                return item
+
+    async def receive(self) -> SessionMessage | Exception:
+        return await anext(self)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class _Outgoing:
+    """What the SDK's client hands to the SDK's transport."""
+
+    def __init__(self, inner: Any, traffic: Traffic) -> None:
+        self._inner = inner
+        self._traffic = traffic
+
+    async def send(self, item: SessionMessage) -> None:
+        self._traffic.sending(item.message)
+        await self._inner.send(item)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _stream(response: httpx2.Response) -> httpx2.AsyncByteStream:
+    return response.stream  # type: ignore[return-value]
+
+
+def _without_cookies(response: httpx2.Response) -> httpx2.Response:
+    """Drop what would be sent with the next request: no state is kept but the session."""
+    response.headers.pop("set-cookie", None)
+    return response
+
+
+def _kept(response: httpx2.Response, kind: str) -> dict[str, str]:
+    """Give the headers that the SDK looks at."""
+    session = response.headers.get(_SESSION)
+    return {"content-type": kind, **({_SESSION: session} if session else {})}
+
+
+def _kind_of(body: bytes) -> str:
+    start = body.lstrip()[:1]
+    return "an empty body" if not start else "HTML, not JSON" if start == b"<" else "no JSON of MCP"

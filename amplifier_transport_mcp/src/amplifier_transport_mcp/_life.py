@@ -1,0 +1,304 @@
+"""One life of the SDK's client: from its start to its end, in a task of its own, and the requests between.
+
+Owns the client. The SDK's scopes belong to the task that enters them, so one task enters and leaves; requests are made
+in the tasks of those who wait for them. What a request means is for the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import mcp_types as types
+from mcp import Client, MCPError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import TypeAdapter, ValidationError
+
+from amplifier_core import Internal, KernelError, Unreachable
+from amplifier_core.hookspecs import causes
+
+from . import _codes
+from ._asks import roots_of
+from ._http import Remote
+from ._stdio import Pipe
+from ._tools import Tools
+from ._traffic import Question, Traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from amplifier_core.hookspecs import Chunks, Notify
+    from amplifier_transport_stdio._fields import StdioFields
+
+    from ._fields import HttpFields, Inputs
+    from ._traffic import Call
+
+_CLOSE_SECONDS = 1.5
+_RAW: TypeAdapter[Any] = TypeAdapter(dict[str, Any])  # the SDK's models would drop what they do not know
+_REQUESTS: dict[str, tuple[Any, Any]] = {
+    "tools/call": (types.CallToolRequest, types.CallToolRequestParams),
+    "resources/list": (types.ListResourcesRequest, types.PaginatedRequestParams),
+    "resources/templates/list": (types.ListResourceTemplatesRequest, types.PaginatedRequestParams),
+    "resources/read": (types.ReadResourceRequest, types.ReadResourceRequestParams),
+    "prompts/list": (types.ListPromptsRequest, types.PaginatedRequestParams),
+    "prompts/get": (types.GetPromptRequest, types.GetPromptRequestParams),
+}
+_PAGES = 1000  # of one listing: a server that goes on for ever is given up
+
+
+class Life:
+    """One client of one server. ``fault`` is why it ended, once it has."""
+
+    def __init__(self, traffic: Traffic, wire: Pipe | Remote, inputs: Inputs, version: str) -> None:
+        self.traffic = traffic
+        self._wire = wire
+        self.fault: KernelError | None = None
+        self.tools: Tools | None = None
+        self._listing = asyncio.Lock()
+        self._over = asyncio.Event()
+        self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        self._owner = asyncio.create_task(self._own(inputs, version))
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request may be sent, as far as one knows."""
+        return not self._wire.stale and not self._over.is_set()
+
+    async def client(self) -> Client:
+        """Wait until the server has answered the handshake, and give the client; raise why it has not."""
+        await asyncio.wait((self._ready,))
+        return self._ready.result()
+
+    def clues(self) -> dict[str, Any]:
+        """Say what may explain that no answer comes; a server elsewhere tells us nothing."""
+        return {}
+
+    def kill(self, error: KernelError) -> None:
+        """End it at once."""
+        self.end(error)
+
+    def end(self, error: KernelError) -> None:
+        """Let the owner leave the client; what is in flight fails with the error."""
+        self.fault = self.fault or error
+        self._over.set()
+
+    async def close(self) -> None:
+        """Leave the client, and wait until it is left."""
+        self._over.set()
+        await asyncio.wait((self._owner,), timeout=_CLOSE_SECONDS)
+        self._owner.cancel()
+        await asyncio.wait((self._owner,))
+
+    async def _own(self, inputs: Inputs, version: str) -> None:
+        asks = _Asks(self.traffic, inputs)
+        offered = inputs.handlers
+        client = Client(
+            self._wire,
+            mode="auto",
+            cache=None,
+            client_info=types.Implementation(name="amplifier-transport-mcp", version=version),
+            sampling_callback=asks.sample if "sampling/createMessage" in offered else None,
+            elicitation_callback=asks.elicit if "elicitation/create" in offered else None,
+            list_roots_callback=None if inputs.roots is None else asks.list_roots,
+        )
+        try:
+            async with client:
+                if not self._ready.done():
+                    self._ready.set_result(client)
+                await self._over.wait()
+        except Exception as error:  # noqa: BLE001 - the SDK's, of any kind: it is the fault of whoever waits
+            self.fault = self.fault or self._fault_of(_leaf(error), "the handshake")
+        finally:
+            self._over.set()
+            if not self._ready.done():
+                self._ready.set_exception(self.fault or Unreachable("the module was unmounted"))
+                self._ready.exception()  # whether anybody waits for it or not
+
+    # Requests.
+
+    @property
+    def modern(self) -> bool:
+        """Whether the server speaks the revision in which each request stands alone."""
+        return self._ready.result().protocol_version in MODERN_PROTOCOL_VERSIONS
+
+    async def ping(self) -> None:
+        """Have the server answer anything; an error is an answer too."""
+        session = (await self.client()).session
+        try:
+            if self.modern:
+                await session.send_discover(str(session.protocol_version))
+            else:
+                await session.send_ping()
+        except MCPError as error:
+            self._raise_ours(error)
+
+    def begin(self, chunks: Chunks | None) -> Call:
+        """Begin a call that the current task will make."""
+        return self.traffic.begin(chunks)
+
+    async def request(
+        self, call: Call, method: str, params: Mapping[str, Any], meta: Mapping[str, Any], what: str
+    ) -> dict[str, Any]:
+        """Make one request of a call, and give its result as it came. Raises ``KernelError`` alone."""
+        session = (await self.client()).session
+        make, make_params = _REQUESTS[method]
+        if call.chunks is not None:
+            meta = {**meta, "progressToken": call.token}
+        try:
+            request = make(params=make_params.model_validate({**params, "_meta": dict(meta)}))
+        except ValidationError as error:
+            raise Internal(f"{what}: {_first_line(error)}") from error
+        try:
+            result: dict[str, Any] = await session.send_request(request, _RAW)
+        except (MCPError, ValidationError, RuntimeError) as error:
+            raise self._fault_of(error, what, call) from error
+        return result
+
+    async def list_tools(self, granted: Any) -> Tools:
+        """Give the tools, all pages, unless they are known and still the same."""
+        async with self._listing:
+            if self.tools is None or self.traffic.tools_changed:
+                self.traffic.tools_changed = False
+                self.tools = Tools(await self._all_tools(), self._offered(), granted)
+            return self.tools
+
+    async def _all_tools(self) -> list[dict[str, Any]]:
+        session = (await self.client()).session
+        if "tools" not in self._offered():
+            return []
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        try:
+            for _ in range(_PAGES):
+                page = await session.list_tools(params=types.PaginatedRequestParams(cursor=cursor))
+                found += [tool.model_dump(by_alias=True, mode="json", exclude_none=True) for tool in page.tools]
+                cursor = page.next_cursor
+                if cursor is None:
+                    return found
+        except (MCPError, ValidationError, RuntimeError) as error:
+            raise self._fault_of(error, "tools/list") from error
+        raise _codes.broke_contract("tools/list", f"more than {_PAGES} pages")
+
+    def server(self) -> dict[str, Any]:
+        """Say who the server is."""
+        client = self._ready.result()
+        info = client.server_info
+        return {
+            **(info.model_dump(by_alias=True, mode="json", exclude_none=True) if info else {}),
+            "protocol": client.protocol_version,
+            **({"instructions": client.instructions} if client.instructions else {}),
+        }
+
+    def _offered(self) -> list[str]:
+        return list(self._ready.result().server_capabilities.model_dump(exclude_none=True))
+
+    # Faults.
+
+    def _raise_ours(self, error: MCPError) -> None:
+        """Raise what an error stands for if it is ours: the server has not answered at all."""
+        if (fault := self.traffic.take_fault(error.error.data)) is not None:
+            raise fault from error
+        if self.fault is not None:
+            raise _codes.again(self.fault) from error
+
+    def _fault_of(self, error: BaseException, what: str, call: Call | None = None) -> KernelError:
+        """Give the error of the kernel's that an error of the SDK's is."""
+        if isinstance(error, KernelError):
+            return error
+        if not isinstance(error, MCPError):
+            why = _codes.broke_contract(what, _first_line(error))
+            why.details["causes"] = causes(error)
+            return why
+        if (fault := self.traffic.take_fault(error.error.data)) is not None:
+            return fault
+        if self.fault is not None:
+            return _codes.again(self.fault)
+        if call is not None and call.cut:
+            return Unreachable(f"{what}: {error.error.message}")
+        status = call.http_status if call is not None else None
+        return _codes.of_server(error.code, error.error.message, error.error.data, what, status)
+
+
+class _Asks:
+    """What a server of the older revision asks in the middle of a call: each becomes a question of that call."""
+
+    def __init__(self, traffic: Traffic, inputs: Inputs) -> None:
+        self._traffic = traffic
+        self._inputs = inputs
+
+    async def sample(self, context: Any, params: Any) -> Any:
+        return await self._ask(context, "sampling/createMessage", params, types.CreateMessageResultWithTools)
+
+    async def elicit(self, context: Any, params: Any) -> Any:
+        return await self._ask(context, "elicitation/create", params, types.ElicitResult)
+
+    async def list_roots(self, context: Any) -> Any:  # noqa: ARG002 - the name is the SDK's
+        return types.ListRootsResult.model_validate(roots_of(self._inputs))
+
+    async def _ask(self, context: Any, method: str, params: Any, kind: Any) -> Any:
+        call = self._traffic.asker(context.request_id)
+        if call is None:
+            return _refusal(f"{method}: several calls are in flight, and nothing tells which one asks")
+        question = Question(method, params.model_dump(by_alias=True, mode="json", exclude_none=True))
+        call.ask(question)
+        try:
+            return kind.model_validate(await question.answer)
+        except (KernelError, ValidationError) as error:
+            return _refusal(f"{method}: {_first_line(error)}")
+
+
+def _refusal(why: str) -> types.ErrorData:
+    return types.ErrorData(code=types.INVALID_REQUEST, message=why)
+
+
+def _leaf(error: BaseException) -> BaseException:
+    """Give the first exception that a group of them is about."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+class LocalLife(Life):
+    """The life of a server here, which is that of its process."""
+
+    def __init__(
+        self,
+        fields: StdioFields,
+        environment: Mapping[str, str],
+        limit: int,
+        notify: Notify,
+        inputs: Inputs,
+        version: str,
+    ) -> None:
+        traffic = _traffic(inputs)
+        self._pipe = Pipe(fields, environment, limit, traffic, notify, self.end)
+        super().__init__(traffic, self._pipe, inputs, version)
+
+    def clues(self) -> dict[str, Any]:
+        """Say what may explain that no answer comes."""
+        return self._pipe.clues()
+
+    def kill(self, error: KernelError) -> None:
+        """End the process at once; what is in flight fails with the error."""
+        self._pipe.kill(error)
+
+    async def close(self) -> None:
+        """End the process, and wait until it is gone."""
+        self._pipe.end(self.fault or Unreachable("the module was unmounted"))
+        await asyncio.gather(self._pipe.process.close(), super().close())
+
+
+class RemoteLife(Life):
+    """The life of a session, or of what stands for one, with a server elsewhere."""
+
+    def __init__(self, fields: HttpFields, limit: int, inputs: Inputs, version: str) -> None:
+        traffic = _traffic(inputs)
+        super().__init__(traffic, Remote(fields, limit, traffic), inputs, version)
+
+
+def _traffic(inputs: Inputs) -> Traffic:
+    return Traffic([*inputs.handlers, *([] if inputs.roots is None else ["roots/list"])])

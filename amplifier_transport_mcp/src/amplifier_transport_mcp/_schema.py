@@ -1,0 +1,88 @@
+"""Values held against a JSON Schema that a stranger wrote, in bounded time.
+
+Owns the bound. The schema comes from a server, and the check runs on the event loop of whoever embeds the kernel: a few
+lines of it can ask for work without end, a regular expression alone can. So what has no bound is left to the server,
+which checks its input itself; and so is the rest, once a check has taken more than so many steps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import referencing
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from jsonschema.validators import extend, validator_for  # type: ignore[import-untyped]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_STEPS = 20_000  # keywords that one check looks at: some 50 ms
+_UNBOUNDED = ("pattern", "patternProperties", "uniqueItems", "unevaluatedProperties", "unevaluatedItems")
+_WIDTH = 200  # characters of a fault
+
+
+class _EnoughError(Exception):
+    """The check has taken its steps."""
+
+
+class Schemas:
+    """Makes checks that share one count of steps; one check runs at a time."""
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._dialects: dict[Any, Any] = {}
+
+    def check(self, schema: Any) -> Callable[[Any, str], str]:
+        """Make a check: from a value, and what it is called, to what is wrong with it, in one line; empty if nothing.
+
+        A schema that cannot be understood finds nothing wrong: its server knows what it means. References to
+        elsewhere are not followed.
+        """
+        dialect = validator_for(schema, default=Draft202012Validator)
+        if dialect not in self._dialects:
+            self._dialects[dialect] = self._bounded(dialect)
+        validator = self._dialects[dialect](schema, registry=referencing.Registry())
+
+        def check(value: Any, name: str) -> str:
+            self._left = _STEPS
+            try:
+                error = next(validator.iter_errors(value), None)
+            except Exception:  # noqa: BLE001 - a stranger's schema may be wrong in any way, or the steps are taken
+                return ""
+            return "" if error is None else _fault(error, name)
+
+        return check
+
+    def _bounded(self, dialect: Any) -> Any:
+        keywords = {name: self._counted(keyword) for name, keyword in dialect.VALIDATORS.items()}
+        keywords |= dict.fromkeys(_UNBOUNDED, _left_to_the_server)
+        keywords["additionalProperties"] = _without_patterns(keywords["additionalProperties"])
+        return extend(dialect, keywords)
+
+    def _counted(self, keyword: Callable[..., Iterator[Any] | None]) -> Callable[..., Any]:
+        def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
+            self._left -= 1
+            if self._left < 0:
+                raise _EnoughError
+            return keyword(validator, value, instance, schema)
+
+        return counted
+
+
+def _left_to_the_server(_validator: Any, _value: Any, _instance: Any, _schema: Any) -> None:
+    """Find nothing wrong."""
+
+
+def _without_patterns(keyword: Callable[..., Any]) -> Callable[..., Any]:
+    """Leave out what depends on a regular expression: which properties are additional, beside patterns."""
+
+    def check(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
+        return None if "patternProperties" in schema else keyword(validator, value, instance, schema)
+
+    return check
+
+
+def _fault(error: Any, name: str) -> str:
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
+    text = f"{name}{where}: {error.message}".replace("\n", " ")
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"

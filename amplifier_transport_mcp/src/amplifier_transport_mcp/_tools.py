@@ -1,0 +1,124 @@
+"""What a server offers: its tools, which are ops, and the methods of MCP that are ops too.
+
+Owns names, schemas and the description that the kernel verifies. It asks the server nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from amplifier_core import BadRequest, Forbidden, Internal, UnsupportedOp
+
+from ._schema import Schemas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from amplifier_core import ModuleDescriptor
+
+_TOOL = "x-mcp:tool"
+_TEXT = {"type": "string"}
+_PAGE = {"type": "object", "properties": {"cursor": _TEXT}, "additionalProperties": False}
+_URI = {"type": "object", "required": ["uri"], "properties": {"uri": _TEXT}, "additionalProperties": False}
+_PROMPT = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {"name": _TEXT, "arguments": {"type": "object", "additionalProperties": _TEXT}},
+    "additionalProperties": False,
+}
+METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "resources/list": ("resources", _PAGE, "resources"),
+    "resources/templates/list": ("resources", _PAGE, "resourceTemplates"),
+    "resources/read": ("resources", _URI, "contents"),
+    "prompts/list": ("prompts", _PAGE, "prompts"),
+    "prompts/get": ("prompts", _PROMPT, "messages"),
+}
+"""The ops beside the tools: the capability of a server that has them, their arguments, and what their results hold."""
+
+
+class Tools:
+    """The tools that one client found, and those of them that may be called."""
+
+    def __init__(
+        self, tools: Sequence[Mapping[str, Any]], offered: Sequence[str], granted: Sequence[str] | None
+    ) -> None:
+        self._tools = {tool["name"]: tool for tool in tools if tool["name"] not in METHODS}
+        self.granted = granted
+        self._schemas = Schemas()
+        self._inputs: dict[str, Callable[[Any, str], str]] = {}
+        self._outputs: dict[str, Callable[[Any, str], str]] = {}
+        self._methods = [op for op, (capability, _, _) in METHODS.items() if capability in offered]
+
+    def check(self, op: str, args: Any) -> None:
+        """Refuse an op that there is not, that was not granted, or whose arguments do not fit."""
+        if op in self._methods:
+            schema = METHODS[op][1]
+        elif op not in self._tools:
+            raise UnsupportedOp(f"the server has no tool {op!r}")
+        elif not self._may(op):
+            raise Forbidden(f"{_TOOL}:{op} was not granted", details={"capabilities": [f"{_TOOL}:{op}"]})
+        else:
+            schema = self._tools[op]["inputSchema"]
+        if op not in self._inputs:
+            self._inputs[op] = self._schemas.check(schema)
+        if fault := self._inputs[op](args, "args"):
+            raise BadRequest(fault, details={"path": fault.partition(":")[0]})
+
+    def check_result(self, op: str, result: Mapping[str, Any]) -> None:
+        """Hold structured content against the schema that the tool gives for it."""
+        schema = self._tools[op].get("outputSchema")
+        if schema is None:
+            return
+        if "structuredContent" not in result:
+            raise Internal(f"the server broke its contract: {op} answered without structuredContent")
+        if op not in self._outputs:
+            self._outputs[op] = self._schemas.check(schema)
+        if fault := self._outputs[op](result["structuredContent"], "structuredContent"):
+            raise Internal(f"the server broke its contract: {op} answered {fault}")
+
+    def describe(self, descriptor: ModuleDescriptor, server: Mapping[str, Any]) -> dict[str, Any]:
+        """Describe the module: every op that may be called, with its schemas."""
+        tools = {name: tool for name, tool in self._tools.items() if self._may(name)}
+        inputs = {name: _input(tool) for name, tool in tools.items()}
+        outputs = {name: _output(tool) for name, tool in tools.items()}
+        for op in self._methods:
+            inputs[op] = METHODS[op][1]
+            outputs[op] = {"type": "object", "required": [METHODS[op][2]]}
+        told = [{key: tool[key] for key in tool if not key.endswith("Schema")} for tool in tools.values()]
+        return {
+            "name": descriptor.name,
+            "version": descriptor.version or str(server.get("version") or ""),
+            "kind": descriptor.kind,
+            "capabilities": list(descriptor.capabilities),
+            "inputs": inputs,
+            "outputs": outputs,
+            "mcp": {**server, "tools": told},
+        }
+
+    def _may(self, tool: str) -> bool:
+        if self.granted is None:
+            return True
+        wanted = f"{_TOOL}:{tool}"
+        return any(wanted == word or wanted.startswith(f"{word}:") for word in self.granted)
+
+
+def granted_tools(descriptor: ModuleDescriptor, granted: Sequence[str]) -> Sequence[str] | None:
+    """Give what was granted of the tools; ``None``: the descriptor leaves it at what the gate says of the module."""
+    if not any(word == _TOOL or word.startswith(f"{_TOOL}:") for word in descriptor.capabilities):
+        return None
+    return [word for word in granted if word == _TOOL or word.startswith(f"{_TOOL}:")]
+
+
+def _input(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a tool's own schema, with what the tool is for: whoever shows it to a model needs no more."""
+    schema = tool["inputSchema"]
+    return {"description": tool["description"], **schema} if tool.get("description") else schema
+
+
+def _output(tool: Mapping[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object", "required": ["content"], "properties": {"content": {"type": "array"}}}
+    if (own := tool.get("outputSchema")) is not None:
+        # With an id of its own it is a schema resource: what it refers to with #/… stays inside.
+        schema["properties"]["structuredContent"] = {"$id": f"mcp:output:{tool['name']}", **own}
+        schema["required"] = ["content", "structuredContent"]
+    return schema
