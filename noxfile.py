@@ -61,6 +61,8 @@ if Path(sys.prefix).resolve() != NOX:
 
 import nox  # noqa: E402  only there is it sure to be, and new enough
 
+NEWEST = PYTHONS[-1] if shutil.which(f"python{PYTHONS[-1]}") else None
+
 nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.reuse_venv = "yes"
@@ -101,6 +103,13 @@ def tests(session: nox.Session) -> None:
         session.run("coverage", "report", f"--include={name}/*")
 
 
+@nox.session(name="mcp-conformance", python=NEWEST)
+def mcp_conformance(session: nox.Session) -> None:
+    """Run what the official suite requires of clients of MCP, but for authorization, through amplifier_transport_mcp."""
+    install(session, "node")
+    session.run("python", "tests/mcp_transport/conformance/run.py", str(CACHE / "mcp-conformance"), *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and the layers."""
@@ -122,9 +131,6 @@ def packages(session: nox.Session) -> None:
     """Build the distributions, check what was built, and use it in fresh environments."""
     install(session, "packages")
     session.run("pytest", "-m", "packages", *session.posargs)
-
-
-NEWEST = PYTHONS[-1] if shutil.which(f"python{PYTHONS[-1]}") else None  # what is measured is measured on that
 
 
 @nox.session(python=NEWEST, allow_parallel=False)

@@ -22,6 +22,7 @@ import idle
 import imports
 import isolated
 import over_http
+import over_mcp
 import over_stdio
 import turns
 from place import pin, place
@@ -38,6 +39,7 @@ PATHS = {
     "turns": turns,
     "events": events,
     "http": over_http,
+    "mcp": over_mcp,
     "idle": idle,
     "imports": imports,
     "isolated": isolated,

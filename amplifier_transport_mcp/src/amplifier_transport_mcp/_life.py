@@ -66,7 +66,8 @@ class Life:
 
     async def client(self) -> Client:
         """Wait until the server has answered the handshake, and give the client; raise why it has not."""
-        await asyncio.wait((self._ready,))
+        if not self._ready.done():
+            await asyncio.wait((self._ready,))
         return self._ready.result()
 
     def clues(self) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Tools:
             schema = self._tools[op]["inputSchema"]
         if op not in self._inputs:
             self._inputs[op] = self._schemas.check(schema)
-        if fault := self._inputs[op](args, "args"):
+        if fault := self._inputs[op](_given(args, schema), "args"):
             raise BadRequest(fault, details={"path": fault.partition(":")[0]})
 
     def check_result(self, op: str, result: Mapping[str, Any]) -> None:
@@ -107,6 +107,12 @@ def granted_tools(descriptor: ModuleDescriptor, granted: Sequence[str]) -> Seque
     if not any(word == _TOOL or word.startswith(f"{_TOOL}:") for word in descriptor.capabilities):
         return None
     return [word for word in granted if word == _TOOL or word.startswith(f"{_TOOL}:")]
+
+
+def _given(args: Mapping[str, Any], schema: Any) -> dict[str, Any]:
+    """Leave out what is null and need not be there: to MCP that is the same, and models write it so."""
+    required = schema.get("required", ()) if isinstance(schema, dict) else ()
+    return {name: value for name, value in args.items() if value is not None or name in required}
 
 
 def _input(tool: Mapping[str, Any]) -> dict[str, Any]:
