@@ -8,21 +8,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amplifier_core.hookspecs import hookimpl
+from amplifier_transport_stdio import Orphans
 
 from ._connection import LocalServer, RemoteServer
 from ._fields import HttpFields, read_fields
 
 if TYPE_CHECKING:
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Notify
+    from amplifier_core.hookspecs import Host, Notify
 
 __all__ = ["open_transport"]
 
 
 @hookimpl
-def open_transport(descriptor: ModuleDescriptor, notify: Notify) -> LocalServer | RemoteServer:
+def open_transport(descriptor: ModuleDescriptor, notify: Notify, host: Host) -> LocalServer | RemoteServer:
     """Check the descriptor's ``transport`` and make a connection; nothing is started or connected yet."""
     fields, inputs = read_fields(descriptor)
     if isinstance(fields, HttpFields):
         return RemoteServer(descriptor, fields, inputs)
-    return LocalServer(descriptor, fields, inputs, notify)
+    return LocalServer(descriptor, fields, inputs, notify, host.shared(Orphans))

@@ -8,21 +8,23 @@ from __future__ import annotations
 import asyncio
 import importlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from amplifier_core import Forbidden, KernelError, Timeout, Unreachable
-from amplifier_core.hookspecs import Message, decode
+from amplifier_core.hookspecs import Message, Usage, decode
+from amplifier_transport_stdio._usage import measure_here
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Notify
-    from amplifier_transport_stdio._fields import StdioFields
+    from amplifier_core.hookspecs import Chunks, Isolation, Launch, Notify
+    from amplifier_transport_stdio import Orphans, StdioFields
 
     from ._fields import HttpFields, Inputs
-    from ._life import Life
+    from ._life import Life, LocalLife, RemoteLife
     from ._talk import Talk
+    from ._tools import Tools
 
 CANCEL_GRACE = 1.0
 """Seconds that a server has to answer a ping after a call was cancelled, before it is killed."""
@@ -30,41 +32,41 @@ CANCEL_GRACE = 1.0
 _HEALTH_SECONDS = 10.0
 _TRACE = re.compile(r"req_([0-9a-f]{16})\Z")
 _VERSION = "0.1.0"
+_TOOL = "x-mcp:tool"
 
 
-class _Server:
+L = TypeVar("L", bound="Life")
+
+
+class _Server(Generic[L]):
     """One server, and the client that speaks to it: another one after an end."""
 
     def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs) -> None:
-        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
+        self.unenforced = tuple(word for word in descriptor.capabilities if not is_tool(word) and word[:4] != "sys:")
         self._descriptor = descriptor
         self._inputs = inputs
         self._granted: Sequence[str] = ()
-        self._life: Life | None = None
+        self._isolation: Isolation | None = None
+        self._life: L | None = None
         self._talks: dict[str, Talk] = {}
         self._asides: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def start(self, granted: Sequence[str]) -> None:
+    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:
         """Start the server, or find it, and agree on a revision."""
         self._check_roots(granted)
         self._granted = granted
+        self._isolation = isolation
         # In a thread: half a second, during which the loop has other things to do.
         self._sdk: Any = await asyncio.to_thread(importlib.import_module, f"{__package__}._sdk")
         await (await self._usable()).client()
 
     async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
         """Carry one request."""
-        if method == "health":
-            await self._ping()
-            return Message(ok=True, result={"status": "ok"})
-        if method == "describe":
-            return Message(ok=True, result=await self._describe())
-        request = decode(params)
         try:
-            return await self._invoke(await self._usable(), request, chunks)
+            return await self._answer(method, params, chunks)
         except (BrokenPipeError, self._sdk.SessionEnded):  # nothing of it was carried out: it had gone unnoticed
-            return await self._invoke(await self._usable(), request, chunks)
+            return await self._answer(method, params, chunks)
 
     async def close(self) -> None:
         """End the client, and with it the server if it is here."""
@@ -79,7 +81,7 @@ class _Server:
 
     # What the two kinds of servers do in their own way.
 
-    async def _usable(self) -> Life:
+    async def _usable(self) -> L:
         """Give a life that requests may be sent to."""
         if self._closed:
             raise Unreachable("the module was unmounted")
@@ -89,46 +91,49 @@ class _Server:
                 self._aside(self._retire(old))
         return self._life
 
-    def _begin(self) -> Life:
+    def _begin(self) -> L:
         raise NotImplementedError
 
-    async def _retire(self, life: Life) -> None:
+    async def _retire(self, life: L) -> None:
         await life.traffic.quiet.wait()
         await life.close()
 
-    def _after_cancel(self, life: Life) -> None:
+    def _after_cancel(self, life: L) -> None:
         """Do what is to be done after a call was cancelled."""
 
     # The three questions.
 
-    async def _ping(self) -> None:
+    async def _answer(self, method: str, params: bytes, chunks: Chunks | None) -> Message:
         life = await self._usable()
+        try:
+            if method == "health":
+                return await self._ping(life)
+            tools = await life.list_tools(self._granted_tools)
+            if method == "describe":
+                return Message(ok=True, result=tools.describe(self._descriptor, life.server()))
+            return await self._invoke(life, tools, decode(params), chunks)
+        except asyncio.CancelledError:
+            self._after_cancel(life)
+            raise
+
+    async def _ping(self, life: L) -> Message:
         try:
             async with asyncio.timeout(_HEALTH_SECONDS):
                 await life.ping()
         except TimeoutError:
             raise Timeout(f"the server did not answer a ping within {_HEALTH_SECONDS:g} s") from None
+        return Message(ok=True, result={"status": "ok"})
 
-    async def _describe(self) -> dict[str, Any]:
-        life = await self._usable()
-        tools = await life.list_tools(self._tools_granted())
-        return tools.describe(self._descriptor, life.server())
-
-    async def _invoke(self, life: Life, request: Mapping[str, Any], chunks: Chunks | None) -> Message:
-        tools = await life.list_tools(self._tools_granted())
+    async def _invoke(self, life: L, tools: Tools, request: Mapping[str, Any], chunks: Chunks | None) -> Message:
         op, args = request["op"], request["args"]
         tools.check(op, args)
         resume = request.get("resume")
-        try:
-            if resume is not None and "talk" in resume["state"]:
-                return await self._talk(resume["state"]["talk"]).go_on(chunks, resume, self._talks)
-            talk: Talk = self._sdk.Talk(life, tools, self._inputs, op, args, _meta(request))
-            if self._inputs.handlers and not life.modern:
-                return await talk.begin(chunks, request.get("deadline_ms"), self._talks)
-            return await talk.run(chunks, resume)
-        except asyncio.CancelledError:
-            self._after_cancel(life)
-            raise
+        if resume is not None and "talk" in resume["state"]:
+            return await self._talk(resume["state"]["talk"]).go_on(chunks, resume, self._talks)
+        talk: Talk = self._sdk.Talk(life, tools, self._inputs, op, args, _meta(request))
+        if self._inputs.handlers and not life.modern:
+            return await talk.begin(chunks, request.get("deadline_ms"), self._talks)
+        return await talk.run(chunks, resume)
 
     def _talk(self, token: str) -> Talk:
         talk = self._talks.pop(token, None)
@@ -136,9 +141,12 @@ class _Server:
             raise Unreachable("the server went away while it waited for an answer")
         return talk
 
-    def _tools_granted(self) -> Sequence[str] | None:
-        granted: Sequence[str] | None = self._sdk.granted_tools(self._descriptor, self._granted)
-        return granted
+    @property
+    def _granted_tools(self) -> Sequence[str] | None:
+        """What was granted of the tools; ``None``: the descriptor names none, and leaves it at the gate."""
+        if not any(map(is_tool, self._descriptor.capabilities)):
+            return None
+        return [word for word in self._granted if is_tool(word)]
 
     def _check_roots(self, granted: Sequence[str]) -> None:
         """Refuse roots that the module was not granted: the server would be told of what it must not touch."""
@@ -155,41 +163,66 @@ class _Server:
         task.add_done_callback(self._asides.discard)
 
 
-class LocalServer(_Server):
+class LocalServer(_Server["LocalLife"]):
     """A server as a child process. It is started again by the first request after its end."""
 
-    needs_trust = "nothing isolates an MCP server on this host; mount(..., trusted=True) runs it as an ordinary process"
+    local = True
 
-    def __init__(self, descriptor: ModuleDescriptor, fields: StdioFields, inputs: Inputs, notify: Notify) -> None:
+    def __init__(
+        self, descriptor: ModuleDescriptor, fields: StdioFields, inputs: Inputs, notify: Notify, orphans: Orphans
+    ) -> None:
         super().__init__(descriptor, inputs)
+        self.usage = self._usage if measure_here() else None
         self._fields = fields
         self._notify = notify
+        self._orphans = orphans
         self._undecided = 0
         self._decided = asyncio.Event()
+
+    def launch(self) -> Launch:
+        """Say what is started, if all that the descriptor names is granted."""
+        return self._fields.launch(self._descriptor.capabilities)
 
     def clues(self) -> dict[str, Any]:
         """Say what may explain that no answer comes."""
         return {} if self._life is None else self._life.clues()
 
-    def _begin(self) -> Life:
-        environment = self._fields.environment(self._granted)
+    def kill(self, error: KernelError) -> None:
+        """End the process at once, with what it started; what is in flight fails with such an error."""
+        if self._life is not None:
+            self._life.kill(error)
+
+    def _begin(self) -> LocalLife:
+        launch, orphans = self._fields.launch(self._granted), self._orphans
+        if self._isolation is not None:
+            launch = self._isolation.confine(launch, self._descriptor, self._granted)
         limit = self._descriptor.message_bytes
-        life: Life = self._sdk.LocalLife(self._fields, environment, limit, self._notify, self._inputs, _VERSION)
+        life: LocalLife = self._sdk.LocalLife(
+            launch, None if self._isolation else orphans, limit, self._notify, self._inputs, _VERSION
+        )
+        self._notify("module:start", {"pid": life.pid, "command": list(self._fields.command), **launch.shown})
         return life
 
-    async def _usable(self) -> Life:
+    def _usage(self, *, exact: bool) -> Usage | None:
+        measure = measure_here()
+        if measure is None or self._life is None or not self._life.usable:
+            return None
+        cpu_ms, memory_bytes = measure(self._life.pid, exact=exact)
+        return Usage(cpu_ms, memory_bytes, settling=bool(self._undecided))
+
+    async def _usable(self) -> LocalLife:
         while self._undecided and not self._closed and self._life is not None and self._life.usable:
             self._decided.clear()
             await self._decided.wait()
         return await super()._usable()
 
-    def _after_cancel(self, life: Life) -> None:
+    def _after_cancel(self, life: LocalLife) -> None:
         """Hold back what comes until the server has shown that it is not stuck: else it would end with it."""
         if life.usable and not self._closed:
             self._undecided += 1
             self._aside(self._decide(life))
 
-    async def _decide(self, life: Life) -> None:
+    async def _decide(self, life: LocalLife) -> None:
         try:
             async with asyncio.timeout(CANCEL_GRACE):
                 await life.ping()
@@ -203,18 +236,23 @@ class LocalServer(_Server):
             self._decided.set()
 
 
-class RemoteServer(_Server):
+class RemoteServer(_Server["RemoteLife"]):
     """A server elsewhere. Between requests there are connections, a session perhaps, and nothing else."""
 
-    needs_trust = ""  # nothing of the server runs on this host
+    local = False
 
     def __init__(self, descriptor: ModuleDescriptor, fields: HttpFields, inputs: Inputs) -> None:
         super().__init__(descriptor, inputs)
         self._fields = fields
 
-    def _begin(self) -> Life:
-        life: Life = self._sdk.RemoteLife(self._fields, self._descriptor.message_bytes, self._inputs, _VERSION)
+    def _begin(self) -> RemoteLife:
+        life: RemoteLife = self._sdk.RemoteLife(self._fields, self._descriptor.message_bytes, self._inputs, _VERSION)
         return life
+
+
+def is_tool(word: str) -> bool:
+    """Tell whether a capability is to call a tool, or all of them: policy decides, and the transport keeps to it."""
+    return word == _TOOL or word.startswith(f"{_TOOL}:")
 
 
 def _meta(request: Mapping[str, Any]) -> dict[str, str]:

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from amplifier_transport_stdio._fields import StdioFields
-from amplifier_transport_stdio._fields import read_fields as read_stdio_fields
+from amplifier_transport_stdio import StdioFields
+from amplifier_transport_stdio import read_fields as read_stdio_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,8 +75,7 @@ def read_fields(descriptor: ModuleDescriptor) -> tuple[StdioFields | HttpFields,
     inputs = Inputs(_roots(descriptor), _handlers(descriptor))
     if "url" in transport:
         return HttpFields(_url(descriptor), _headers(descriptor), _ca(descriptor)), inputs
-    local = {key: transport[key] for key in _LOCAL if key in transport}
-    return read_stdio_fields(attrs.evolve(descriptor, transport={"type": "stdio", **local})), inputs
+    return read_stdio_fields(descriptor, known), inputs
 
 
 def _url(descriptor: ModuleDescriptor) -> str:

@@ -26,7 +26,7 @@ from ._sse import Events, EventTooLargeError
 from ._stdio import failed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from mcp.shared.message import SessionMessage
 
@@ -181,6 +181,8 @@ class _Post:
         self._call: Call | None = guard.traffic.call(request_id)
         self._scope: anyio.CancelScope | None = None
         self._aborted = False
+        self._resumable = False
+        self.done = False
 
     def abort(self) -> None:
         """End the exchange: its caller has given up, and is not waiting for it any more."""
@@ -195,13 +197,19 @@ class _Post:
                 response = await inner.handle_async_request(request)
                 return await self._take(request, _without_cookies(response))
         except httpx2.TransportError as error:
-            self._guard.stale = True  # what comes back may have forgotten the session
             return self._fail(self.unreachable(str(error), error))
         except KernelError as error:
             return self._fail(error)
+        except asyncio.CancelledError:
+            self.over()
+            raise
         finally:
             self._scope = None
         return self._fail(Unreachable("nobody waits for this reply any more"))
+
+    def over(self) -> None:
+        """Note that nothing more comes of this request."""
+        self._guard.over(self._id)
 
     def unreachable(self, why: str, error: BaseException | None = None) -> Unreachable:
         """Make the error of an exchange that was cut off."""
@@ -257,7 +265,7 @@ class _Post:
             raise self._by_status(request, status, body, error)
         if error is None:
             self.check(body, status)
-        self._guard.over(self._id)
+        self.over()
 
     def _error_in(self, body: bytes) -> dict[str, Any] | None:
         try:
@@ -299,40 +307,41 @@ class _Post:
             self._call.size = len(text)
         return True
 
-    async def events(self, stream: httpx2.AsyncByteStream, limit: int) -> AsyncIterator[bytes]:
-        """Pass a stream of events on until the reply, or put the fault in its place."""
+    async def pieces(self, parts: AsyncIterator[bytes], events: Events) -> list[bytes]:
+        """Give the next events of a stream as they came, or the fault in their place; none: it is over."""
         try:
-            async for piece in self._pass(stream, Events(limit)):
-                yield piece
+            return await self._pieces(parts, events)
         except EventTooLargeError:
-            yield self._event(self.too_large())
+            return [self._event(self.too_large())]
         except KernelError as error:
-            yield self._event(error)
-        finally:
-            self._guard.over(self._id)
-            await stream.aclose()
+            return [self._event(error)]
 
-    async def _pass(self, stream: httpx2.AsyncByteStream, events: Events) -> AsyncIterator[bytes]:
-        parts = stream.__aiter__()
-        resumable = False
-        why, cause = "the server hung up before the end of its answer", None
-        while (piece := await self._next(parts)) is not None:
-            if isinstance(piece, httpx2.TransportError):
-                why, cause = f"the connection broke: {piece}", piece
+    async def _pieces(self, parts: AsyncIterator[bytes], events: Events) -> list[bytes]:
+        found: list[bytes] = []
+        while not found and not self.done:
+            piece = await self._next(parts)
+            if not isinstance(piece, bytes):
+                self.done = True
+                self._ended(piece)
                 break
             for raw, text, named in events.feed(piece):
-                resumable |= named
-                done = bool(text) and self.check(text)
-                yield raw
-                if done:
-                    return
-        if self._aborted or not resumable:
+                self._resumable |= named
+                found.append(raw)
+                if text and self.check(text):
+                    self.done = True
+                    break
+        return found
+
+    def _ended(self, cause: httpx2.TransportError | None) -> None:
+        """Fail the call whose stream has ended, unless the SDK can take it up again where it was."""
+        if self._aborted or not self._resumable:
+            why = f"the connection broke: {cause}" if cause else "the server hung up before the end of its answer"
             raise self.unreachable(why, cause)
         if self._call is not None:
             self._call.cut = True
 
     async def _next(self, parts: AsyncIterator[bytes]) -> bytes | httpx2.TransportError | None:
-        """Wait for the next piece; ``None`` is the end, or that nobody waits for it any more."""
+        """Wait for the next piece; ``None``: there is none, or nobody waits for it any more."""
         if self._aborted:
             return None
         try:
@@ -345,11 +354,12 @@ class _Post:
         return None
 
     def _fail(self, error: KernelError) -> httpx2.Response:
-        self._guard.over(self._id)
+        self.over()
         reply = failed(self._id, self._guard.traffic.fault(error))
         return httpx2.Response(200, json=reply.model_dump(mode="json"))
 
     def _event(self, error: KernelError) -> bytes:
+        self.done = True
         reply = failed(self._id, self._guard.traffic.fault(error))
         return b"\n\ndata: %b\n\n" % reply.model_dump_json().encode()
 
@@ -362,14 +372,18 @@ class _Events(httpx2.AsyncByteStream):
     """The body that the SDK reads in place of a stream of events."""
 
     def __init__(self, post: _Post, stream: Any, limit: int) -> None:
-        self._events = post.events(stream, limit)
+        self._post = post
+        self._stream: httpx2.AsyncByteStream = stream
+        self._events = Events(limit)
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._events
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        parts = self._stream.__aiter__()
+        while pieces := await self._post.pieces(parts, self._events):
+            yield b"".join(pieces)
 
     async def aclose(self) -> None:
-        close: Callable[[], Any] = self._events.aclose  # type: ignore[attr-defined]
-        await close()
+        self._post.over()
+        await self._stream.aclose()
 
 
 class _Incoming:

@@ -27,8 +27,8 @@ from ._traffic import Question, Traffic
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from amplifier_core.hookspecs import Chunks, Notify
-    from amplifier_transport_stdio._fields import StdioFields
+    from amplifier_core.hookspecs import Chunks, Launch, Notify
+    from amplifier_transport_stdio import Orphans
 
     from ._fields import HttpFields, Inputs
     from ._traffic import Call
@@ -69,14 +69,6 @@ class Life:
         if not self._ready.done():
             await asyncio.wait((self._ready,))
         return self._ready.result()
-
-    def clues(self) -> dict[str, Any]:
-        """Say what may explain that no answer comes; a server elsewhere tells us nothing."""
-        return {}
-
-    def kill(self, error: KernelError) -> None:
-        """End it at once."""
-        self.end(error)
 
     def end(self, error: KernelError) -> None:
         """Let the owner leave the client; what is in flight fails with the error."""
@@ -268,16 +260,21 @@ class LocalLife(Life):
 
     def __init__(
         self,
-        fields: StdioFields,
-        environment: Mapping[str, str],
+        launch: Launch,
+        orphans: Orphans | None,
         limit: int,
         notify: Notify,
         inputs: Inputs,
         version: str,
     ) -> None:
         traffic = _traffic(inputs)
-        self._pipe = Pipe(fields, environment, limit, traffic, notify, self.end)
+        self._pipe = Pipe(launch, orphans, limit, traffic, notify, self.end)
         super().__init__(traffic, self._pipe, inputs, version)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._pipe.process.pid
 
     def clues(self) -> dict[str, Any]:
         """Say what may explain that no answer comes."""

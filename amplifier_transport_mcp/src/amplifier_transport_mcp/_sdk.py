@@ -6,6 +6,5 @@ Owns nothing but that door.
 from ._http import SessionEnded
 from ._life import LocalLife, RemoteLife
 from ._talk import Talk
-from ._tools import granted_tools
 
-__all__ = ["LocalLife", "RemoteLife", "SessionEnded", "Talk", "granted_tools"]
+__all__ = ["LocalLife", "RemoteLife", "SessionEnded", "Talk"]

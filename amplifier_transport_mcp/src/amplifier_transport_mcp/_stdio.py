@@ -24,14 +24,14 @@ from mcp_types import (
 
 from amplifier_core import Internal, KernelError, Unreachable
 from amplifier_core.hookspecs import NotJson, decode
+from amplifier_transport_stdio import Process
 from amplifier_transport_stdio._framing import LineBuffer, LineTooLongError
-from amplifier_transport_stdio._process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from amplifier_core.hookspecs import Notify
-    from amplifier_transport_stdio._fields import StdioFields
+    from amplifier_core.hookspecs import Launch, Notify
+    from amplifier_transport_stdio import Orphans
 
     from ._traffic import Traffic
 
@@ -49,8 +49,8 @@ class Pipe:
 
     def __init__(
         self,
-        fields: StdioFields,
-        environment: Mapping[str, str],
+        launch: Launch,
+        orphans: Orphans | None,
         limit: int,
         traffic: Traffic,
         notify: Notify,
@@ -67,8 +67,7 @@ class Pipe:
         self.fault: KernelError | None = None
         self.stale = False
         self.incoming = _Incoming()
-        self.process = Process(fields, environment, self)
-        notify("module:start", {"pid": self.process.pid, "command": list(fields.command)})
+        self.process = Process(launch, self, orphans)
 
     # What the SDK's client enters, and leaves.
 
@@ -81,10 +80,15 @@ class Pipe:
 
     def send(self, message: JSONRPCMessage) -> None:
         """Write one message. Raises ``BrokenPipeError`` if nobody is there to read it."""
-        if self.fault is None:
-            self._traffic.sending(message)
-            line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+        if self.fault is not None:
+            return
+        self._traffic.sending(message)
+        line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+        try:
             self.process.write(line, now=True)
+        except BrokenPipeError:
+            self.kill(Unreachable("the module closed its stdin"))
+            raise
 
     # What the process calls.
 

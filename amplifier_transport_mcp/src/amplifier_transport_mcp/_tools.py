@@ -102,13 +102,6 @@ class Tools:
         return any(wanted == word or wanted.startswith(f"{word}:") for word in self.granted)
 
 
-def granted_tools(descriptor: ModuleDescriptor, granted: Sequence[str]) -> Sequence[str] | None:
-    """Give what was granted of the tools; ``None``: the descriptor leaves it at what the gate says of the module."""
-    if not any(word == _TOOL or word.startswith(f"{_TOOL}:") for word in descriptor.capabilities):
-        return None
-    return [word for word in granted if word == _TOOL or word.startswith(f"{_TOOL}:")]
-
-
 def _given(args: Mapping[str, Any], schema: Any) -> dict[str, Any]:
     """Leave out what is null and need not be there: to MCP that is the same, and models write it so."""
     required = schema.get("required", ()) if isinstance(schema, dict) else ()

@@ -45,6 +45,7 @@ class Call:
         self.http_status: int | None = None
         self.cut = False  # its stream ended before the reply, and could be taken up again
         self.size = 0  # bytes of the message with its reply, if known
+        self.asks: list[RequestId] = []  # the server's requests that came with its replies
         self.refused: list[str] = []  # what the server asked for in vain
         self.questions: deque[Question] = deque()
         self.asked = asyncio.Event()
@@ -85,7 +86,8 @@ class Traffic:
         del self._by_task[asyncio.current_task()], self._by_token[call.token]
         for request_id in call.ids:
             self._by_id.pop(request_id, None)
-        self._askers = {asked: asker for asked, asker in self._askers.items() if asker is not call}
+        for asked in call.asks:
+            self._askers.pop(asked, None)
         if not self._by_token:
             self.quiet.set()
 
@@ -118,6 +120,7 @@ class Traffic:
         """Note that a server's request came with the reply to one of ours."""
         if (call := self.call(for_id)) is not None:
             self._askers[request_id] = call
+            call.asks.append(request_id)
 
     def asker(self, request_id: RequestId) -> Call | None:
         """Give the call that a server's request belongs to: the one it came with, or else the only one there is."""

