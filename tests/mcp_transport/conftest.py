@@ -135,3 +135,18 @@ def program():
     for process in running:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+async def host():
+    """What a kernel offers to connections, without one."""
+    made = []
+
+    class Host:
+        def shared(self, make):
+            made.append(make())
+            return made[-1]
+
+    yield Host()
+    for each in made:
+        await each.close()

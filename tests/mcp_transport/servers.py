@@ -148,7 +148,9 @@ def json_of(value, headers=(), status=200):
 def events(*texts, end=True):
     """Make a response that is a stream of events, each of them text with its own line ends."""
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-    parts = [b"%x\r\n%b\r\n" % (len(data), data) for data in (text.encode("utf-8", "surrogateescape") for text in texts)]
+    parts = [
+        b"%x\r\n%b\r\n" % (len(data), data) for data in (text.encode("utf-8", "surrogateescape") for text in texts)
+    ]
     return head + b"".join(parts) + (b"0\r\n\r\n" if end else b"")
 
 
@@ -166,5 +168,3 @@ async def echo(request, message):
 async def never(request, message):
     """Leave a caller waiting, until it has gone."""
     await request.gone()
-
-

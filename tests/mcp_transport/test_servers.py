@@ -81,9 +81,7 @@ async def test_everything(session, everything):
     steps = session.stream(EVERYTHING, "trigger-long-running-operation", {"duration": 0.2, "steps": 2})
     assert [item async for item in steps] == [{"progress": 1, "total": 2}, {"progress": 2, "total": 2}]
     with pytest.raises(Timeout):
-        await session.invoke(
-            EVERYTHING, "trigger-long-running-operation", {"duration": 60, "steps": 2}, timeout=0.3
-        )
+        await session.invoke(EVERYTHING, "trigger-long-running-operation", {"duration": 60, "steps": 2}, timeout=0.3)
     call = session.invoke(EVERYTHING, "trigger-long-running-operation", {"duration": 60, "steps": 2})
     task = asyncio.create_task(call)
     await asyncio.sleep(0)

@@ -263,8 +263,8 @@ class _Post:
         error = self._error_in(body) if status >= _ERRORS else None
         if status >= _ERRORS and (error is None or error.get("code") not in SPOKEN):
             raise self._by_status(request, status, body, error)
-        if error is None:
-            self.check(body, status)
+        if error is None and not self.check(body, status):
+            raise of_status(status, self._url, "a message that is no reply")
         self.over()
 
     def _error_in(self, body: bytes) -> dict[str, Any] | None:
@@ -288,11 +288,13 @@ class _Post:
     def check(self, text: bytes, status: int | None = None) -> bool:
         """Look at a message: whether it is the reply. Raises the error of one that nobody can take for a reply.
 
-        What is inside is not looked at: the SDK decodes it anyway.
+        What is inside is not looked at: the SDK decodes it anyway, though it lets pass what is no UTF-8.
         """
         try:
+            if not text.isascii():
+                text.decode()
             head = _head(text)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             what = "an empty body" if status and not text.strip() else f"{_kind_of(text)}: {error}"
             raise of_status(status, self._url, what) if status else broke_contract(self._url, what) from None
         if head.method is not UNSET:

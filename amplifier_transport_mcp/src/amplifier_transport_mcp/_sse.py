@@ -26,7 +26,8 @@ class Events:
     def feed(self, data: bytes) -> list[tuple[bytes, bytes, bool]]:
         """Take what was read and give the events that it completes: bytes, data, and whether there is an id."""
         self._size += len(data)
-        if b"\n" not in data and b"\r" not in data:
+        held = bool(self._parts) and self._parts[-1].endswith(b"\r")
+        if not held and b"\n" not in data and b"\r" not in data:
             self._parts.append(data)
             self._check()
             return []

@@ -79,16 +79,18 @@ class Pipe:
         """Leave the process to its owner."""
 
     def send(self, message: JSONRPCMessage) -> None:
-        """Write one message. Raises ``BrokenPipeError`` if nobody is there to read it."""
+        """Write one message. Raises ``BrokenPipeError`` if it is a request, and nobody is there to read it."""
         if self.fault is not None:
             return
         self._traffic.sending(message)
         line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
         try:
             self.process.write(line, now=True)
-        except BrokenPipeError:
-            self.kill(Unreachable("the module closed its stdin"))
-            raise
+        except BrokenPipeError:  # it has gone unnoticed, or does not listen: `exited` follows, and has the story
+            self.stale = True
+            self.process.kill()
+            if isinstance(message, JSONRPCRequest):
+                raise
 
     # What the process calls.
 
@@ -239,13 +241,15 @@ def read_message(value: Any) -> JSONRPCMessage:
         if "id" not in value:
             return JSONRPCNotification.model_construct(jsonrpc=_VERSION, method=method, params=params)
         return JSONRPCRequest.model_construct(jsonrpc=_VERSION, id=_id(value), method=method, params=params)
-    if isinstance(result := value.get("result"), dict) and "error" not in value:
+    if ("result" in value) == ("error" in value):
+        raise ValueError("expected a method, a result or an error")
+    if isinstance(result := value.get("result"), dict):
         return JSONRPCResponse.model_construct(jsonrpc=_VERSION, id=_id(value), result=result)
     error = value.get("error")
     if isinstance(error, dict) and type(error.get("code")) is int and isinstance(error.get("message"), str):
         data = ErrorData.model_construct(code=error["code"], message=error["message"], data=error.get("data"))
         return JSONRPCError.model_construct(jsonrpc=_VERSION, id=value.get("id"), error=data)
-    raise ValueError("expected a method, a result that is an object, or an error with its code and message")
+    raise ValueError("expected a result that is an object, or an error with its code and message")
 
 
 def failed(request_id: int | str, fault: str) -> JSONRPCError:

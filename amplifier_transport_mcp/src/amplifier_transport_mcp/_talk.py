@@ -52,6 +52,7 @@ class Talk:
         self._call: Call | None = None
         self._task: asyncio.Task[Message] | None = None
         self._asked: list[Question] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     async def run(self, chunks: Chunks | None, resume: Mapping[str, Any] | None = None) -> Message:
         """Make the request and give the reply."""
@@ -76,13 +77,13 @@ class Talk:
 
         Then it waits in ``talks``. If nobody comes back, it is given up when its deadline has passed.
         """
-        self._task = asyncio.create_task(self.run(chunks))
+        self._task = task = asyncio.create_task(self.run(chunks))
+        task.add_done_callback(_heard)
         await asyncio.sleep(0)  # now it has its call
         if deadline_ms is not None:
             loop = asyncio.get_running_loop()
-            timer = loop.call_later(deadline_ms / 1000, self.drop)
-            self._task.add_done_callback(lambda _: timer.cancel())
-        return await self._turn(self._task, talks)
+            self._timer = loop.call_later(deadline_ms / 1000, self._give_up, talks)
+        return await self._turn(task, talks)
 
     async def go_on(self, chunks: Chunks | None, resume: Mapping[str, Any], talks: dict[str, Talk]) -> Message:
         """Hand the answers to the server, and wait on. A refusal is told to it, and is the end of the call."""
@@ -92,17 +93,24 @@ class Talk:
             found = answers(resume)
         except KernelError as error:
             for question in self._asked:
-                question.answer.set_exception(_codes.again(error))
+                question.refuse(error)
             await self._stop(task)
             raise
         for question, answer in zip(self._asked, found, strict=True):
-            question.answer.set_result(answer)
+            question.accept(answer)
         return await self._turn(task, talks)
 
     def drop(self) -> None:
         """Give up what waits for an answer."""
-        if self._task is not None:
-            self._task.cancel()
+        task, _ = self._running()
+        task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _give_up(self, talks: dict[str, Talk]) -> None:
+        _, call = self._running()
+        talks.pop(call.token, None)
+        self.drop()
 
     def _running(self) -> tuple[asyncio.Task[Message], Call]:
         assert self._task is not None  # noqa: S101 - for the type checker
@@ -120,16 +128,17 @@ class Talk:
         finally:
             asked.cancel()
         if task.done():
+            if self._timer is not None:
+                self._timer.cancel()
             return task.result()
         self._asked = list(call.questions)
         call.questions.clear()
         call.asked.clear()
         talks[call.token] = self
-        task.add_done_callback(lambda _: talks.pop(call.token, None))
         return pending([(each.method, each.params) for each in self._asked], self._inputs, {"talk": call.token})
 
     async def _stop(self, task: asyncio.Task[Message]) -> None:
-        task.cancel()
+        self.drop()
         await asyncio.wait((task,))
 
     async def _request(self, call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,6 +166,12 @@ class Talk:
             raise KernelError(_words_of(result) or f"{self._op} failed", code="tool_error", details=told)
         self._tools.check_result(self._op, result)
         return _without(result, "resultType", "isError")
+
+
+def _heard(task: asyncio.Task[Message]) -> None:
+    """Take note of how a request ended that nobody may come back for."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _without(result: Mapping[str, Any], *names: str) -> dict[str, Any]:

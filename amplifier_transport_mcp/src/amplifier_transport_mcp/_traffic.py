@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_types import JSONRPCNotification, JSONRPCRequest
 
+from ._codes import again
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
@@ -27,12 +29,22 @@ ASKABLE = frozenset(("sampling/createMessage", "elicitation/create", "roots/list
 
 
 class Question:
-    """Something that a server asks while it works on a call; ``answer`` gets the reply, or raises."""
+    """Something that a server asks while it works on a call; ``answer`` gives the reply, or raises."""
 
     def __init__(self, method: str, params: Mapping[str, Any]) -> None:
         self.method = method
         self.params = params
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def accept(self, answer: object) -> None:
+        """Give the answer, if the server still waits for it."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
+    def refuse(self, error: KernelError) -> None:
+        """Say why there is none, if the server still waits for it."""
+        if not self.answer.done():
+            self.answer.set_exception(again(error))
 
 
 class Call:

@@ -33,7 +33,9 @@ _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
 def main(folder, *chosen):
     """Run them, print what came of each, and give the exit status."""
     suite = install(folder)
-    scenarios = [each for revision in REVISIONS for each in required(suite, revision) if not chosen or each[1] in chosen]
+    scenarios = [
+        each for revision in REVISIONS for each in required(suite, revision) if not chosen or each[1] in chosen
+    ]
     leave_the_network()
     results = asyncio.run(run_all(suite, scenarios))
     for (revision, scenario), (passed, output) in zip(scenarios, results, strict=True):
@@ -51,7 +53,16 @@ def install(folder):
     suite = Path(folder) / "node_modules" / SUITE
     if not (suite / "package.json").exists() or json.loads((suite / "package.json").read_text())["version"] != VERSION:
         npm = NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        options = ["--prefix", folder, "--no-audit", "--no-fund", "--no-save", "--ignore-scripts", "--loglevel", "error"]
+        options = [
+            "--prefix",
+            folder,
+            "--no-audit",
+            "--no-fund",
+            "--no-save",
+            "--ignore-scripts",
+            "--loglevel",
+            "error",
+        ]
         subprocess.run([NODE / "bin" / "node", npm, "install", *options, f"{SUITE}@{VERSION}"], check=True)
     return suite
 
@@ -88,7 +99,12 @@ async def run(slots, suite, revision, scenario):
         options = ["--command", client, "--scenario", scenario, "--spec-version", revision, "-o", folder]
         async with slots:
             process = await asyncio.create_subprocess_exec(
-                NODE / "bin" / "node", program, "client", *options, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+                NODE / "bin" / "node",
+                program,
+                "client",
+                *options,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
             )
             output, _ = await asyncio.wait_for(process.communicate(), SECONDS)
         said = [file.read_text("utf-8", errors="replace") for file in Path(folder).rglob("stderr.txt")]

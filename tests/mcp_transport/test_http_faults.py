@@ -1,0 +1,468 @@
+"""What HTTP promises holds for servers of MCP too: one call fails alone, with the same codes, and the next one works."""
+
+import asyncio
+import json
+import socket
+
+import pytest
+from tests.http.raw import respond
+from tests.mcp_transport.servers import error, event, events, json_of, never, result, told
+
+from amplifier_core import BadRequest, Forbidden, Internal, KernelError, Timeout, Unreachable, UnsupportedOp
+
+M = "/mnt/tools/m"
+FINE = told("fine")
+
+
+@pytest.fixture
+def remote(serve, mount, describe):
+    """Serve and mount a server that answers the tool `bad` as given, and every other call well."""
+
+    async def start(bad=never, *, fields=(), **options):
+        async def call(request, message):
+            if message["params"]["name"] == "bad":
+                await bad(request, message)
+            else:
+                await request.send(json_of(result(message, FINE)))
+
+        server = await serve(call, **options)
+        await mount(describe(server.url, **dict(fields)), trusted=False)
+        return server
+
+    return start
+
+
+def answering(make):
+    """Answer with bytes made of the message."""
+
+    async def bad(request, message):
+        await request.send(make(message))
+
+    return bad
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, BadRequest),
+        (401, Forbidden),
+        (403, Forbidden),
+        (404, UnsupportedOp),
+        (405, UnsupportedOp),
+        (408, Timeout),
+        (413, BadRequest),
+        (418, Internal),
+        (422, BadRequest),
+        (429, Unreachable),
+        (500, Internal),
+        (501, UnsupportedOp),
+        (502, Unreachable),
+        (503, Unreachable),
+        (504, Timeout),
+    ],
+)
+async def test_without_a_reply_the_status_decides(session, remote, status, kind):
+    bodies = [b"", b"<html>", b'{"error":"no"}', json.dumps(error({"id": None}, -32001, "no")).encode()]
+    answers = iter(bodies)
+    await remote(answering(lambda _: respond(next(answers), status)))
+    for _ in bodies:
+        with pytest.raises(kind, match=f"answered HTTP {status} with ") as caught:
+            await session.invoke(M, "bad", {})
+        assert caught.value.details["http_status"] == status
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(-32601, UnsupportedOp), (-32602, BadRequest), (-32603, Internal), (-32042, Forbidden)]
+)
+@pytest.mark.parametrize("status", [200, 400, 404, 500])
+async def test_an_error_of_mcp_decides_whatever_the_status(session, remote, code, kind, status):
+    await remote(answering(lambda message: json_of(error(message, code, "no", data={"x": 1}), status=status)))
+    with pytest.raises(kind, match="bad: no") as caught:
+        await session.invoke(M, "bad", {})
+    details = {
+        "mcp_code": code,
+        "mcp_data": {"x": 1},
+        "module": M,
+        **({} if status == 200 else {"http_status": status}),
+    }
+    assert caught.value.details == details
+
+
+NO_REPLIES = {
+    "empty": (lambda _: json_of(b""), "an empty body"),
+    "html": (lambda _: json_of(b"<!doctype html>"), "HTML, not JSON"),
+    "text": (lambda _: json_of(b"Hello"), "no JSON of MCP"),
+    "a list": (lambda _: json_of(b"[1]"), "no JSON of MCP"),
+    "accepted": (lambda _: respond(b"", 202), "HTTP 202 with an empty body"),
+    "another's": (lambda message: json_of({**result(message, FINE), "id": 99}), "has the id 99"),
+    "both": (lambda message: json_of({**result(message, FINE), "error": {}}), "either a result or an error"),
+    "neither": (lambda message: json_of({"id": message["id"]}), "either a result or an error"),
+    "a request": (lambda _: json_of({"jsonrpc": "2.0", "id": 1, "method": "ping"}), "no reply"),
+    "a list as result": (lambda message: json_of(result(message, [1])), "bad: "),
+    "no content": (lambda message: json_of(result(message, {"content": 1})), "the server broke its contract: bad: "),
+    "no UTF-8": (lambda message: json_of(text_of(message).replace(b"fine", b"\xff")), "utf-8"),
+    "NaN": (lambda message: json_of(text_of(message).replace(b'"fine"', b"NaN")), "no JSON of MCP: .*invalid"),
+    "too deep": (
+        lambda message: json_of(text_of(message).replace(b'"fine"', b"[" * 50000 + b"]" * 50000)),
+        "recursion",
+    ),
+    "packed": (lambda message: json_of(text_of(message), ["content-encoding: gzip"]), "'gzip', which was not asked"),
+    "elsewhere": (lambda _: respond(b"", 302, ["location: http://x.invalid/mcp"]), "http://x.invalid/mcp not followed"),
+    "html as event": (lambda _: events(event("<html>")), "HTML, not JSON"),
+    "another's event": (lambda message: events(event({**result(message, FINE), "id": 99})), "has the id 99"),
+    "no UTF-8 event": (lambda message: events(event(text_of(message).decode().replace("fine", "\udcff"))), "utf-8"),
+    "no content event": (lambda message: events(event(result(message, {"content": 1}))), "broke its contract: bad: "),
+}
+
+
+def text_of(message):
+    """Write a good reply."""
+    return json.dumps(result(message, FINE)).encode()
+
+
+@pytest.mark.parametrize(("make", "what"), NO_REPLIES.values(), ids=NO_REPLIES)
+async def test_success_without_a_reply_is_the_servers_fault_and_says_what_came_instead(session, remote, make, what):
+    await remote(answering(make))
+    with pytest.raises(Internal, match=what):
+        await session.invoke(M, "bad", {})
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"id"',
+        events(event("{}").rstrip(), end=False),
+        events(": nothing\n\n", end=True),
+        b"no HTTP\r\n\r\n",
+    ],
+    ids=["nothing", "half a head", "half a body", "half an event", "no reply", "no HTTP"],
+)
+@pytest.mark.parametrize("reset", [False, True])
+async def test_an_answer_cut_short_is_unreachable_for_that_call_alone(session, remote, cut, reset):
+    async def bad(request, message):
+        await request.send(cut)
+        if reset:
+            request.reset()
+        else:
+            request.writer.close()
+
+    server = await remote(bad, session="s1")
+    slow = asyncio.create_task(session.invoke(M, "bad", {}))
+    with pytest.raises(Unreachable, match=server.url) as caught:
+        await slow
+    assert caught.value.details["url"] == server.url
+    assert await session.invoke(M, "good", {}) == FINE
+    assert server.seen.count("initialize") == 1  # the session goes on
+
+
+async def test_a_call_that_breaks_leaves_those_beside_it_alone(session, remote):
+    waiting = asyncio.Event()
+
+    async def bad(request, message):
+        if message["params"]["arguments"].get("wait"):
+            await waiting.wait()
+            await request.send(events(event(result(message, FINE))))
+        else:
+            request.reset()
+
+    await remote(bad)
+    beside = [asyncio.create_task(session.invoke(M, "bad", {"wait": True})) for _ in range(5)]
+    await asyncio.sleep(0)
+    for _ in range(5):
+        with pytest.raises(Unreachable):
+            await session.invoke(M, "bad", {})
+    waiting.set()
+    assert await asyncio.gather(*beside) == [FINE] * 5
+
+
+async def test_a_server_that_is_not_there_is_unreachable_and_found_later(session, serve, mount, describe):
+    server = await serve()
+    await mount(describe(server.url))
+    await server.stop()
+    for _ in range(2):
+        with pytest.raises(Unreachable, match=server.url):
+            await session.invoke(M, "good", {})
+    await serve(port=server.port)
+    assert (await session.invoke(M, "good", {"a": 1}))["content"][0]["text"] == '{"a": 1}'
+
+
+async def test_a_server_that_is_not_there_is_not_mounted(mount, describe):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/mcp"
+    with pytest.raises(Unreachable, match=url):
+        await mount(describe(url))
+
+
+async def test_a_server_that_refuses_the_handshake_says_with_which_status(serve, mount, describe):
+    async def refuse(request, message):
+        await request.send(respond({"error": "invalid_token"}, 401, ["www-authenticate: Bearer"]))
+
+    server = await serve(methods={"initialize": refuse, "server/discover": refuse})
+    with pytest.raises(Forbidden, match="answered HTTP 401") as caught:
+        await mount(describe(server.url))
+    assert (caught.value.details["http_status"], caught.value.details["body"]) == (401, '{"error": "invalid_token"}')
+
+
+@pytest.mark.parametrize("status", [404, 400])
+async def test_a_session_that_the_server_has_forgotten_is_begun_again_without_a_failure(session, remote, status):
+    server = await remote(session="s1")
+    server.session = "s2"
+    known = server.call
+
+    async def forgetful(request, message):
+        if request.headers["mcp-session-id"] != "s2":
+            await request.send(json_of(error(message, -32001, "Session not found"), status=status))
+        else:
+            await known(request, message)
+
+    server.call = forgetful
+    assert await session.invoke(M, "good", {}) == FINE
+    assert server.seen.count("initialize") == 2
+    await session.unmount("/mnt/tools", "m")
+    assert server.requests[-1].headers["mcp-session-id"] == "s2"
+    assert server.seen[-1] == "DELETE"
+
+
+async def test_a_session_that_is_forgotten_each_time_is_a_failure(session, remote):
+    server = await remote(session="s1")
+
+    async def forgetful(request, message):
+        await request.send(respond(b"", 404))
+
+    server.call = forgetful
+    with pytest.raises(Unreachable, match="the server ended the session"):
+        await session.invoke(M, "good", {})
+
+
+async def test_a_message_may_be_as_large_as_the_limit(session, remote):
+    large = told("x" * 3_000_000)
+
+    async def bad(request, message):
+        kind = message["params"]["arguments"]["kind"]
+        await request.send(events(event(result(message, large))) if kind == "sse" else json_of(result(message, large)))
+
+    await remote(bad)
+    for kind in ("sse", "json"):
+        assert await session.invoke(M, "bad", {"kind": kind}) == large
+
+
+@pytest.mark.parametrize("kind", ["json", "sse", "line"])
+async def test_a_message_over_the_limit_is_the_servers_fault(session, remote, kind):
+    async def bad(request, message):
+        text = told("x" * 200_000)
+        made = {
+            "json": lambda: json_of(result(message, text)),
+            "sse": lambda: events(event(result(message, text))),
+            "line": lambda: events("data: " + "x" * 200_000, end=False),
+        }
+        await request.send(made[kind]())
+        await request.gone()
+
+    await remote(bad, fields={"limits": {"message_bytes": 100_000}})
+    with pytest.raises(Internal, match=r"more than 100000 bytes \(limits.message_bytes\)") as caught:
+        await session.invoke(M, "bad", {})
+    assert caught.value.details["limit"] == 100_000
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+async def test_events_may_come_in_any_framing(session, remote):
+    async def bad(request, message):
+        text = json.dumps(result(message, FINE), indent=1)
+        split = "".join(f"data:{line}\r\n" for line in text.splitlines())
+        progress = {
+            "jsonrpc": "2.0",
+            "method": "notifications/progress",
+            "params": {"progressToken": "x", "progress": 1},
+        }
+        start = [
+            ": a comment\n\n",
+            "event: ping\ndata: no message\n\n",
+            "retry: 10\n\n",
+            event(progress, event="message"),
+        ]
+        await request.send(events(*start, *split, "\r\n"))
+
+    await remote(bad)
+    assert await session.invoke(M, "bad", {}) == FINE
+
+
+async def test_a_stream_that_ends_is_taken_up_where_it_was(session, remote, serve):
+    asked = []
+
+    async def bad(request, message):
+        asked.append(message)
+        await request.send(events(event("", id="e1", retry="1")))
+
+    server = await remote(bad, session="s1")
+    answer = server.answer
+
+    async def resume(request):
+        if request.headers.get("last-event-id") == "e1":
+            await request.send(events(event(result(asked[0], FINE), id="e2")))
+        else:
+            await answer(request)
+
+    server.answer = resume
+    assert await session.invoke(M, "bad", {}) == FINE
+
+
+async def test_a_stream_that_nobody_can_take_up_is_unreachable(session, remote):
+    async def bad(request, message):
+        await request.send(events(event("", id="e1", retry="1")))
+
+    await remote(bad, session="s1")
+    with pytest.raises(Unreachable, match="bad: .*reconnection attempts were exhausted"):
+        await session.invoke(M, "bad", {})
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_cancel_reaches_the_server_and_closes_the_stream(session, remote, begun):
+    waiting, gone = asyncio.Event(), asyncio.Event()
+
+    async def bad(request, message):
+        if begun:
+            await request.send(events(": begun\n\n", end=False))
+        waiting.set()
+        await request.gone()
+        gone.set()
+
+    server = await remote(bad)
+    task = asyncio.create_task(session.invoke(M, "bad", {}))
+    await waiting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(gone.wait(), 10)
+    cancelled = next(
+        each.params for each in server.requests if each.body and each.params.get("method") == "notifications/cancelled"
+    )
+    (called,) = [each.params for each in server.requests if each.body and each.params.get("method") == "tools/call"]
+    assert cancelled["params"]["requestId"] == called["id"]
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+async def test_a_server_of_2026_learns_of_a_cancel_by_the_close_alone(session, remote):
+    waiting, gone = asyncio.Event(), asyncio.Event()
+
+    async def bad(request, message):
+        waiting.set()
+        await request.gone()
+        gone.set()
+
+    page = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+
+    async def discover(request, message):
+        await request.send(
+            json_of(result(message, {**page, "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}))
+        )
+
+    async def tools(request, message):
+        await request.send(
+            json_of(result(message, {**page, "tools": [{"name": "bad", "inputSchema": {"type": "object"}}]}))
+        )
+
+    server = await remote(bad, methods={"server/discover": discover, "tools/list": tools})
+    task = asyncio.create_task(session.invoke(M, "bad", {}))
+    await waiting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(gone.wait(), 10)
+    assert "notifications/cancelled" not in server.seen
+
+
+async def test_what_nobody_waits_for_holds_up_nobody(session, remote):
+    """A server that does not answer notifications, nor the end of its session."""
+    server = await remote(methods={"notifications/cancelled": never}, session="s1")
+    with pytest.raises(Timeout):
+        await session.invoke(M, "bad", {}, timeout=0.2)
+    assert await session.invoke(M, "good", {}) == FINE
+    answer = server.answer
+
+    async def silent(request):
+        await (request.gone() if request.method == "DELETE" else answer(request))
+
+    server.answer = silent
+    await session.unmount("/mnt/tools", "m")
+
+
+async def test_unmounting_fails_what_is_in_flight(session, remote):
+    await remote()
+    flight = asyncio.create_task(session.invoke(M, "bad", {}))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    await session.unmount("/mnt/tools", "m")
+    with pytest.raises(Unreachable, match="the module was unmounted"):
+        await flight
+
+
+async def test_a_late_or_second_reply_never_answers_the_next_call(session, remote):
+    async def bad(request, message):
+        await request.send(json_of(result(message, told("first"))) + json_of(result(message, told("second"))))
+
+    await remote(bad)
+    assert await session.invoke(M, "bad", {}) == told("first")
+    for _ in range(3):
+        try:
+            assert await session.invoke(M, "good", {}) == FINE
+        except KernelError as failure:  # the connection was not in order: that is told, and nothing else
+            assert failure.code in ("internal", "unreachable")
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+async def test_nothing_is_read_from_the_environment_and_no_cookie_is_kept(session, remote, monkeypatch, tmp_path):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    (tmp_path / "netrc").write_text("default login a password b")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+    async def bad(request, message):
+        await request.send(json_of(result(message, FINE), ["set-cookie: a=b"]))
+
+    server = await remote(bad, fields={"transport": {"headers": {"x-key": "secret"}}})
+    for _ in range(2):
+        assert await session.invoke(M, "bad", {}) == FINE
+    last = server.requests[-1].headers
+    assert last["x-key"] == "secret"
+    assert last["accept-encoding"] == "identity"
+    assert not {"cookie", "authorization"} & last.keys()
+
+
+async def test_twenty_calls_at_once_share_nothing(session, serve, mount, describe):
+    server = await serve()
+    await mount(describe(server.url))
+    results = await asyncio.gather(*(session.invoke(M, "good", {"n": n}) for n in range(20)))
+    assert [json.loads(each["content"][0]["text"]) for each in results] == [{"n": n} for n in range(20)]
+
+
+async def test_tls_trusts_whom_the_descriptor_names(session, serve, mount, describe, tmp_path):
+    import ssl  # noqa: PLC0415
+
+    import trustme  # noqa: PLC0415
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    server = await serve(tls=tls)
+    with pytest.raises(Unreachable, match="certificate verify failed"):
+        await mount(describe(server.url))
+    await mount(describe(server.url, transport={"ca": "ca.pem"}, base=tmp_path))
+    assert (await session.invoke(M, "good", {}))["content"]
+    (tmp_path / "empty.pem").write_text("")
+    with pytest.raises(Unreachable, match="no certificates to trust in"):
+        await mount(describe(server.url, name="other", transport={"ca": "empty.pem"}, base=tmp_path))
+
+
+async def test_a_connection_that_was_never_started_can_be_closed(describe):
+    from amplifier_transport_mcp import open_transport  # noqa: PLC0415
+
+    connection = open_transport(describe("http://127.0.0.1:9/mcp"), lambda *_: None, None)
+    assert not connection.local
+    assert not hasattr(connection, "kill")
+    await connection.close()
+    await connection.close()

@@ -1,0 +1,309 @@
+"""What STDIO promises holds for servers of MCP too: the same faults, and the same codes."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.mcp_transport.servers import MODERN
+
+from amplifier_core import BudgetExceeded, Internal, KernelError, Oom, Timeout, Unreachable
+from amplifier_transport_mcp import _connection
+
+M = "/mnt/tools/m"
+GOOD = "reply(request, told('fine'))"
+FINE = {"content": [{"type": "text", "text": "fine"}]}
+
+
+def either(bad):
+    """Misbehave for the tool `bad`, else be fine."""
+    lines = "\n".join("    " + line for line in bad.strip().splitlines())
+    return f"if op == 'bad':\n{lines}\nelse:\n    {GOOD}"
+
+
+ID = "str(request['id'])"
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind", "fault"),
+    [
+        ("sys.stderr.write('why'); sys.stderr.flush(); os._exit(7)", Unreachable, "exit code 7"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", Unreachable, "killed by SIGKILL"),
+        (f"out('{{\"jsonrpc\":\"2.0\",\"id\": ' + {ID} + ', \"result\": {{\"conte'); os._exit(0)", Unreachable, "exit code 0"),
+        ("os.close(1); time.sleep(60)", Unreachable, "killed by SIGKILL"),
+        ("out('debug' + json.dumps({'jsonrpc': '2.0', 'id': request['id'], 'result': {}}) + '\\n')", Internal, "malformed"),
+        (f"out('{{\"jsonrpc\":\"2.0\",\"id\":' + {ID} + ',\"result\":{{\"x\":NaN}}}}\\n')", Internal, "invalid character"),
+        (f"out(b'{{\"jsonrpc\":\"2.0\",\"id\":' + {ID}.encode() + b',\"result\":{{\"x\":\"\\xff\"}}}}\\n')", Internal, "utf-8"),
+        ("send({'id': request['id'], 'x': 1})", Internal, "expected a method, a result or"),
+        ("send({'id': request['id'], 'result': [1]})", Internal, "expected a result that is an object"),
+        ("send({'id': request['id'], 'result': {}, 'error': {'code': 1, 'message': ''}})", Internal, "a result or an"),
+        ("send({'id': request['id'], 'error': 'no'})", Internal, "an error with its code"),
+        ("out(json.dumps({'id': request['id'], 'result': {}}) + '\\n')", Internal, "JSON-RPC 2.0"),
+        ("send({'id': request['id'], 'method': 'x', 'params': 1})", Internal, "params: expected an object"),
+        (f"out('{{\"jsonrpc\":\"2.0\",\"id\":' + {ID} + ',\"result\":' + '[' * 50000 + ']' * 50000 + '}}\\n')", Internal, "deep"),
+        ("reply(request, {'content': 'none'})", Internal, "the server broke its contract: bad: "),
+    ],
+)  # fmt: skip
+async def test_a_server_that_breaks_in_mid_call_fails_that_call_soon_and_the_next_one_works(
+    session, mount, describe, script, bad, kind, fault
+):
+    await mount(describe(script(either(bad))))
+    with pytest.raises(kind, match=fault):
+        await session.invoke(M, "bad", {}, timeout=20)
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+async def test_the_tail_of_stderr_is_in_the_details(session, mount, describe, script):
+    await mount(describe(script(either("sys.stderr.write('because'); sys.stderr.flush(); os._exit(7)"))))
+    with pytest.raises(Unreachable) as caught:
+        await session.invoke(M, "bad", {})
+    assert (caught.value.details["exit_code"], caught.value.details["stderr"]) == (7, "because")
+
+
+async def test_noise_is_skipped_and_counted_once(session, mount, describe, script, events):
+    noise = "print('Loading …'); print('[1, 2]'); print('{}'); print('{\"id\": 99}'); sys.stdout.flush()"
+    await mount(describe(script(f"{noise}\n{GOOD}")))
+    assert await session.invoke(M, "good", {}) == FINE
+    await session.unmount("/mnt/tools", "m")
+    (told,) = events("module:noise")
+    assert told["data"] == {"count": 4, "first": "Loading …"}
+    assert [event["data"]["exit_code"] for event in events("module:exit")] == [0]
+
+
+async def test_a_second_reply_or_a_late_one_is_nobodys(session, mount, describe, script):
+    await mount(describe(script(f"{GOOD}\nreply(request, told('twice'))\nsend({{'id': 99, 'result': told('x')}})")))
+    assert [await session.invoke(M, "good", {}) for _ in range(3)] == [FINE] * 3
+
+
+async def test_messages_of_no_interest_are_passed_over(session, mount, describe, script):
+    code = """
+send({'method': 'notifications/message', 'params': {'level': 'info', 'data': 'x'}})
+send({'method': 'notifications/nobody/knows'})
+send({'method': 'notifications/progress', 'params': {'progressToken': 'nobody', 'progress': 1}})
+send({'method': 'notifications/progress'})
+send({'method': 'notifications/cancelled', 'params': {'requestId': 99}})
+send({'id': 'mine', 'method': 'ping'})
+"""
+    await mount(describe(script(code + GOOD)))
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+async def test_crlf_and_single_bytes_are_fine(session, mount, describe, script):
+    code = """
+line = json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": told("fine")}) + "\\r\\n"
+for byte in line.encode():
+    out(bytes([byte]))
+"""
+    await mount(describe(script(code)))
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+async def test_thirty_megabytes_go_and_come(session, mount, describe, script):
+    await mount(describe(script("reply(request, told(args['text']))")))
+    text = "x" * (30 * 1024 * 1024)
+    result = await session.invoke(M, "good", {"text": text})
+    assert result["content"][0]["text"] == text
+
+
+async def test_a_message_over_the_limit_ends_the_server(session, mount, describe, script):
+    code = either("reply(request, told('x' * 200_000))")
+    await mount(describe(script(code), limits={"message_bytes": 100_000}))
+    with pytest.raises(Internal, match=r"more than 100000 bytes \(limits.message_bytes\)") as caught:
+        await session.invoke(M, "bad", {})
+    assert caught.value.details["limit"] == 100_000
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+async def test_a_server_that_died_unnoticed_is_started_again_without_a_failure(
+    session, mount, describe, script, events
+):
+    await mount(describe(script(GOOD)))
+    os.kill(events("module:start")[0]["data"]["pid"], 9)
+    while not (process_gone(events("module:start")[0]["data"]["pid"])):
+        pass  # the loop has no turn in which it could notice
+    assert await session.invoke(M, "good", {}) == FINE
+    assert len(events("module:start")) == 2
+
+
+def process_gone(pid):
+    """Tell whether a child process has ended, though nobody has reaped it."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+async def test_a_server_that_closes_its_stdin_is_ended(session, mount, describe, script, tmp_path):
+    mark = tmp_path / "closed"
+    code = f"{GOOD}\nif op == 'bad':\n    os.close(0)\n    open({str(mark)!r}, 'w').close()\n    time.sleep(60)"
+    await mount(describe(script(code)))
+    assert await session.invoke(M, "bad", {}) == FINE
+    while not mark.exists():
+        await asyncio.sleep(0.005)
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+async def test_a_cancel_reaches_the_server(session, mount, describe, script, tmp_path):
+    heard = tmp_path / "heard"
+    code = f"""
+if request["method"] == "notifications/cancelled":
+    open({str(heard)!r}, "a").write(str(request["params"]["requestId"]) + "\\n")
+elif "id" in request and not standard(request):
+    open({str(heard)!r}, "a").write(str(request["id"]) + "\\n")
+"""
+    await mount(describe(script(code, loop="messages")))
+    for revision in range(1, 3):
+        with pytest.raises(Timeout):
+            await session.invoke(M, "slow", {}, timeout=0.2)
+        while len(heard.read_text().split()) < 2 * revision:
+            await asyncio.sleep(0.005)
+    began, cancelled, *more = heard.read_text().split()
+    assert began == cancelled
+    assert more[0] == more[1] != began
+
+
+@pytest.mark.parametrize("before", ["", MODERN], ids=["2025", "2026"])
+async def test_a_server_that_is_stuck_is_killed_after_a_cancel_and_started_again(
+    session, mount, describe, script, events, before
+):
+    complete = {"resultType": "complete"} if before else {}
+    code = f"if op == 'bad':\n    time.sleep(60)\nreply(request, told('fine', **{complete}))"
+    await mount(describe(script(code, before=before)))
+    with pytest.raises(Timeout):
+        await session.invoke(M, "bad", {}, timeout=0.2)
+    assert await session.invoke(M, "good", {}) == FINE
+    (exited,) = events("module:exit")
+    assert exited["data"]["signal"] == "SIGKILL"
+
+
+async def test_what_is_in_flight_when_a_server_is_killed_is_told_why(session, mount, describe, script, monkeypatch):
+    monkeypatch.setattr(_connection, "CANCEL_GRACE", 0.3)
+    await mount(describe(script(either("time.sleep(60)"))))
+    other = asyncio.create_task(session.invoke(M, "bad", {}))
+    with pytest.raises(Timeout):
+        await session.invoke(M, "bad", {}, timeout=0.2)
+    with pytest.raises(Unreachable, match="did not answer a ping within 0.3 s after a cancel"):
+        await other
+
+
+async def test_a_server_that_dies_after_a_cancel_is_no_surprise(session, mount, describe, script):
+    code = """
+if request["method"] == "notifications/cancelled":
+    os._exit(3)
+elif "id" in request and not standard(request) and request["params"]["name"] == "good":
+    reply(request, told("fine"))
+"""
+    await mount(describe(script(code, loop="messages")))
+    with pytest.raises(Timeout):
+        await session.invoke(M, "slow", {}, timeout=0.2)
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+async def test_a_request_that_waits_when_its_module_is_unmounted_starts_no_other_process(
+    session, mount, describe, script, events
+):
+    await mount(describe(script(either("time.sleep(60)"))))
+    with pytest.raises(Timeout):
+        await session.invoke(M, "bad", {}, timeout=0.2)
+    waiting = asyncio.create_task(session.invoke(M, "good", {}))
+    await asyncio.sleep(0)
+    await session.unmount("/mnt/tools", "m")
+    with pytest.raises(Unreachable):
+        await waiting
+    assert len(events("module:start")) == 1
+
+
+async def test_unmounting_fails_what_is_in_flight_and_leaves_nothing(session, mount, describe, script, tmp_path):
+    child = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    code = f"open({str(tmp_path / 'pid')!r}, 'w').write(str({child}.pid) + '\\n')"
+    await mount(describe(script(code, before="signal.signal(signal.SIGTERM, signal.SIG_IGN)")))
+    flight = asyncio.create_task(session.invoke(M, "slow", {}))
+    while not (tmp_path / "pid").exists() or "\n" not in (tmp_path / "pid").read_text():
+        await asyncio.sleep(0.005)
+    await session.unmount("/mnt/tools", "m")
+    with pytest.raises(Unreachable, match="the module was unmounted"):
+        await flight
+    assert process_gone(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("command", "what"), [(["no-such-command"], "no-such-command: No such file"), (["/"], "Permission denied")]
+)
+async def test_a_command_that_can_not_be_run_says_so(mount, describe, command, what):
+    with pytest.raises(Unreachable, match=what):
+        await mount(describe(command))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "fault"),
+    [
+        ("sys.stderr.write('no key'); os._exit(2)", Unreachable, "exit code 2"),
+        ("fail(request, -32603, 'out of order')", Internal, "the handshake: out of order"),
+        ("reply(request, {'x': 1})", Internal, "the server broke its contract: the handshake"),
+    ],
+)
+async def test_a_handshake_that_fails_says_why(mount, describe, script, code, kind, fault):
+    loop = "\n".join(
+        [
+            "def handshake():",
+            "    for request in messages():",
+            "        if 'id' in request:",
+            "            yield request",
+        ]
+    )
+    with pytest.raises(kind, match=fault):
+        await mount(describe(script(code, before=loop, loop="handshake")))
+
+
+async def test_a_mount_that_takes_too_long_leaves_nothing(mount, describe):
+    with pytest.raises(Timeout):
+        await mount(describe([sys.executable, "-c", "import time; time.sleep(60)"]), timeout=0.5)
+
+
+async def test_a_server_that_is_not_well_is_not_mounted(mount, describe, script, monkeypatch):
+    monkeypatch.setattr(_connection, "_HEALTH_SECONDS", 0.2)
+    deaf = "def standard(request, inner=standard):\n    return request['method'] == 'ping' or inner(request)"
+    with pytest.raises(Timeout, match="did not answer a ping within 0.2 s"):
+        await mount(describe(script(GOOD, before=deaf)))
+    refusing = deaf.replace("request['method'] == 'ping'", "request['method'] == 'ping' and not fail(request, -1, 'x')")
+    assert await mount(describe(script(GOOD, before=refusing)))  # it answers, and so it lives
+
+
+async def test_a_timeout_tells_what_may_explain_it(session, mount, describe, script):
+    await mount(
+        describe(script("sys.stderr.write('waiting for the moon'); sys.stderr.flush(); print('hm', flush=True)"))
+    )
+    with pytest.raises(Timeout) as caught:
+        await session.invoke(M, "slow", {}, timeout=0.5)
+    assert caught.value.details["stderr"] == "waiting for the moon"
+    assert caught.value.details["noise"] == {"count": 1, "first": "hm"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "bad", "kind"),
+    [
+        ({"cpu_ms": 300}, "while True: pass", BudgetExceeded),
+        ({"memory_bytes": 200_000_000}, "x = b'x' * 300_000_000; time.sleep(60)", Oom),
+    ],
+)
+async def test_budgets_are_kept(session, mount, describe, script, limits, bad, kind):
+    await mount(describe(script(either(bad)), limits=limits))
+    with pytest.raises(kind):
+        await session.invoke(M, "bad", {})
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+async def test_a_connection_that_was_never_started_can_be_closed_killed_and_measured(host, describe):
+    from amplifier_transport_mcp import open_transport  # noqa: PLC0415
+
+    connection = open_transport(describe(["nothing"]), lambda *_: None, host)
+    assert connection.local
+    assert connection.clues() == {}
+    assert connection.usage is None or connection.usage(exact=True) is None
+    connection.kill(KernelError("x"))
+    await connection.close()
+    assert json.dumps(connection.launch().command) == '["nothing"]'
+    assert Path(connection.launch().cwd).is_absolute()
