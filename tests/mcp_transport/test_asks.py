@@ -79,7 +79,7 @@ else:
 
 
 async def test_the_deadline_spans_what_is_asked(session, mount, describe, script, person):
-    code = "if op == 'bad':\n    sample('wait'); heard()\nelse:\n    reply(request, told('fine'))"
+    code = "if op == 'bad':\n    sample('wait')\nelse:\n    reply(request, told('fine'))"
     await mount(describe(script(code, before=ASK), capabilities=MAY, transport=OFFER))
     with pytest.raises(Timeout):
         await session.invoke(M, "bad", {}, timeout=0.5)
@@ -222,6 +222,32 @@ elif "id" in request and not standard(request):
             with pytest.raises(Unreachable, match="while it waited for an answer"):
                 await connection.request("invoke", json.dumps({**request, "resume": resume}).encode())
         await connection.close()
+
+
+async def test_an_answer_that_the_server_has_given_up_is_nobodys(session, mount, describe, script, person):
+    code = """
+mine = {"jsonrpc": "2.0", "id": "a", "method": "elicitation/create"}
+params = {"message": "A", "requestedSchema": {"type": "object", "properties": {}}}
+gone = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "a"}}
+if op == "good":
+    out(json.dumps({**mine, "params": params}) + "\\n" + json.dumps(gone) + "\\n")
+    elicit("B"); text = heard()["result"]["content"]["text"]
+    reply(request, told(text))
+"""
+    await mount(describe(script(code, before=ASK), capabilities=MAY, transport=OFFER))
+    assert await session.invoke(M, "good", {}) == told("filled B")
+
+
+async def test_a_call_without_a_deadline_is_answered(describe, script, host):
+    from amplifier_transport_mcp import open_transport  # noqa: PLC0415
+
+    connection = open_transport(
+        describe(script("reply(request, told('fine'))"), transport=OFFER), lambda *_: None, host
+    )
+    await connection.start((), None)
+    reply = await connection.request("invoke", b'{"op": "good", "args": {}}')
+    await connection.close()
+    assert reply.result == told("fine")
 
 
 # Roots.

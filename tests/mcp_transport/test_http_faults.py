@@ -269,6 +269,27 @@ async def test_a_message_over_the_limit_is_the_servers_fault(session, remote, ki
     assert await session.invoke(M, "good", {}) == FINE
 
 
+async def test_a_server_that_is_not_well_is_not_mounted(serve, mount, describe):
+    async def unwell(request, message):
+        await request.send(respond(b"", 500))
+
+    server = await serve(methods={"ping": unwell})
+    with pytest.raises(Internal, match="answered HTTP 500"):
+        await mount(describe(server.url))
+
+
+async def test_a_server_may_ask_in_the_middle_of_any_reply(session, serve, mount, describe):
+    async def listing(request, message):
+        ask = {"jsonrpc": "2.0", "id": "p", "method": "ping"}
+        tools = [{"name": "good", "inputSchema": {"type": "object"}}]
+        await request.send(events(event(ask), event(result(message, {"tools": tools}))))
+
+    server = await serve(methods={"tools/list": listing})
+    await mount(describe(server.url))
+    assert await session.invoke(M, "good", {}) == told("{}")
+    assert "reply" in server.seen
+
+
 async def test_events_may_come_in_any_framing(session, remote):
     async def bad(request, message):
         text = json.dumps(result(message, FINE), indent=1)

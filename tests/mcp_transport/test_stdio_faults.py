@@ -12,7 +12,8 @@ import pytest
 from tests.mcp_transport.servers import MODERN
 
 from amplifier_core import BudgetExceeded, Internal, KernelError, Oom, Timeout, Unreachable
-from amplifier_transport_mcp import _connection
+from amplifier_core.hookspecs import Launch
+from amplifier_transport_mcp import _connection, open_transport
 
 M = "/mnt/tools/m"
 GOOD = "reply(request, told('fine'))"
@@ -65,12 +66,12 @@ async def test_the_tail_of_stderr_is_in_the_details(session, mount, describe, sc
 
 
 async def test_noise_is_skipped_and_counted_once(session, mount, describe, script, events):
-    noise = "print('Loading …'); print('[1, 2]'); print('{}'); print('{\"id\": 99}'); sys.stdout.flush()"
+    noise = "print('Loading …'); print('[1, 2]'); print('{}'); print('{\"id\": 99}', flush=True); send({'id': 1.5, 'method': 'x'}); send({'id': None, 'result': {}})"
     await mount(describe(script(f"{noise}\n{GOOD}")))
     assert await session.invoke(M, "good", {}) == FINE
     await session.unmount("/mnt/tools", "m")
     (told,) = events("module:noise")
-    assert told["data"] == {"count": 4, "first": "Loading …"}
+    assert told["data"] == {"count": 6, "first": "Loading …"}
     assert [event["data"]["exit_code"] for event in events("module:exit")] == [0]
 
 
@@ -143,6 +144,13 @@ async def test_a_server_that_closes_its_stdin_is_ended(session, mount, describe,
     assert await session.invoke(M, "bad", {}) == FINE
     while not mark.exists():
         await asyncio.sleep(0.005)
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+async def test_a_server_that_listens_no_more_but_asks_is_ended(session, mount, describe, script):
+    await mount(describe(script(either("os.close(0)\nsend({'id': 'x', 'method': 'ping'})\ntime.sleep(60)"))))
+    with pytest.raises(Unreachable, match="killed by SIGKILL"):
+        await session.invoke(M, "bad", {})
     assert await session.invoke(M, "good", {}) == FINE
 
 
@@ -226,7 +234,8 @@ async def test_unmounting_fails_what_is_in_flight_and_leaves_nothing(session, mo
     await session.unmount("/mnt/tools", "m")
     with pytest.raises(Unreachable, match="the module was unmounted"):
         await flight
-    assert process_gone(int((tmp_path / "pid").read_text()))
+    while not process_gone(int((tmp_path / "pid").read_text())):  # it was killed, which takes a moment
+        await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +251,7 @@ async def test_a_command_that_can_not_be_run_says_so(mount, describe, command, w
     [
         ("sys.stderr.write('no key'); os._exit(2)", Unreachable, "exit code 2"),
         ("fail(request, -32603, 'out of order')", Internal, "the handshake: out of order"),
+        ("os.close(0); fail(request, -32601, 'x'); time.sleep(60)", Unreachable, "killed by SIGKILL"),
         ("reply(request, {'x': 1})", Internal, "the server broke its contract: the handshake"),
     ],
 )
@@ -296,9 +306,24 @@ async def test_budgets_are_kept(session, mount, describe, script, limits, bad, k
     assert await session.invoke(M, "good", {}) == FINE
 
 
-async def test_a_connection_that_was_never_started_can_be_closed_killed_and_measured(host, describe):
-    from amplifier_transport_mcp import open_transport  # noqa: PLC0415
+async def test_a_server_is_started_as_its_isolation_says(describe, script, host):
+    class Confining:
+        def confine(self, launch, descriptor, granted):
+            assert (descriptor.name, list(granted)) == ("m", ["net:connect:*"])
+            shown = {"network": True}
+            return Launch(command=launch.command, cwd=launch.cwd, env={**launch.env, "CONFINED": "yes"}, shown=shown)
 
+    told_of = []
+    descriptor = describe(script("reply(request, told(os.environ['CONFINED']))"), capabilities=["net:connect:*"])
+    connection = open_transport(descriptor, lambda *event: told_of.append(event), host)
+    await connection.start(["net:connect:*"], Confining())
+    reply = await connection.request("invoke", b'{"op": "good", "args": {}}')
+    await connection.close()
+    assert reply.result == {"content": [{"type": "text", "text": "yes"}]}
+    assert told_of[0][1]["network"] is True
+
+
+async def test_a_connection_that_was_never_started_can_be_closed_killed_and_measured(host, describe):
     connection = open_transport(describe(["nothing"]), lambda *_: None, host)
     assert connection.local
     assert connection.clues() == {}

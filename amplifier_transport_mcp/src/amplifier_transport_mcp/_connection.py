@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import re
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from amplifier_core import Forbidden, KernelError, Timeout, Unreachable
@@ -38,7 +39,7 @@ _TOOL = "x-mcp:tool"
 L = TypeVar("L", bound="Life")
 
 
-class _Server(Generic[L]):
+class _Server(ABC, Generic[L]):
     """One server, and the client that speaks to it: another one after an end."""
 
     def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs) -> None:
@@ -76,8 +77,7 @@ class _Server(Generic[L]):
         if self._life is not None:
             self._life.end(Unreachable("the module was unmounted"))
             await self._life.close()
-        if self._asides:
-            await asyncio.wait(self._asides)
+        await asyncio.gather(*self._asides, return_exceptions=True)
 
     # What the two kinds of servers do in their own way.
 
@@ -91,8 +91,9 @@ class _Server(Generic[L]):
                 self._aside(self._retire(old))
         return self._life
 
+    @abstractmethod
     def _begin(self) -> L:
-        raise NotImplementedError
+        """Begin a life. Raises ``Unreachable`` if there can be none."""
 
     async def _retire(self, life: L) -> None:
         await life.traffic.quiet.wait()
@@ -218,9 +219,8 @@ class LocalServer(_Server["LocalLife"]):
 
     def _after_cancel(self, life: LocalLife) -> None:
         """Hold back what comes until the server has shown that it is not stuck: else it would end with it."""
-        if life.usable and not self._closed:
-            self._undecided += 1
-            self._aside(self._decide(life))
+        self._undecided += 1
+        self._aside(self._decide(life))
 
     async def _decide(self, life: LocalLife) -> None:
         try:

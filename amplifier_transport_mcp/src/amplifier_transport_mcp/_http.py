@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import ssl
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +25,7 @@ from amplifier_core.hookspecs import UNSET, causes, decode
 from ._codes import SPOKEN, broke_contract, of_status
 from ._sse import Events, EventTooLargeError
 from ._stdio import failed
+from ._traffic import Call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from mcp.shared.message import SessionMessage
 
     from ._fields import HttpFields
-    from ._traffic import Call, Traffic
+    from ._traffic import Traffic
 
 _HEADERS = {"accept-encoding": "identity", "user-agent": "amplifier-transport-mcp"}
 _SESSION = b"mcp-session-id"
@@ -178,17 +180,16 @@ class _Post:
         self._guard = guard
         self._id = request_id
         self._url = url
-        self._call: Call | None = guard.traffic.call(request_id)
-        self._scope: anyio.CancelScope | None = None
-        self._aborted = False
+        self._call = guard.traffic.call(request_id) or Call("", None)  # of ours, of which nobody asks more
+        self._scope = anyio.CancelScope()
+        self._until = math.inf
         self._resumable = False
         self.done = False
 
     def abort(self) -> None:
         """End the exchange: its caller has given up, and is not waiting for it any more."""
-        self._aborted = True
-        if self._scope is not None:
-            self._scope.cancel()
+        self._until = -math.inf
+        self._scope.cancel()
 
     async def send(self, request: httpx2.Request, inner: httpx2.AsyncHTTPTransport) -> httpx2.Response:
         """Exchange one request for a response that the SDK understands."""
@@ -203,8 +204,6 @@ class _Post:
         except asyncio.CancelledError:
             self.over()
             raise
-        finally:
-            self._scope = None
         return self._fail(Unreachable("nobody waits for this reply any more"))
 
     def over(self) -> None:
@@ -221,7 +220,7 @@ class _Post:
         headers = {name.lower(): value for name, value in response.headers.raw}  # `get` takes 10 µs a time
         if _SESSION in headers:
             self._guard.begun(request, headers[_SESSION])
-        if self._call is not None and not response.is_success:
+        if not response.is_success:
             self._call.http_status = response.status_code
         if response.is_redirect:
             return response
@@ -305,8 +304,7 @@ class _Post:
             raise broke_contract(self._url, f"the reply to request {self._id} has the id {head.id!r}")
         if (head.result is UNSET) == (head.error is UNSET):
             raise broke_contract(self._url, "expected either a result or an error")
-        if self._call is not None:
-            self._call.size = len(text)
+        self._call.size = len(text)
         return True
 
     async def pieces(self, parts: AsyncIterator[bytes], events: Events) -> list[bytes]:
@@ -336,23 +334,18 @@ class _Post:
 
     def _ended(self, cause: httpx2.TransportError | None) -> None:
         """Fail the call whose stream has ended, unless the SDK can take it up again where it was."""
-        if self._aborted or not self._resumable:
+        if self._until < 0 or not self._resumable:
             why = f"the connection broke: {cause}" if cause else "the server hung up before the end of its answer"
             raise self.unreachable(why, cause)
-        if self._call is not None:
-            self._call.cut = True
+        self._call.cut = True
 
     async def _next(self, parts: AsyncIterator[bytes]) -> bytes | httpx2.TransportError | None:
         """Wait for the next piece; ``None``: there is none, or nobody waits for it any more."""
-        if self._aborted:
-            return None
         try:
-            with anyio.CancelScope() as self._scope:
+            with anyio.CancelScope(deadline=self._until) as self._scope:
                 return await anext(parts, None)
         except httpx2.TransportError as error:
             return error
-        finally:
-            self._scope = None
         return None
 
     def _fail(self, error: KernelError) -> httpx2.Response:
@@ -404,8 +397,7 @@ class _Incoming:
             if isinstance(item, Exception) or self._traffic.wanted(item.message):
                 return item
 
-    async def receive(self) -> SessionMessage | Exception:
-        return await anext(self)
+    receive = __anext__  # what a stream has; the SDK iterates
 
     async def aclose(self) -> None:
         await self._inner.aclose()

@@ -96,11 +96,13 @@ class Life:
         )
         try:
             async with client:
-                if not self._ready.done():
-                    self._ready.set_result(client)
+                self._ready.set_result(client)
                 await self._over.wait()
         except Exception as error:  # noqa: BLE001 - the SDK's, of any kind: it is the fault of whoever waits
-            self.fault = self.fault or self._fault_of(_leaf(error), "the handshake")
+            cause = _leaf(error)
+            if isinstance(cause, BrokenPipeError):  # the end of the process follows, and has the story
+                await self._over.wait()
+            self.fault = self.fault or self._fault_of(cause, "the handshake")
         finally:
             self._over.set()
             if not self._ready.done():
@@ -196,8 +198,6 @@ class Life:
 
     def _fault_of(self, error: BaseException, what: str, call: Call | None = None) -> KernelError:
         """Give the error of the kernel's that an error of the SDK's is."""
-        if isinstance(error, KernelError):
-            return error
         if not isinstance(error, MCPError):
             why = _codes.broke_contract(what, _first_line(error))
             why.details["causes"] = causes(error)

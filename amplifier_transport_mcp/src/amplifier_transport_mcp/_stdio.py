@@ -195,8 +195,7 @@ class _Incoming:
             await self._waiter
         return self._messages.popleft()
 
-    async def receive(self) -> SessionMessage:
-        return await anext(self)
+    receive = __anext__  # what a stream has; the SDK iterates
 
     async def aclose(self) -> None:
         pass
@@ -205,7 +204,7 @@ class _Incoming:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        pass
+        await self.aclose()
 
 
 class _Outgoing:
@@ -224,7 +223,7 @@ class _Outgoing:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        pass
+        await self.aclose()
 
 
 def read_message(value: Any) -> JSONRPCMessage:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from amplifier_core import KernelError
+from amplifier_core import Cancelled, KernelError
 from amplifier_core.hookspecs import Message
 
 from . import _codes
@@ -104,6 +104,8 @@ class Talk:
         """Give up what waits for an answer."""
         task, _ = self._running()
         task.cancel()
+        for question in self._asked:
+            question.refuse(Cancelled("the call was given up"))
         if self._timer is not None:
             self._timer.cancel()
 
