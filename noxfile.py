@@ -103,9 +103,17 @@ def tests(session: nox.Session) -> None:
         session.run("coverage", "report", f"--include={name}/*")
 
 
+@nox.session
+def mcp(session: nox.Session) -> None:
+    """Run examples/mcp: a server of the Model Context Protocol as a tool, under a policy."""
+    install(session)
+    session.install("mcp-server-time>=2026.10")
+    session.run("python", "examples/mcp/main.py", *session.posargs)
+
+
 @nox.session(name="mcp-conformance", python=NEWEST)
 def mcp_conformance(session: nox.Session) -> None:
-    """Run what the official suite requires of clients of MCP, but for authorization, through amplifier_transport_mcp."""
+    """Run what the official suite requires of clients of MCP, but for authorization, through our transport."""
     install(session, "node")
     session.run("python", "tests/mcp_transport/conformance/run.py", str(CACHE / "mcp-conformance"), *session.posargs)
 

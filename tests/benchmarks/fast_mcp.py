@@ -1,73 +1,79 @@
-"""A server of MCP that costs as little as one can: over stdio, or with "http" over streamable HTTP, until stdin ends."""
+"""A server of MCP that costs as little as one can: over stdio, or with "http" over HTTP, until its stdin ends."""
 
 import asyncio
 import re
 import sys
+from typing import Any
 
 import orjson
 
-TOOL = {"name": "echo", "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}}}
-LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-HEAD = "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
+_TOOL = {"name": "echo", "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}}}
+_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+_HEAD = "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
 
 
-def answer(request):
-    """Answer one message; nothing for a notification."""
-    method, params = request["method"], request.get("params", {})
+def answer(message: bytes) -> bytes:
+    """Answer one message; with nothing if it is a notification."""
+    request = orjson.loads(message)
     if "id" not in request:
-        return None
-    reply = {"jsonrpc": "2.0", "id": request["id"]}
+        return b""
+    result = result_of(request["method"], request.get("params", {}))
+    failure = {"error": {"code": -32601, "message": "Method not found"}}
+    return orjson.dumps({"jsonrpc": "2.0", "id": request["id"], **({"result": result} if result else failure)})
+
+
+def result_of(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
+    """Give the result of a request, or nothing for a method that is not known."""
     if method == "tools/call":
-        return reply | {"result": {"content": [{"type": "text", "text": params["arguments"]["text"]}]}}
+        return {"content": [{"type": "text", "text": params["arguments"]["text"]}]}
     if method == "tools/list":
-        return reply | {"result": {"tools": [TOOL]}}
+        return {"tools": [_TOOL]}
     if method == "initialize":
         info = {"name": "fast", "version": "1.0.0"}
-        version = params["protocolVersion"]
-        return reply | {"result": {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info}}
-    if method == "ping":
-        return reply | {"result": {}}
-    return reply | {"error": {"code": -32601, "message": "Method not found"}}
+        return {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": info}
+    return {"_meta": {}} if method == "ping" else None
 
 
-def serve_stdio():
+def serve_stdio() -> None:
     """Answer lines."""
     for line in sys.stdin.buffer:
-        reply = answer(orjson.loads(line))
-        if reply is not None:
-            sys.stdout.buffer.write(orjson.dumps(reply) + b"\n")
+        if reply := answer(line):
+            sys.stdout.buffer.write(reply + b"\n")
             sys.stdout.buffer.flush()
 
 
 class Http(asyncio.Protocol):
     """One connection."""
 
-    def connection_made(self, transport):
-        self.transport = transport
-        self.data = b""
+    _transport: asyncio.Transport
+    _unread = b""
 
-    def data_received(self, data):
-        self.data += data
-        head, end, body = self.data.partition(b"\r\n\r\n")
-        length = LENGTH.search(head)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        head, end, body = self._unread.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
         if not end or len(body) < (int(length[1]) if length else 0):
             return
-        self.data = b""
-        reply = answer(orjson.loads(body)) if head.startswith(b"POST") else None
-        text = b"" if reply is None else orjson.dumps(reply)
-        status = "405 Method Not Allowed" if not head.startswith(b"POST") else "200 OK" if text else "202 Accepted"
-        self.transport.write(HEAD.format(status, len(text)).encode() + text)
+        self._unread = b""
+        posted = head.startswith(b"POST")
+        text = answer(body) if posted else b""
+        status = "405 Method Not Allowed" if not posted else "200 OK" if text else "202 Accepted"
+        self._transport.write(_HEAD.format(status, len(text)).encode() + text)
 
 
-async def serve_http():
+async def serve_http() -> None:
     """Answer requests, say where, and end with stdin."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Http, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(Http, "127.0.0.1", 0)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp", flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)
+    await asyncio.to_thread(sys.stdin.buffer.read)
 
 
-if "http" in sys.argv:
-    asyncio.run(serve_http())
-else:
-    serve_stdio()
+if __name__ == "__main__":
+    if "http" in sys.argv:
+        asyncio.run(serve_http())
+    else:
+        serve_stdio()

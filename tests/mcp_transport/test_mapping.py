@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from tests.mcp_transport.servers import MODERN, error, json_of, result, told
@@ -63,7 +64,7 @@ async def test_a_description_has_an_op_for_each_tool_with_its_schemas(session, r
 
 
 async def test_all_pages_are_read_and_a_listing_without_end_is_given_up(session, serve, mount, describe, monkeypatch):
-    pages = {None: (["a", "b"], "2"), "2": (["c"], "3"), "3": ([], None)}
+    pages: dict[Any, Any] = {None: (["a", "b"], "2"), "2": (["c"], "3"), "3": ([], None)}
 
     async def listing(request, message):
         names, following = pages[message["params"].get("cursor") if "params" in message else None]
@@ -192,11 +193,9 @@ async def test_who_asks_and_where_in_the_trace_travels_along(session, remote, ev
     assert server.requests[-1].params["params"]["_meta"]["progressToken"]
 
 
-async def test_ids_that_are_none_of_ours_are_left_out(serve, describe):
-    from amplifier_transport_mcp import open_transport  # noqa: PLC0415
-
+async def test_ids_that_are_none_of_ours_are_left_out(serve, describe, open_one):
     server = await serve()
-    connection = open_transport(describe(server.url), lambda *_: None, None)
+    connection = open_one(describe(server.url))
     await connection.start((), None)
     for params in (
         {},

@@ -1,12 +1,15 @@
 """Streams of events, cut anywhere."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amplifier_transport_mcp._sse import Events, EventTooLargeError
 
-TEXT = b": note\n\ndata: a\n\nid: 1\ndata:b\ndata: c\n\nevent: ping\ndata: d\n\nevent: message\ndata: e\n\ndata: unfinished"
+TEXT = b": x\n\ndata: a\n\nid: 1\ndata:b\ndata: c\n\nevent: y\ndata: d\n\nevent: message\ndata: e\n\ndata: unfinished"
+LONG = b"x" * 1500
 FOUND = [(b"", False), (b"a", False), (b"b\nc", True), (b"", False), (b"e", False)]
 
 
@@ -19,7 +22,7 @@ def feed(pieces, limit=1000):
 def test_events_come_out_whole_however_they_are_cut(places, end):
     text = TEXT.replace(b"\n", end)
     cuts = sorted({0, *(place for place in places if place < len(text)), len(text)})
-    found = feed([text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)])
+    found = feed([text[a:b] for a, b in pairwise(cuts)])
     assert [(data, named) for _, data, named in found] == FOUND
     assert b"".join(raw for raw, _, _ in found).replace(b"\n", b"") == text[: text.rindex(b"data:")].replace(
         b"\r", b""
@@ -28,7 +31,7 @@ def test_events_come_out_whole_however_they_are_cut(places, end):
 
 @pytest.mark.parametrize(
     "pieces",
-    [[b"data: " + b"x" * 3000 + b"\n\n"], [b"data: " + b"x" * 3000], [b"data: x\n"] * 500, [b"data: " + b"x" * 1500, b"x" * 1500]],
+    [[b"data:" + LONG * 2 + b"\n\n"], [b"data:" + LONG * 2], [b"data: x\n"] * 500, [b"data:" + LONG, LONG]],
     ids=["whole", "no end", "lines", "pieces"],
 )  # fmt: skip
 def test_an_event_that_is_too_large_is_refused_as_soon_as_it_is(pieces):

@@ -13,7 +13,7 @@ from tests.mcp_transport.servers import MODERN
 
 from amplifier_core import BudgetExceeded, Internal, KernelError, Oom, Timeout, Unreachable
 from amplifier_core.hookspecs import Launch
-from amplifier_transport_mcp import _connection, open_transport
+from amplifier_transport_mcp import _connection
 
 M = "/mnt/tools/m"
 GOOD = "reply(request, told('fine'))"
@@ -26,7 +26,13 @@ def either(bad):
     return f"if op == 'bad':\n{lines}\nelse:\n    {GOOD}"
 
 
-ID = "str(request['id'])"
+def line(rest):
+    """Write a line that begins like the reply and goes on as given."""
+    return f"out(b'{{\"jsonrpc\":\"2.0\",\"id\":' + str(request['id']).encode() + {rest!r} + b'\\n')"
+
+
+ERROR = "{'code': 1, 'message': ''}"
+GLUED = "out('debug'); reply(request, {})"
 
 
 @pytest.mark.parametrize(
@@ -34,21 +40,21 @@ ID = "str(request['id'])"
     [
         ("sys.stderr.write('why'); sys.stderr.flush(); os._exit(7)", Unreachable, "exit code 7"),
         ("os.kill(os.getpid(), signal.SIGKILL)", Unreachable, "killed by SIGKILL"),
-        (f"out('{{\"jsonrpc\":\"2.0\",\"id\": ' + {ID} + ', \"result\": {{\"conte'); os._exit(0)", Unreachable, "exit code 0"),
+        ('out(\'{"jsonrpc":"2.0", "id": \' + str(request[\'id\'])); os._exit(0)', Unreachable, "exit code 0"),
         ("os.close(1); time.sleep(60)", Unreachable, "killed by SIGKILL"),
-        ("out('debug' + json.dumps({'jsonrpc': '2.0', 'id': request['id'], 'result': {}}) + '\\n')", Internal, "malformed"),
-        (f"out('{{\"jsonrpc\":\"2.0\",\"id\":' + {ID} + ',\"result\":{{\"x\":NaN}}}}\\n')", Internal, "invalid character"),
-        (f"out(b'{{\"jsonrpc\":\"2.0\",\"id\":' + {ID}.encode() + b',\"result\":{{\"x\":\"\\xff\"}}}}\\n')", Internal, "utf-8"),
+        (GLUED, Internal, "malformed"),
+        (line(b',"result":{"x":NaN}}'), Internal, "invalid character"),
+        (line(b',"result":{"x":"\xff"}}'), Internal, "utf-8"),
+        (line(b',"result":' + b"[" * 5000 + b"]" * 5000 + b"}"), Internal, "deep"),
         ("send({'id': request['id'], 'x': 1})", Internal, "expected a method, a result or"),
         ("send({'id': request['id'], 'result': [1]})", Internal, "expected a result that is an object"),
-        ("send({'id': request['id'], 'result': {}, 'error': {'code': 1, 'message': ''}})", Internal, "a result or an"),
+        (f"send({{'id': request['id'], 'result': {{}}, 'error': {ERROR}}})", Internal, "a result or an"),
         ("send({'id': request['id'], 'error': 'no'})", Internal, "an error with its code"),
         ("out(json.dumps({'id': request['id'], 'result': {}}) + '\\n')", Internal, "JSON-RPC 2.0"),
         ("send({'id': request['id'], 'method': 'x', 'params': 1})", Internal, "params: expected an object"),
-        (f"out('{{\"jsonrpc\":\"2.0\",\"id\":' + {ID} + ',\"result\":' + '[' * 50000 + ']' * 50000 + '}}\\n')", Internal, "deep"),
         ("reply(request, {'content': 'none'})", Internal, "the server broke its contract: bad: "),
     ],
-)  # fmt: skip
+)
 async def test_a_server_that_breaks_in_mid_call_fails_that_call_soon_and_the_next_one_works(
     session, mount, describe, script, bad, kind, fault
 ):
@@ -66,7 +72,8 @@ async def test_the_tail_of_stderr_is_in_the_details(session, mount, describe, sc
 
 
 async def test_noise_is_skipped_and_counted_once(session, mount, describe, script, events):
-    noise = "print('Loading …'); print('[1, 2]'); print('{}'); print('{\"id\": 99}', flush=True); send({'id': 1.5, 'method': 'x'}); send({'id': None, 'result': {}})"
+    printed = "print('Loading …'); print('[1, 2]'); print('{}'); print('{\"id\": 99}', flush=True)"
+    noise = f"{printed}\nsend({{'id': 1.5, 'method': 'x'}})\nsend({{'id': None, 'result': {{}}}})"
     await mount(describe(script(f"{noise}\n{GOOD}")))
     assert await session.invoke(M, "good", {}) == FINE
     await session.unmount("/mnt/tools", "m")
@@ -256,14 +263,7 @@ async def test_a_command_that_can_not_be_run_says_so(mount, describe, command, w
     ],
 )
 async def test_a_handshake_that_fails_says_why(mount, describe, script, code, kind, fault):
-    loop = "\n".join(
-        [
-            "def handshake():",
-            "    for request in messages():",
-            "        if 'id' in request:",
-            "            yield request",
-        ]
-    )
+    loop = "def handshake():\n    for request in messages():\n        if 'id' in request:\n            yield request"
     with pytest.raises(kind, match=fault):
         await mount(describe(script(code, before=loop, loop="handshake")))
 
@@ -306,7 +306,7 @@ async def test_budgets_are_kept(session, mount, describe, script, limits, bad, k
     assert await session.invoke(M, "good", {}) == FINE
 
 
-async def test_a_server_is_started_as_its_isolation_says(describe, script, host):
+async def test_a_server_is_started_as_its_isolation_says(describe, script, open_one):
     class Confining:
         def confine(self, launch, descriptor, granted):
             assert (descriptor.name, list(granted)) == ("m", ["net:connect:*"])
@@ -315,7 +315,7 @@ async def test_a_server_is_started_as_its_isolation_says(describe, script, host)
 
     told_of = []
     descriptor = describe(script("reply(request, told(os.environ['CONFINED']))"), capabilities=["net:connect:*"])
-    connection = open_transport(descriptor, lambda *event: told_of.append(event), host)
+    connection = open_one(descriptor, lambda *event: told_of.append(event))
     await connection.start(["net:connect:*"], Confining())
     reply = await connection.request("invoke", b'{"op": "good", "args": {}}')
     await connection.close()
@@ -323,8 +323,8 @@ async def test_a_server_is_started_as_its_isolation_says(describe, script, host)
     assert told_of[0][1]["network"] is True
 
 
-async def test_a_connection_that_was_never_started_can_be_closed_killed_and_measured(host, describe):
-    connection = open_transport(describe(["nothing"]), lambda *_: None, host)
+async def test_a_connection_that_was_never_started_can_be_closed_killed_and_measured(open_one, describe):
+    connection = open_one(describe(["nothing"]))
     assert connection.local
     assert connection.clues() == {}
     assert connection.usage is None or connection.usage(exact=True) is None

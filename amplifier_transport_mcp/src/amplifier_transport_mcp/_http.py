@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import ssl
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
+import httpx
 import httpx2
 import msgspec
 from mcp.client.streamable_http import streamable_http_client
@@ -23,6 +23,7 @@ from amplifier_core import Internal, KernelError, Unreachable
 from amplifier_core.hookspecs import UNSET, causes, decode
 
 from ._codes import SPOKEN, broke_contract, of_status
+from ._network import Network
 from ._sse import Events, EventTooLargeError
 from ._stdio import failed
 from ._traffic import Call
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 _HEADERS = {"accept-encoding": "identity", "user-agent": "amplifier-transport-mcp"}
 _SESSION = b"mcp-session-id"
-_IDLE_SECONDS = 4.0  # Node and uvicorn close a connection that was idle for 5 s
 _ASIDE_SECONDS = 5.0  # for what nobody waits for: notifications, and the end of a session
 _FAREWELL_SECONDS = 1.0
 _ERRORS = 400
@@ -52,7 +52,7 @@ class Remote:
     def __init__(self, fields: HttpFields, limit: int, traffic: Traffic) -> None:
         self._fields = fields
         self._traffic = traffic
-        self._guard = _Guard(fields.url, limit, traffic, _pool(fields))
+        self._guard = _Guard(fields.url, limit, traffic, Network(fields))
         self._stack = contextlib.AsyncExitStack()
 
     @property
@@ -80,20 +80,6 @@ class Remote:
         await self._stack.aclose()
 
 
-def _pool(fields: HttpFields) -> httpx2.AsyncHTTPTransport:
-    try:
-        tls = httpx2.create_ssl_context(trust_env=False) if fields.ca is None else _trust(fields)
-    except OSError as error:
-        details = {"url": fields.url, "causes": causes(error)}
-        raise Unreachable(f"{fields.url}: no certificates to trust in {fields.ca}: {error}", details=details) from error
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_IDLE_SECONDS)
-    return httpx2.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
-
-
-def _trust(fields: HttpFields) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=fields.ca)
-
-
 class _Head(msgspec.Struct):
     """What a message of JSON-RPC is, and nothing of what it says."""
 
@@ -109,7 +95,7 @@ _head = msgspec.json.Decoder(_Head).decode
 class _Guard(httpx2.AsyncBaseTransport):
     """An httpx2 transport between the SDK and the network."""
 
-    def __init__(self, url: str, limit: int, traffic: Traffic, inner: httpx2.AsyncHTTPTransport) -> None:
+    def __init__(self, url: str, limit: int, traffic: Traffic, inner: Network) -> None:
         self.stale = False
         self.traffic = traffic
         self.limit = limit
@@ -167,7 +153,7 @@ class _Guard(httpx2.AsyncBaseTransport):
                 post.abort()
 
     async def _quietly(self, request: httpx2.Request, seconds: float) -> None:
-        with contextlib.suppress(httpx2.HTTPError, OSError, TimeoutError):
+        with contextlib.suppress(httpx.TransportError, TimeoutError):
             async with asyncio.timeout(seconds):
                 response = await self._inner.handle_async_request(request)
                 await response.aclose()
@@ -191,13 +177,13 @@ class _Post:
         self._until = -math.inf
         self._scope.cancel()
 
-    async def send(self, request: httpx2.Request, inner: httpx2.AsyncHTTPTransport) -> httpx2.Response:
+    async def send(self, request: httpx2.Request, inner: Network) -> httpx2.Response:
         """Exchange one request for a response that the SDK understands."""
         try:
             with anyio.CancelScope() as self._scope:
                 response = await inner.handle_async_request(request)
                 return await self._take(request, _without_cookies(response))
-        except httpx2.TransportError as error:
+        except httpx.TransportError as error:
             return self._fail(self.unreachable(str(error), error))
         except KernelError as error:
             return self._fail(error)
@@ -332,19 +318,19 @@ class _Post:
                     break
         return found
 
-    def _ended(self, cause: httpx2.TransportError | None) -> None:
+    def _ended(self, cause: httpx.TransportError | None) -> None:
         """Fail the call whose stream has ended, unless the SDK can take it up again where it was."""
         if self._until < 0 or not self._resumable:
             why = f"the connection broke: {cause}" if cause else "the server hung up before the end of its answer"
             raise self.unreachable(why, cause)
         self._call.cut = True
 
-    async def _next(self, parts: AsyncIterator[bytes]) -> bytes | httpx2.TransportError | None:
+    async def _next(self, parts: AsyncIterator[bytes]) -> bytes | httpx.TransportError | None:
         """Wait for the next piece; ``None``: there is none, or nobody waits for it any more."""
         try:
             with anyio.CancelScope(deadline=self._until) as self._scope:
                 return await anext(parts, None)
-        except httpx2.TransportError as error:
+        except httpx.TransportError as error:
             return error
         return None
 

@@ -1,4 +1,4 @@
-"""An STDIO module that answers what MCP servers ask of a person, or of a model: it agrees, and leaves what is preset."""
+"""An STDIO module that answers what servers ask of a person, or of a model: it agrees, and leaves what is preset."""
 
 import json
 import sys

