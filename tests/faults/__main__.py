@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.faults import of_http, of_stdio
+from tests.faults import of_http, of_mcp_http, of_mcp_stdio, of_stdio
 from tests.faults.stage import run
 
 from amplifier_core import KernelError
@@ -18,7 +18,12 @@ from amplifier_core import KernelError
 if TYPE_CHECKING:
     from tests.faults.case import Case
 
-CASES = {"STDIO": of_stdio.CASES, "HTTP": of_http.CASES}
+CASES = {
+    "STDIO": of_stdio.CASES,
+    "HTTP": of_http.CASES,
+    "MCP over stdio": of_mcp_stdio.CASES,
+    "MCP over HTTP": of_mcp_http.CASES,
+}
 ROW = "{:<56} {:<15} {:>9}  {:<15} {:>9}  {}"
 
 

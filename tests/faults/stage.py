@@ -43,6 +43,7 @@ class Stage:
         self.folder = folder
         self.session = session
         self.seen: Seen | None = None
+        self.plain: Callable[[Any], Any] = lambda result: result  # what an op answered, where more is around it
         self.codes: list[str] = []
         self.mounts: list[str] = []
         self.mark = f"{os.getpid()}-{folder}"
@@ -55,15 +56,19 @@ class Stage:
         self._servers.push_async_callback(server.stop)
         return server
 
+    def later(self, stop: Callable[[], Awaitable[None]]) -> None:
+        """Have something stopped at the end of the case."""
+        self._servers.push_async_callback(stop)
+
     async def mount(self, descriptor: ModuleDescriptor, timeout: float = _FAR) -> None:
         """Mount the module of the case."""
-        trusted = descriptor.transport["type"] == "stdio"
+        trusted = "command" in descriptor.transport
         mounting = self.session.mount("/mnt/tools", descriptor, trusted=trusted, timeout=timeout)
         await _noted(mounting, self.mounts)
 
     async def call(self, op: str, args: Any = None, timeout: float = _FAR) -> Any:
         """Invoke the module."""
-        return await self.note(self.session.invoke(MODULE, op, args or {}, timeout=timeout))
+        return self.plain(await self.note(self.session.invoke(MODULE, op, args or {}, timeout=timeout)))
 
     async def note(self, invocation: Awaitable[Any]) -> Any:
         """Wait for an invocation, and note its code for the log."""

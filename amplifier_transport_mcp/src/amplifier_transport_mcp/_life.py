@@ -78,7 +78,8 @@ class Life:
     async def close(self) -> None:
         """Leave the client, and wait until it is left."""
         self._over.set()
-        await asyncio.wait((self._owner,), timeout=_CLOSE_SECONDS)
+        if self._ready.done():  # else it waits for a handshake, and for nothing else
+            await asyncio.wait((self._owner,), timeout=_CLOSE_SECONDS)
         self._owner.cancel()
         await asyncio.wait((self._owner,))
 
