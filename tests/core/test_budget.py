@@ -30,7 +30,7 @@ async def test_who_passes_the_memory_budget_is_killed_with_its_children(hog, eve
     session = await hog(memory_bytes=120 * MEGABYTE)
     with pytest.raises(Oom, match=r"/mnt/tools/hog used \d+ bytes of memory, of 120000000") as caught:
         await session.invoke(HOG, op, {})
-    assert caught.value.details["limit"] == 120 * MEGABYTE < caught.value.details["memory_bytes"] < 400 * MEGABYTE
+    assert caught.value.details["limit"] == 120 * MEGABYTE < caught.value.details["memory_bytes"]
     assert await session.invoke(HOG, "fine", {}) == "fine"
     assert [event["data"]["signal"] for event in events("module:exit")] == ["SIGKILL"]
 

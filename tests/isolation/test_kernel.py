@@ -27,6 +27,17 @@ for line in sys.stdin:
     print(json.dumps({"id": request["id"], "ok": True, "result": result}), flush=True)
 """
 FILES = "/mnt/tools/files"
+SHELL_MODULE = r"""
+while read -r line; do
+    id=${line#*\"id\":\"}; id=${id%%\"*}
+    case $line in
+        *health*) result='{"status": "ok"}' ;;
+        *describe*) result='{"name": "files", "kind": "tool", "capabilities": WORDS, "inputs": {}, "outputs": {}}' ;;
+        *) result='"nothing there"'; test -e "$1" && result='"there"' ;;
+    esac
+    printf '{"id": "%s", "ok": true, "result": %s}\n' "$id" "$result"
+done
+"""
 
 
 @pytest.fixture
@@ -122,3 +133,30 @@ async def test_a_module_that_died_starts_again_as_confined_as_before(isolated, f
         await isolated.invoke(FILES, "list", {"die": True, "paths": []})
     seen = await isolated.invoke(FILES, "list", {"paths": [f"{folders}/data"]})
     assert seen == {f"{folders}/data": "No such file or directory"}
+
+
+async def test_what_a_module_mounts_brings_no_file_along(isolated, module, folders):
+    """Else a module with `sys:mount` could read whatever it names in a command."""
+    secret = folders / "data" / "private" / "file"
+    await isolated.mount("/mnt/agents", module("caller.py", kind="agent", capabilities=["sys:mount"]))
+
+    async def mount(*command, capabilities=()):
+        told = {"name": "files", "kind": "tool", "capabilities": list(capabilities)}
+        asked = {**told, "transport": {"type": "stdio", "command": list(command)}}
+        call = {"name": "mount", "args": {"path": "/mnt/tools", "descriptor": asked}}
+        return (await isolated.invoke("/mnt/agents/caller", "call", {"syscalls": [call]}))["results"][0]
+
+    script = SHELL_MODULE.replace("WORDS", "[]")
+    assert (await mount("/bin/sh", "-c", script, "sh", str(secret)))["ok"] is True
+    assert await isolated.invoke(FILES, "look", {}) == "nothing there"
+    await isolated.unmount(FILES)
+    tool = folders / "code" / "tool"
+    tool.write_text(f"#!{sys.executable}\n")
+    tool.chmod(0o755)
+    failed = await mount(str(tool))
+    assert failed["error"]["code"] == "forbidden"
+    assert "which /mnt/agents/caller can have opened for it by fs:read: alone" in failed["error"]["message"]
+    word = f"fs:read:{folders}/data"
+    script = SHELL_MODULE.replace("WORDS", json.dumps([word]))
+    assert (await mount("/bin/sh", "-c", script, "sh", str(secret), capabilities=[word]))["ok"] is True
+    assert await isolated.invoke(FILES, "look", {}) == "there"

@@ -84,7 +84,9 @@ class ModuleDescriptor:
     """One module, as an embedder named it. Making one checks it and raises ``BadRequest``.
 
     ``capabilities`` are held in their canonical form, with paths resolved against ``base``, the descriptor's folder.
-    ``unknown`` keeps the fields that this version does not know; ``source`` names the file in errors.
+    ``unknown`` keeps the fields that this version does not know; ``source`` names the file in errors. ``caller`` is the
+    path of the module whose system call brought it. It is ``None`` for what the embedder named, which alone is trusted
+    to say which files are the module's own.
     """
 
     __hash__ = None  # type: ignore[assignment]
@@ -97,6 +99,7 @@ class ModuleDescriptor:
     limits: Limits = attrs.field(factory=Limits)
     base: Path = attrs.field(factory=Path.cwd, eq=False)
     source: str = attrs.field(default="descriptor", eq=False)
+    caller: str | None = attrs.field(default=None, eq=False)
     unknown: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
 
     def __attrs_post_init__(self) -> None:

@@ -52,6 +52,8 @@ async def mount(
         raise BadRequest(f"trusted: expected True or False, got {short(trusted)}")
     if not isinstance(descriptor, ModuleDescriptor):
         descriptor = ModuleDescriptor.from_mapping(descriptor)
+    if caller is not None:
+        descriptor = attrs.evolve(descriptor, caller=caller.module.path)
     full = f"{path}/{descriptor.name}"
     if full in state.namespace.mounts or full in state.mounting:
         raise BadRequest(f"{full}: a module of that name is mounted there already; unmount it first")

@@ -22,8 +22,10 @@ def files_of(launch: Launch, descriptor: ModuleDescriptor, crowd: Crowd) -> list
     """List the folder of a descriptor's file, or else the files that the command names.
 
     A file that brings its folder along names nothing beyond it. One that lies in the home names files in there, and an
-    object that a program made names any.
+    object that a program made names any. What another module named brings nothing along.
     """
+    if descriptor.caller is not None:
+        return []
     base = os.path.realpath(descriptor.base)
     from_file = _is_from_file(descriptor, base)
     if from_file and base not in crowd:

@@ -18,7 +18,7 @@ from ._command import find_needs, is_system
 from ._descriptors import Descriptors
 from ._house import USER, House
 from ._limits import Limits, find_limits
-from ._paths import Crowd, follow
+from ._paths import Crowd, below, follow
 from ._program import Program, find_program
 from ._seccomp import program, supported
 from ._trial import COMMAND, try_here
@@ -73,7 +73,21 @@ class BwrapIsolation:
     def confine(self, launch: Launch, descriptor: ModuleDescriptor, granted: Sequence[str]) -> Launch:
         """Put the launch into a sandbox of its own. Raises ``Unreachable`` or ``Forbidden``."""
         own = files_of(launch, descriptor, self._crowd)
+        if descriptor.caller is not None:
+            self._check_needs(launch, descriptor.caller, granted)
         return self._confined(launch, own, granted)
+
+    def _check_needs(self, launch: Launch, caller: str, granted: Sequence[str]) -> None:
+        """Refuse what another module would have opened by naming a program, such as one that it wrote itself."""
+        needs = find_needs(launch.command, launch.cwd, launch.env, self._crowd)
+        folders = [word.split(":", 2)[2] for word in granted if word.startswith("fs:")]
+        for path in needs.paths:
+            real = follow(path).real
+            if not is_system(real) and not any(below(real, folder) for folder in folders):
+                raise Forbidden(
+                    f"{launch.command[0]}: it needs {real}, which {caller} can have opened for it by fs:read: alone",
+                    details={"capabilities": [f"fs:read:{real}"]},
+                )
 
     @functools.cached_property
     def _program(self) -> Program:
