@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from amplifier_core import BadRequest, Cancelled, Internal, KernelError, Timeout, _turns
+from amplifier_core import BadRequest, Cancelled, Internal, KernelError, Session, Timeout, _turns
 
 CALLER = "/mnt/orchestrators/caller"
 ECHO = "/mnt/tools/echo"
@@ -472,3 +472,17 @@ async def test_what_is_nested_too_deeply_to_be_written_again_is_the_modules_resu
         "code": "bad_request",
         "message": "emit: its arguments or its result are nested too deeply",
     }
+
+
+async def test_a_session_that_is_ending_already_is_not_ended_again_with_its_maker(mounted, kernel, events):
+    session = await mounted("sys:session.create")
+    made = await make(session, *(call("session.create", plan={"goal": "x", "inputs": {}}) for _ in range(2)))
+    first, second = (each["result"]["session_id"] for each in made)
+
+    async def listen(event):
+        pass
+
+    await Session(kernel._registry.find(first)).register_hook("*", listen)  # its end takes a turn of the loop
+    await asyncio.gather(kernel.session.end(first), kernel.session.end(session.session_id))
+    ended = [event["session_id"] for event in events("session:end")]
+    assert sorted(ended) == sorted([first, second, session.session_id])

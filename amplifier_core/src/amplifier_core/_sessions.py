@@ -88,17 +88,25 @@ class Registry:
         state.check_open()
         if not isinstance(status, str):
             raise BadRequest(f"status: expected text, got {type(status).__name__}")
-        made = [each for each in self._states.values() if each.maker_id == state.session_id and each.life == "open"]
+        made = list((state.made or {}).values())
         try:
             await end_session(state, status)
         finally:
             self._states.pop(state.session_id, None)
+            maker = self._states.get(state.maker_id or "")
+            if maker is not None and maker.made is not None:
+                maker.made.pop(state.session_id, None)
         for each in made:
-            await self.finish(each, status)
+            if each.life == "open":
+                await self.finish(each, status)
 
     def _add(self, runtime: Runtime, plan: Plan, namespace: Namespace, maker: Invocation | None) -> SessionState:
         state = SessionState(runtime, "ses_" + runtime.ids.hex16(), plan, namespace)
-        state.maker_id = maker.state.session_id if maker else None
+        if maker is not None:
+            state.maker_id = maker.state.session_id
+            if maker.state.made is None:
+                maker.state.made = {}
+            maker.state.made[state.session_id] = state
         self._states[state.session_id] = state
         return state
 

@@ -28,6 +28,7 @@ class SessionState:
         "fragments",
         "fragments_shared",
         "life",
+        "made",
         "maker_id",
         "mounting",
         "namespace",
@@ -43,6 +44,7 @@ class SessionState:
         self.plan = plan
         self.parent_id: str | None = None
         self.maker_id: str | None = None  # the session whose module made this one by a system call
+        self.made: dict[str, SessionState] | None = None  # by its modules' system calls, and not ended yet
         self.namespace = namespace
         self.life: Life = "open"
         self.fragments: dict[str, bytes] = {}
