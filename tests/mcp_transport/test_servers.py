@@ -10,7 +10,7 @@ import sys
 import pytest
 from tests.mcp_transport.conftest import SERVERS
 
-from amplifier_core import BadRequest, Forbidden, KernelError, Timeout, load_descriptor
+from amplifier_core import BadRequest, Forbidden, Kernel, KernelError, Plan, Timeout, load_descriptor
 
 EVERYTHING = "/mnt/tools/everything"
 
@@ -109,19 +109,22 @@ async def test_filesystem(session, npm_server, from_file, mount, tmp_path):
     assert caught.value.details["content"][0]["type"] == "text"
 
 
-async def test_a_server_is_isolated_like_any_stdio_module(session, npm_server, from_file, mount, tmp_path):
+async def test_a_server_is_isolated_like_any_stdio_module(npm_server, from_file, approve, tmp_path):
     """What its own code would allow, the host does not."""
     (tmp_path / "a.txt").write_text("Hallo", "utf-8")
     transport = {"type": "mcp", "command": [*npm_server("server-filesystem"), str(tmp_path)]}
     descriptor = from_file("files", transport, [f"fs:read:{SERVERS}", f"fs:read:{tmp_path}"])
-    try:
-        files = await mount(descriptor, trusted=False)
-    except Forbidden as error:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no isolation works here: {error}")
-    read = await session.invoke(files, "read_text_file", {"path": str(tmp_path / "a.txt")})
-    assert read["structuredContent"] == {"content": "Hallo"}
-    with pytest.raises(KernelError, match="tool_error: EROFS: read-only file system"):
-        await session.invoke(files, "write_file", {"path": str(tmp_path / "b.txt"), "content": "x"})
+    async with Kernel(event_log=False) as kernel:
+        session = await kernel.session.create(Plan(goal="be confined", inputs={}))
+        await session.register_hook("policy:request", approve)
+        try:
+            files = (await session.mount("/mnt/tools", descriptor))["path"]
+        except Forbidden as error:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no isolation works here: {error}")
+        read = await session.invoke(files, "read_text_file", {"path": str(tmp_path / "a.txt")})
+        assert read["structuredContent"] == {"content": "Hallo"}
+        with pytest.raises(KernelError, match="tool_error: EROFS: read-only file system"):
+            await session.invoke(files, "write_file", {"path": str(tmp_path / "b.txt"), "content": "x"})
 
 
 async def test_memory(session, npm_server, from_file, mount, tmp_path):
