@@ -1,6 +1,7 @@
 """Amplifier modules as HTTP services: the transport that a descriptor names with ``"type": "http"``.
 
-Owns the door alone. There is nothing to import: the kernel loads this through its entry point.
+Owns the door alone: the kernel loads it through its entry point. ``Pool``, the connections to one origin behind httpx's
+types, is for transports that speak HTTP too, and something else over it.
 """
 
 from amplifier_core import ModuleDescriptor
@@ -8,8 +9,9 @@ from amplifier_core.hookspecs import Connection, hookimpl
 
 from ._fields import Fields
 from ._module import RemoteModule
+from ._pool import Pool
 
-__all__ = ["open_transport"]
+__all__ = ["Pool", "open_transport"]
 
 
 @hookimpl

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from amplifier_core import Forbidden, KernelError, Timeout, Unreachable
 from amplifier_core.hookspecs import Message, Usage, decode
-from amplifier_transport_stdio._usage import measure_here
+from amplifier_transport_stdio import measure_here
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

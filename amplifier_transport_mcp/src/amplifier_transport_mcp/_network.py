@@ -14,7 +14,7 @@ import httpx2
 
 from amplifier_core import Unreachable
 from amplifier_core.hookspecs import causes
-from amplifier_transport_http._pool import Pool
+from amplifier_transport_http import Pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -24,8 +24,7 @@ from mcp_types import (
 
 from amplifier_core import Internal, KernelError, Unreachable
 from amplifier_core.hookspecs import NotJson, decode
-from amplifier_transport_stdio import Process
-from amplifier_transport_stdio._framing import LineBuffer, LineTooLongError
+from amplifier_transport_stdio import LineBuffer, LineTooLongError, Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

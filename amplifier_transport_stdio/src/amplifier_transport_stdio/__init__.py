@@ -1,6 +1,7 @@
 """STDIO JSON: modules that are child processes, one JSON object a line on stdin and stdout (protocol, section 3).
 
-``Process``, ``Orphans`` and ``read_fields`` are for transports that run child processes too, and speak something else.
+``Process``, ``Orphans``, ``LineBuffer``, ``measure_here`` and ``read_fields`` are for transports that run child
+processes too, and speak something else.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from amplifier_core.hookspecs import hookimpl
 
 from ._connection import StdioConnection
 from ._fields import StdioFields, read_fields
+from ._framing import LineBuffer, LineTooLongError
 from ._marks import can_search
 from ._orphans import Orphans
 from ._process import Process, Reader
@@ -21,7 +23,18 @@ if TYPE_CHECKING:
     from amplifier_core import ModuleDescriptor
     from amplifier_core.hookspecs import Host, Notify
 
-__all__ = ["Orphans", "Process", "Reader", "StdioFields", "describe_host", "open_transport", "read_fields"]
+__all__ = [
+    "LineBuffer",
+    "LineTooLongError",
+    "Orphans",
+    "Process",
+    "Reader",
+    "StdioFields",
+    "describe_host",
+    "measure_here",
+    "open_transport",
+    "read_fields",
+]
 
 
 @hookimpl
