@@ -95,7 +95,13 @@ async def test_what_is_isolated_starts_as_the_isolation_says(site, opened, modul
         "platform": sys.platform,
         "isolation": {"name": "env", "enforces": ["env"]},
         "unusable": {},
-        "transports": {"stdio": {"budgets": "measured with proc", "orphans": "found by their mark"}},
+        "transports": {
+            "stdio": {
+                "budgets": "measured with proc",
+                "trees": "ended by process group",
+                "orphans": "found by their mark",
+            }
+        },
     }
     await kernel.close()
     assert site.read("trials", installed) == "x"
