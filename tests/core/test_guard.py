@@ -82,6 +82,8 @@ async def test_a_timeout_comes_within_50_ms_of_its_deadline_and_not_before_it(gu
     deadlines = [n / 100 for n in range(1, 21)]
     random.Random(1).shuffle(deadlines)
     await asyncio.gather(*map(bounded, deadlines))
+    while len(plain) < len(deadlines):  # ours may be a few milliseconds early
+        await asyncio.sleep(0.001)
     for seconds in deadlines:
         assert ours[seconds] > seconds - 0.01
         assert ours[seconds] < plain[seconds] + 0.05  # than a timer of the loop: a busy machine is late with both
