@@ -757,3 +757,19 @@ async def test_what_is_left_out_can_have_a_digest(log, module, events):
     data = events("module:invoke")[0]["data"]
     assert data["args"] == data["result"] == {"$omitted": 211, "$sha256": digest}
     assert events("a:b")[0]["data"]["n"] == 1
+
+
+async def test_a_small_result_stands_in_the_log_however_much_came_with_it(log, module, events):
+    async with Kernel(event_log=log, event_limit=100) as kernel:
+        session = await kernel.session.create(Plan("x"))
+
+        async def allow(_):
+            return {"decision": "allow", "scope": "session"}
+
+        await session.register_hook("policy:request", allow)
+        await session.mount("/mnt/orchestrators", module("caller.py", capabilities=["sys:emit"]), trusted=True)
+        result = await session.invoke(
+            "/mnt/orchestrators/caller", "emit", {"events": [{"event": "a:b", "data": {"text": "x" * 200}}]}
+        )
+    assert events("module:invoke")[0]["data"]["result"] == result
+    assert events("a:b")[0]["data"] == {"text": {"$omitted": 202}}

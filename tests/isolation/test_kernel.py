@@ -156,6 +156,10 @@ async def test_what_a_module_mounts_brings_no_file_along(isolated, module, folde
     failed = await mount(str(tool))
     assert failed["error"]["code"] == "forbidden"
     assert "which /mnt/agents/caller can have opened for it by fs:read: alone" in failed["error"]["message"]
+    tool.write_text("#!/bin/sh" + SHELL_MODULE.replace("WORDS", json.dumps([f"fs:read:{folders}/code"])))
+    assert (await mount(str(tool), str(secret), capabilities=[f"fs:read:{folders}/code"]))["ok"] is True
+    assert await isolated.invoke(FILES, "look", {}) == "nothing there"
+    await isolated.unmount(FILES)
     word = f"fs:read:{folders}/data"
     script = SHELL_MODULE.replace("WORDS", json.dumps([word]))
     assert (await mount("/bin/sh", "-c", script, "sh", str(secret), capabilities=[word]))["ok"] is True

@@ -1,0 +1,70 @@
+"""What one request waits for: whatever comes first, it goes on once."""
+
+import asyncio
+
+import pytest
+
+from amplifier_core import Unreachable
+from amplifier_core.hookspecs import Message
+from amplifier_transport_stdio._reply import Reply
+
+
+@pytest.fixture
+async def reply():
+    return Reply(asyncio.get_running_loop())
+
+
+async def test_a_reply_that_is_there_already_is_not_waited_for(reply):
+    message = Message(ok=True, result=1)
+    reply.set_result(message)
+    assert await reply is message
+
+
+async def test_an_error_that_is_there_already_is_raised(reply):
+    reply.set_exception(Unreachable("gone"))
+    with pytest.raises(Unreachable):
+        await reply
+
+
+async def test_the_task_goes_on_in_the_callback_that_has_the_reply(reply):
+    order = []
+
+    async def wait():
+        order.append(await reply)
+
+    async def turn():
+        """Be a callback of the loop, not a task."""
+        done = asyncio.get_running_loop().create_future()
+
+        def callback():
+            reply.set_result("told")
+            order.append("after")
+            done.set_result(None)
+
+        asyncio.get_running_loop().call_soon(callback)
+        await done
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    await turn()
+    await waiting
+    assert order == ["told", "after"]
+
+
+async def test_whoever_is_cancelled_stays_cancelled(reply):
+    task = asyncio.create_task(_wait(reply))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert reply.cancel() is False
+    assert reply.get_loop() is asyncio.get_running_loop()
+
+
+async def _wait(reply):
+    return await reply
+
+
+async def test_a_result_before_its_time_is_refused(reply):
+    with pytest.raises(asyncio.InvalidStateError):
+        reply.result()
