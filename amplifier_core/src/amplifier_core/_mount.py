@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from msgspec import Raw
 
-from ._capability import canonical, covers
+from ._description import check_description
 from ._descriptor import ModuleDescriptor
 from ._errors import BadRequest, Forbidden, Internal, KernelError, Unreachable, failure_of, short
 from ._json import decode, encode_checked
@@ -250,36 +250,6 @@ async def _verify(module: Module) -> None:
         raise Unreachable(f'{path}: health: expected {{"status": "ok"}}, got {short(health)}')
     described = result_of(await module.call("describe", b"{}"), f"{path} describe")
     module.description = encode_checked(check_description(described, module.descriptor, path))
-
-
-def check_description(described: object, descriptor: ModuleDescriptor, path: str) -> dict[str, Any]:
-    """Hold a description against its descriptor; ``Internal`` for what lies, ``Forbidden`` for what claims more."""
-    if not isinstance(described, dict):
-        raise Internal(f"{path}: describe: expected an object, got {short(described)}")
-    for field, expected in (("name", descriptor.name), ("kind", descriptor.kind)):
-        if described.get(field) != expected:
-            raise Internal(
-                f"{path}: describe: {field}: {descriptor.source} says {expected!r}, got {short(described.get(field))}"
-            )
-    for field in ("inputs", "outputs"):
-        schemas = described.get(field)
-        if not isinstance(schemas, dict) or not all(isinstance(schema, dict | bool) for schema in schemas.values()):
-            raise Internal(f"{path}: describe: {field}: expected an object that maps each op to a JSON Schema")
-    words = described.get("capabilities")
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise Internal(f"{path}: describe: capabilities: expected a list of text, got {short(words)}")
-    for word in words:
-        _check_claim(word, descriptor, path)
-    return described
-
-
-def _check_claim(word: str, descriptor: ModuleDescriptor, path: str) -> None:
-    try:
-        claim = canonical(word, descriptor.base)
-    except ValueError as error:
-        raise Internal(f"{path}: describe: capabilities: {error}") from None
-    if not any(covers(capability, claim) for capability in descriptor.capabilities):
-        raise Forbidden(f"{path}: describe claims {word!r}, which {descriptor.source} does not name")
 
 
 def _check_text(value: object, name: str) -> None:

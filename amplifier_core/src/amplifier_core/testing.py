@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from ._description import check_description
 from ._errors import KernelError, UnsupportedOp
 from ._host import Host
 from ._json import encode_checked
-from ._mount import check_description
 from ._plugins import Plugins
 from ._wire import result_of
 from .hookspecs import TRANSPORTS
