@@ -7,7 +7,7 @@ import pytest
 
 
 class Blind(asyncio.SelectorEventLoop):
-    """A loop that offers no watching of descriptors; sockets it reads all the same."""
+    """A loop that offers no watching of descriptors."""
 
     add_reader = asyncio.AbstractEventLoop.add_reader
     remove_reader = asyncio.AbstractEventLoop.remove_reader
