@@ -10,6 +10,7 @@ from pathlib import Path
 from amplifier_transport_stdio import Orphans, _marks
 
 WAYS = ["group", "session", "double"]
+MINE = os.urandom(8).hex()  # the same tests may run at once, and a search looks at the whole host
 SLEEPER = [sys.executable, "-c", "print(flush=True); import time; time.sleep(600)"]
 
 
@@ -96,10 +97,14 @@ async def test_a_host_without_proc_has_no_marks(monkeypatch):
 
 
 def test_a_search_ends_its_own_mark_and_no_other():
-    mine = sleeper(**{_marks.VARIABLE: "abc.1"})
-    strange = ({_marks.VARIABLE: "abc.12"}, {"X" + _marks.VARIABLE: "abc.1"}, {"X": f"{_marks.VARIABLE}=abc.1"})
+    mine = sleeper(**{_marks.VARIABLE: f"{MINE}.1"})
+    strange = (
+        {_marks.VARIABLE: f"{MINE}.12"},
+        {"X" + _marks.VARIABLE: f"{MINE}.1"},
+        {"X": f"{_marks.VARIABLE}={MINE}.1"},
+    )
     others = [sleeper(**env) for env in strange]
-    assert _marks.end_marked({b"abc.1"}) >= 1
+    assert _marks.end_marked({f"{MINE}.1".encode()}) >= 1
     assert mine.wait(10) == -signal.SIGKILL
     assert [process.poll() for process in others] == [None] * 3
     for process in others:
@@ -108,8 +113,8 @@ def test_a_search_ends_its_own_mark_and_no_other():
 
 
 def test_the_watch_ends_what_is_left_when_its_input_ends():
-    left = sleeper(**{_marks.VARIABLE: "feed.7"})
-    subprocess.run([sys.executable, "-m", _marks.__name__, "feed"], input=b"x", check=True)
+    left = sleeper(**{_marks.VARIABLE: f"feed{MINE}.7"})
+    subprocess.run([sys.executable, "-m", _marks.__name__, f"feed{MINE}"], input=b"x", check=True)
     assert left.wait(10) == -signal.SIGKILL
 
 

@@ -73,7 +73,7 @@ async def test_a_loop_without_readers_gets_threads():
 
 @THREADS
 async def test_what_comes_while_it_is_paused_comes_afterwards():
-    async with python("import os; os.write(1, b'a'); input(); os.write(1, b'b')") as (process, heard):
+    async with python("import os; os.write(1, b'a'); input(); os.write(1, b'b'); input()") as (process, heard):
         process.pause()
         process.resume()
         await heard.more.wait()
@@ -86,18 +86,16 @@ async def test_what_comes_while_it_is_paused_comes_afterwards():
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert heard.data == b"a"
+        heard.more.clear()
         process.resume()
-        await heard.ended.wait()
-        assert heard.data == b"ab."
+        await heard.more.wait()
+        assert heard.data == b"ab"
 
 
 @THREADS
 async def test_what_was_left_in_a_paused_pipe_is_heard_at_the_end():
     async with python("import os; os.write(1, b'x' * 100_000)") as (process, heard):
         process.pause()
-        while process._pipes._stdout._held is None:
-            await asyncio.sleep(0)
-        assert heard.data == b""
         await heard.ended.wait()
         assert heard.data == b"x" * 100_000 + b"."
 
@@ -157,9 +155,9 @@ async def test_who_escapes_with_the_pipes_keeps_nobody_waiting(escaped, tmp_path
         await asyncio.wait_for(heard.ended.wait(), 20)
         await process.close()
         said = heard.data
-        left = threads(process)
-        assert {thread.name.partition(" ")[0] for thread in left} == {"stdin", "stdout", "stderr"}
+        left = {thread.name.partition(" ")[0] for thread in threads(process)}
         os.kill(int(file.read_text()), signal.SIGKILL)
+        assert left - {"stdin"} == {"stdout", "stderr"}  # stdin's may have ended between two writes
         while threads(process):
             await asyncio.sleep(0)
         assert heard.data == said
