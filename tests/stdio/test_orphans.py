@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from amplifier_transport_stdio import Orphans, _marks
 
 WAYS = ["group", "session", "double"]
@@ -119,23 +121,47 @@ def test_the_watch_ends_what_is_left_when_its_input_ends():
 
 
 def test_what_somebody_else_owns_or_has_ended_is_left_alone(monkeypatch):
-    assert not _marks._kill(2**22 + 1, {b"x"})  # beyond the largest pid
+    assert _marks._kill(2**22 + 1, {b"x"}) == _marks._UNMARKED  # beyond the largest pid
     process = sleeper(**{_marks.VARIABLE: "gone"})
 
     def too_late(pid):
         raise ProcessLookupError
 
     monkeypatch.setattr(os, "pidfd_open", too_late)
-    assert _marks._kill(process.pid, {b"gone"})
+    assert _marks._kill(process.pid, {b"gone"}) == _marks._KILLED
     monkeypatch.undo()
-    replies = iter([True, False])  # its pid has been given to another process in between
-    monkeypatch.setattr(_marks, "_is_marked", lambda pid, marks: next(replies))
-    assert _marks._kill(process.pid, {b"gone"})
+    looks = iter([_marks._KILLED, _marks._UNMARKED])  # its pid has been given to another process in between
+    monkeypatch.setattr(_marks, "_look", lambda pid, marks: next(looks))
+    assert _marks._kill(process.pid, {b"gone"}) == _marks._KILLED
     assert process.poll() is None
     process.kill()
     process.wait()
 
 
 def test_what_forks_faster_than_it_is_killed_ends_the_search(monkeypatch):
-    monkeypatch.setattr(_marks, "_kill", lambda pid, marks: pid == os.getpid())
+    monkeypatch.setattr(_marks, "_kill", lambda pid, marks: _marks._KILLED if pid == os.getpid() else _marks._UNMARKED)
     assert _marks.end_marked({b"x"}) == _marks._ROUNDS
+
+
+@pytest.mark.parametrize("seen", [_marks._UNSURE, _marks._UNMARKED])
+def test_what_cannot_be_seen_at_first_is_found(monkeypatch, seen):
+    """In the middle of `exec` no environment can be read; one that was forked during the look is not on its list."""
+    looks = iter([seen, _marks._KILLED])
+
+    def kill(pid, marks):
+        return next(looks, _marks._UNMARKED) if pid == os.getpid() else _marks._UNMARKED
+
+    monkeypatch.setattr(_marks, "_kill", kill)
+    assert _marks.end_marked({b"x"}) == 1
+
+
+def test_a_process_without_any_environment_is_not_starting(monkeypatch):
+    process = sleeper()
+    assert _marks._look(process.pid, {b"x"}) == _marks._UNMARKED
+    monkeypatch.setattr(_marks, "_is_starting", lambda pid: True)
+    assert _marks._look(process.pid, {b"x"}) == _marks._UNSURE
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    monkeypatch.undo()
+    assert not _marks._is_starting(process.pid)
+    process.wait()
