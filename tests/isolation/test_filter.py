@@ -161,7 +161,7 @@ def test_the_numbers_are_those_of_the_systems_headers(machine):
     pattern = {"x86_64": "/usr/include/*/asm/unistd_64.h", "aarch64": "/usr/include/asm-generic/unistd.h"}[machine]
     files = list(Path("/").glob(pattern.lstrip("/")))
     if not files or (machine == "x86_64" and platform.machine() != machine):
-        pytest.skip("no headers of Linux are installed")
+        missing_here("no headers of Linux are installed")
     found = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", files[0].read_text())
     known = {name: int(value) for name, value in found}
     tables = [*_seccomp._EPERM, *_seccomp._ENOSYS, *_seccomp._MODES, *_seccomp._OPENS, "clone", "ioctl", "socket"]
