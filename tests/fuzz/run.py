@@ -11,9 +11,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(
-    include=["amplifier_core", "amplifier_transport_http", "amplifier_transport_stdio", "h11"]
-):
+with atheris.instrument_imports(include=["amplifier_core", "amplifier_transport_http", "amplifier_transport_stdio"]):
     from tests.fuzz.seeds import SEEDS, WORDS
     from tests.fuzz.targets import TARGETS
 

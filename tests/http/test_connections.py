@@ -336,6 +336,17 @@ async def test_the_end_of_a_body_stays_its_end(serve):
     await pool.aclose()
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+async def test_a_header_cannot_begin_another_one(serve, end):
+    server = await serve(echo)
+    pool = Pool(httpx.URL(server.url), None)
+    request = httpx.Request("POST", server.url, headers={"x": f"a{end}y: b"}, content=PARAMS % 1)
+    with pytest.raises(httpx.LocalProtocolError, match="a header has the end of a line in it"):
+        await pool.handle_async_request(request)
+    await pool.aclose()
+    assert not server.requests
+
+
 # The end.
 
 

@@ -49,7 +49,7 @@ class RemoteModule:
         self._ca = fields.ca
         self._urls = {method: httpx.URL(f"{fields.url}/{method}") for method in _METHODS}
         given = {name.lower(): value for name, value in fields.headers}
-        self._headers = httpx.Headers({"host": fields.url.netloc.decode()} | _HEADERS | given).raw
+        self._headers = httpx.Headers({"host": fields.url.netloc.decode()} | _HEADERS | given)
         self._pool: Pool | None = None
 
     async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:  # noqa: ARG002 - elsewhere
@@ -88,8 +88,7 @@ class RemoteModule:
     async def _ask(self, url: httpx.URL, params: bytes, chunks: Chunks | None) -> Answer:
         if self._pool is None:
             raise Internal(f"{self._url}: a request came before the start")
-        headers = [*self._headers, (b"content-length", b"%d" % len(params))]
-        request = httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(params))
+        request = httpx.Request("POST", url, headers=self._headers, stream=httpx.ByteStream(params))
         response = await self._pool.handle_async_request(request)
         try:
             body = await self._read(response, chunks)
@@ -98,7 +97,8 @@ class RemoteModule:
                 f"{url} answered with {error}", details={"http_status": response.status_code, "url": str(url)}
             ) from error
         finally:
-            await response.aclose()
+            assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - for the type checker
+            await response.stream.aclose()
         return Answer(url, response.status_code, response.headers, body)
 
     async def _read(self, response: httpx.Response, chunks: Chunks | None) -> bytes:
