@@ -67,17 +67,7 @@ def _start(make: Callable[[], Launch]) -> float:
     """Start it, and give the seconds until its first byte; then let it end."""
     began = time.perf_counter()
     launch = make()
-    with subprocess.Popen(
-        launch.command,
-        cwd=launch.cwd,
-        env=dict(launch.env),
-        pass_fds=launch.fds,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,
-    ) as process:
-        for fd in launch.fds:
-            os.close(fd)
+    with launch.start(stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
         assert process.stdout is not None
         process.stdout.read(1)
         return time.perf_counter() - began

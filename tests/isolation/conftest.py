@@ -20,7 +20,7 @@ import pytest
 from amplifier_core import Kernel, ModuleDescriptor, Plan, load_descriptor
 from amplifier_core.hookspecs import Launch
 from amplifier_isolation_bwrap import open_isolation
-from amplifier_isolation_bwrap._limits import Limits
+from amplifier_isolation_bwrap._limits import Limits, counting
 
 ATTACKS = Path(__file__).parent / "attacks"
 SMALL = {"open_files": 256, "processes": 64, "file_bytes": 8 << 20, "scratch_bytes": 4 << 20}
@@ -69,21 +69,15 @@ def confined(isolation):
 
 def start(launch, prefix=(), **options):
     """Run a launch to its end."""
-    try:
-        return subprocess.run(
-            [*prefix, *launch.command],
-            env=dict(launch.env),
-            cwd=launch.cwd,
-            pass_fds=launch.fds,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-            **{"stdin": subprocess.DEVNULL} | options,
-        )
-    finally:
-        for fd in launch.fds:
-            os.close(fd)
+    asked = options.pop("input", None)
+    stdin = subprocess.DEVNULL if asked is None else subprocess.PIPE
+    piped = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with launch.start(args=(*prefix, *launch.command), **piped | options) as process:
+        try:
+            out, err = process.communicate(asked, timeout=30)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(launch.command, process.returncode, out, err)
 
 
 @pytest.fixture
@@ -95,9 +89,10 @@ def as_nobody(isolation, ground):
         missing_here("setpriv is not installed")
     if not open_to_all(ground.code):
         pytest.skip(f"an ordinary user cannot reach {ground.code}")
-    inside = (*isolation._limits.inside[:-1], f"--nproc={SMALL['processes']}", "--")
-    isolation.__dict__["_limits"] = Limits(inside, "RLIMIT_NPROC")
-    return ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "--")
+    # who starts it is root still: the limits are set before it becomes somebody else
+    isolation.__dict__["_limits"] = Limits({}, counting(SMALL["processes"]), "RLIMIT_NPROC")
+    limits = ("prlimit", "--core=0", f"--nofile={SMALL['open_files']}", f"--fsize={SMALL['file_bytes']}")
+    return (*limits, "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "--")
 
 
 def python_for_all():

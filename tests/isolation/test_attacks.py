@@ -155,6 +155,6 @@ def test_under_isolation_it_fails_for_an_ordinary_user(case, attack, isolation, 
     launch = read_fields(descriptor).launch(descriptor.capabilities)
     confined = isolation.confine(launch, descriptor, descriptor.capabilities)
     asked = '{"id":"r1","method":"invoke","params":{"op":"try","args":{}}}\n'
-    done = start(confined, prefix=as_nobody, stdin=None, input=asked)
+    done = start(confined, prefix=as_nobody, input=asked)
     assert done.stdout.count("\n") == 1, done.stderr
     assert "stopped" in json.loads(done.stdout)["result"], done.stdout

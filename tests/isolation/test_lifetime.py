@@ -139,11 +139,7 @@ async def test_modules_end_with_a_kernel_that_is_killed(works, daemons, mark):
 async def test_killing_the_outer_process_leaves_nothing(isolation, daemons, mark):
     command = tuple(daemons.transport["command"])
     launch = isolation.confine(Launch(command=command, cwd="/", env={"PATH": os.environ["PATH"]}), daemons, ())
-    with subprocess.Popen(
-        launch.command, env={}, cwd="/", pass_fds=launch.fds, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
-    ) as process:
-        for fd in launch.fds:
-            os.close(fd)
+    with launch.start(stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
         assert process.stdin
         assert process.stdout
         process.stdin.write(b'{"id":"r1","method":"invoke","params":{"op":"deaf"}}\n')

@@ -11,7 +11,7 @@ from tests.isolation.conftest import SMALL, start
 from amplifier_core import Kernel, Plan, Unreachable
 from amplifier_isolation_bwrap import _limits, open_isolation
 from amplifier_isolation_bwrap._cgroup import Cgroups, _finish, _sweep
-from amplifier_isolation_bwrap._limits import find_limits, unbound
+from amplifier_isolation_bwrap._limits import counting, find_limits, unbound
 from amplifier_isolation_bwrap._options import Options
 
 pytestmark = pytest.mark.usefixtures("linux")
@@ -89,7 +89,7 @@ async def test_a_cgroup_holds_root_too(cgroup, attack, log):
 def test_without_the_program_that_sets_limits_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(_limits, "_FOLDERS", str(tmp_path))
     with pytest.raises(Unreachable, match="prlimit is not installed; try: apt install util-linux"):
-        find_limits(Options())
+        counting(1)
 
 
 @pytest.fixture

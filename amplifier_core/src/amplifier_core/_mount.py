@@ -5,7 +5,6 @@ Owns the way of a module into a session's namespace and out of it. Invocations a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -173,8 +172,7 @@ def _plan(module: Module, connection: Any) -> dict[str, Any]:
         module.unenforced = tuple(isolation.unenforced(module.unenforced))
         _check_enforceable(module, isolation.name)
         confined = isolation.confine(connection.launch(), module.descriptor, module.descriptor.capabilities)
-        for fd in confined.fds:
-            os.close(fd)
+        confined.close()
     except Exception as error:
         if isinstance(error, KernelError):
             raise

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
 """The folders of the system's programs and libraries: every module sees them."""
 
+_BELOW_SYSTEM = tuple(f"{folder}/" for folder in SYSTEM)
 _PARTS = ("bin", "lib", "lib32", "lib64", "libexec", "pyvenv.cfg")  # of an installation that has other things beside
 _SPECIAL = (("lib/jvm.cfg", "conf"), ("conda-meta", "ssl"))  # parts of a JDK and of a conda environment alone
-_WHOLE = {*_PARTS, "include", "share", "man", "LICENSE", "README.md", "CHANGELOG.md", ".gitignore", "CACHEDIR.TAG"}
+_WHOLE = {*_PARTS, "include", "share", "man", "LICENSE", "README.md", "CHANGELOG.md"}
+_WHOLE |= {".gitignore", ".lock", "CACHEDIR.TAG"}  # virtualenv's and uv's
 _JDKS, _JDK_SETTINGS = "/usr/lib/jvm", "/etc/java*"  # Debian's look for theirs there
 _AT_HOME = ".local"  # whose share/ holds what programs keep for their user
 _NESTED = 4  # an interpreter of an interpreter of …: the operating system follows as many
@@ -60,7 +62,7 @@ def find_needs(command: Sequence[str], cwd: str, env: Mapping[str, str], crowd: 
 
 def is_system(path: str) -> bool:
     """Tell whether a real path is the system's."""
-    return any(below(path, folder) for folder in SYSTEM)
+    return path.startswith(_BELOW_SYSTEM) or path in SYSTEM
 
 
 def _find(name: str, cwd: str, env: Mapping[str, str]) -> str:

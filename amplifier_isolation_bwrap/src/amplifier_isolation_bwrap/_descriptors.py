@@ -36,6 +36,13 @@ class Descriptors:
         os.lseek(fd, 0, os.SEEK_SET)
         return fd
 
+    def pipe(self) -> tuple[int, int]:
+        """Make a pipe, and keep the end that is read. The other one is handed over beside, open here alone."""
+        reading, writing = os.pipe()
+        self.keep(reading)
+        self._closing.callback(os.close, writing)
+        return reading, writing
+
     def release(self) -> tuple[int, ...]:
         """Hand them over."""
         self._closing.pop_all()

@@ -6,9 +6,6 @@ Owns that list, and what of it needs the network. What one module has beyond it 
 from __future__ import annotations
 
 import glob
-import os
-import stat
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from ._command import SYSTEM
@@ -42,17 +39,14 @@ _ETC_NETWORK = (  # no keys, no accounts
     "ca-certificates/extracted",
     "crypto-policies",
 )
-_ANYBODY_WRITES = 0o222
-_SAFE_IN_PROC = ("self", "thread-self", "irq", "bus", "mtrr", "pressure")  # own, read-only anyway, or for capabilities
 
 
 class House:
-    """What this host has of it, for modules of this user; looked up once."""
+    """What this host has of it; looked up once."""
 
-    def __init__(self, uid: int) -> None:
+    def __init__(self) -> None:
         self._always = View.system([*SYSTEM, *_found(_ETC)])
         self._network = View.system(_found(_ETC_NETWORK))
-        self._writable = _writable_in_proc() if uid == 0 else []
 
     def furnish(self, view: View, keep: Callable[[str], int], *, network: bool) -> None:
         """Put it there. ``keep`` makes a descriptor of a text."""
@@ -65,29 +59,7 @@ class House:
         view.mount("/dev", "--dev")
         view.mount("/proc", "--proc")
         view.hide("/proc/1")  # bwrap: no filter binds it, so nobody may write to its memory
-        for path in self._writable:
-            view.mount(path, "--ro-bind", path)
 
 
 def _found(names: Sequence[str]) -> list[str]:
     return [path for name in names for path in glob.glob(f"/etc/{name}")]
-
-
-def _writable_in_proc() -> list[str]:
-    """List what uid 0 could write to without any capability: to these files, a sandbox's user is still that one."""
-    names = [name for name in os.listdir("/proc") if not name.isdecimal() and name not in _SAFE_IN_PROC]
-    return [path for name in names if _has_writable(path := f"/proc/{name}")]
-
-
-def _has_writable(path: str) -> bool:
-    if os.path.islink(path):
-        return False
-    files = chain([path], (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names))
-    return any(stat.S_ISREG(mode) and mode & _ANYBODY_WRITES for mode in map(_mode, files))
-
-
-def _mode(path: str) -> int:
-    try:
-        return os.lstat(path).st_mode
-    except OSError:  # gone meanwhile
-        return 0

@@ -6,7 +6,6 @@ Owns which capability opens what. Finding, arranging and limiting are its neighb
 from __future__ import annotations
 
 import functools
-import os
 import platform
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +98,7 @@ class BwrapIsolation:
 
     @functools.cached_property
     def _house(self) -> House:
-        return House(os.getuid())
+        return House()
 
     @functools.cached_property
     def _crowd(self) -> Crowd:
@@ -129,10 +128,11 @@ class BwrapIsolation:
             self._open(view, granted)
             shown = self._shown(view, granted)
             arguments = fds.hold("\0".join(self._options_for(launch, view, fds, granted)))
+            waiting, gate = fds.pipe()  # bwrap reads until its end, before it makes any process
             inherited = (*launch.fds, *fds.release())
-        bwrap = (self._program.path, "--args", str(arguments), "--")
+        bwrap = (self._program.path, "--args", str(arguments), "--args", str(waiting), "--")
         command = (*around, *bwrap, *self._limits.inside, needs.program, *launch.command[1:])
-        return Launch(command=command, cwd="/", env={}, fds=inherited, shown=shown)
+        return Launch(command=command, cwd="/", env={}, fds=inherited, limits=self._limits.each, gate=gate, shown=shown)
 
     def _options_for(self, launch: Launch, view: View, fds: Descriptors, granted: Sequence[str]) -> list[str]:
         """Give bwrap's options; they are read from a descriptor, since everybody can read a command line."""
@@ -145,7 +145,7 @@ class BwrapIsolation:
             *("--seccomp", str(fds.hold(program(platform.machine(), network=network)))),
             *(word for name, value in env.items() for word in ("--setenv", name, value)),
             *view.options(),
-            *("--remount-ro", "/dev"),
+            *("--remount-ro", "/dev", "--remount-ro", "/proc"),  # to the files of /proc, root's module is root
             *("--chdir", launch.cwd),
         ]
         if any("\0" in word for word in options):

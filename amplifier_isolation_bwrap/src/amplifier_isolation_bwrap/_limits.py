@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ from amplifier_core import Unreachable
 from ._cgroup import Cgroups
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ._options import Options
 
 _FOLDERS = "/usr/bin:/bin"  # the system's own, which every module sees
@@ -27,8 +30,12 @@ _COUNTS_PER_NAMESPACE = (5, 14)  # since this Linux: before, the user's processe
 
 @attrs.frozen
 class Limits:
-    """``inside`` comes before the module's command; ``processes`` says for people what counts them."""
+    """``each`` is set from outside, for each process: a program that does it inside costs most of a millisecond.
 
+    ``inside`` comes before the module's command; ``processes`` says for people what counts them.
+    """
+
+    each: Mapping[int, int]
     inside: tuple[str, ...]
     processes: str
     cgroups: Cgroups | None = None
@@ -39,17 +46,26 @@ class Limits:
 
 
 def find_limits(options: Options) -> Limits:
-    """Find out what can be kept here. Raises ``Unreachable`` without the program that sets limits."""
+    """Find out what can be kept here. Raises ``Unreachable`` without the program that sets the one set inside."""
+    each = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: options.open_files,
+        resource.RLIMIT_FSIZE: options.file_bytes,
+    }
+    if options.cgroup is not None:
+        said = f"at most {options.processes}: a cgroup"
+        return Limits(each, (), said, _cgroups(Path(options.cgroup), options.processes))
+    if why_not := unbound(platform.release(), os.getuid()):
+        return Limits(each, (), f"not limited: {why_not}, and no cgroup is given")
+    return Limits(each, counting(options.processes), f"at most {options.processes}: RLIMIT_NPROC")
+
+
+def counting(processes: int) -> tuple[str, ...]:
+    """Give what comes before a command to limit its processes: set outside, the limit would count the user's others."""
     setter = shutil.which("prlimit", path=_FOLDERS)
     if setter is None:
         raise Unreachable("prlimit is not installed; try: apt install util-linux")
-    inside = (setter, "--core=0", f"--nofile={options.open_files}", f"--fsize={options.file_bytes}")
-    if options.cgroup is not None:
-        said = f"at most {options.processes}: a cgroup"
-        return Limits((*inside, "--"), said, _cgroups(Path(options.cgroup), options.processes))
-    if why_not := unbound(platform.release(), os.getuid()):
-        return Limits((*inside, "--"), f"not limited: {why_not}, and no cgroup is given")
-    return Limits((*inside, f"--nproc={options.processes}", "--"), f"at most {options.processes}: RLIMIT_NPROC")
+    return (setter, f"--nproc={processes}", "--")
 
 
 def _cgroups(parent: Path, processes: int) -> Cgroups:

@@ -5,7 +5,6 @@ Owns the probe and the reason why not. It knows the usual ones, and says which o
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -40,26 +39,23 @@ _CONTAINER = ("/.dockerenv", "/run/.containerenv")
 def try_here(launch: Launch, root: Path = Path("/")) -> str:
     """Start the confined probe, and say in one line what it could not do or could; empty if all is well."""
     try:
-        done = subprocess.run(  # noqa: S603
-            launch.command,
-            env=dict(launch.env),
-            cwd=launch.cwd,
-            pass_fds=launch.fds,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-        )
+        told, said, code = _run(launch)
     except (OSError, subprocess.SubprocessError) as error:
         return f"bwrap could not be tried: {error}"
-    finally:
-        for fd in launch.fds:
-            os.close(fd)
-    if "NoNewPrivs" not in done.stdout:
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return f"{said} ({_likely(root)})"
-    return _broken(done.stdout)
+    if "NoNewPrivs" not in told:
+        last = (said.strip().splitlines() or [f"exit code {code}"])[-1]
+        return f"{last} ({_likely(root)})"
+    return _broken(told)
+
+
+def _run(launch: Launch) -> tuple[str, str, int]:
+    """Give what the probe says on stdout and on stderr, and its exit code."""
+    with launch.start(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            return *process.communicate(timeout=_SECONDS), process.returncode
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
 
 
 def _broken(told: str) -> str:

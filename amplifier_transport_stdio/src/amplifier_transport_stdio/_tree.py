@@ -101,21 +101,16 @@ def descendants(root: int, began: float) -> Iterator[Any]:
 def _spawn(launch: Launch, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     found = shutil.which(launch.command[0], path=env.get("PATH")) if sys.platform == "win32" else None  # npx is npx.cmd
     try:
-        return subprocess.Popen(  # noqa: S603 - running the embedder's command is the purpose
-            (found or launch.command[0], *launch.command[1:]),
+        return launch.start(
+            args=(found or launch.command[0], *launch.command[1:]),
+            env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            cwd=launch.cwd,
-            env=env,
-            start_new_session=True,  # Windows knows neither this
-            pass_fds=launch.fds,  # nor this, which is empty there
+            start_new_session=True,  # Windows does not know this
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
     except OSError as error:
         what = f"command {launch.command[0]}" if Path(launch.cwd).is_dir() else f"folder {launch.cwd}"
         raise Unreachable(f"{what}: {error.strerror}", details={"command": list(launch.command)}) from error
-    finally:
-        for fd in launch.fds:
-            os.close(fd)

@@ -1,0 +1,60 @@
+"""Starting what a transport wants, or what an isolation made of it."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from amplifier_core.hookspecs import Launch
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux sets another process's limits")
+
+
+@pytest.fixture
+def held():
+    """A launch that is held back by a gate until its limits are set, and says what they are."""
+    reading, gate = os.pipe()
+    code = f"import os, resource; os.read({reading}, 1); print(resource.getrlimit(resource.RLIMIT_CORE))"
+
+    def make(**limits):
+        numbers = {getattr(resource, name): value for name, value in limits.items()}
+        command = (sys.executable, "-c", code)
+        return Launch(command=command, cwd="/", env={}, fds=(reading,), limits=numbers, gate=gate)
+
+    return make
+
+
+def closed(fd):
+    try:
+        os.fstat(fd)
+    except OSError:
+        return True
+    return False
+
+
+def test_it_goes_on_when_its_limits_are_set(held):
+    launch = held(RLIMIT_CORE=0)
+    with launch.start(stdout=subprocess.PIPE) as process:
+        assert process.stdout.read() == b"(0, 0)\n"
+    assert closed(launch.gate)
+    assert closed(launch.fds[0])
+
+
+def test_what_cannot_be_limited_does_not_run(held):
+    launch = held(RLIMIT_NOFILE=1 << 40)
+    reading, writing = os.pipe()
+    with pytest.raises(PermissionError):
+        launch.start(stdout=writing)
+    assert closed(launch.gate)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as said:
+        assert said.read() == b""  # nor has anybody the other end
+
+
+def test_what_is_not_started_is_let_go(held):
+    launch = held()
+    launch.close()
+    assert closed(launch.gate)
+    assert closed(launch.fds[0])
