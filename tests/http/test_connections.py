@@ -336,6 +336,19 @@ async def test_the_end_of_a_body_stays_its_end(serve):
     await pool.aclose()
 
 
+async def test_a_body_of_unknown_length_is_sent_with_its_length(serve):
+    async def parts():
+        yield b'{"args":'
+        yield b'{"n":1}}'
+
+    server = await serve(echo)
+    pool = Pool(httpx.URL(server.url), None)
+    async with httpx.AsyncClient(transport=pool, trust_env=False) as client:
+        response = await client.post(f"{server.url}/invoke", content=parts())
+    assert response.json() == {"ok": True, "result": {"n": 1}}
+    assert "transfer-encoding" not in server.requests[0].headers
+
+
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 async def test_a_header_cannot_begin_another_one(serve, end):
     server = await serve(echo)

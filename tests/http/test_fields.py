@@ -43,6 +43,11 @@ def test_a_url_that_names_no_module_is_refused_in_one_line(url, expected):
     ("transport", "path", "expected"),
     [
         ({"header": {"authorization": "secret"}}, ".header", "not a key of the http transport, which has type, url"),
+        ({"http2": 1}, ".http2", "expected true or false, got 1"),
+        ({"proxy": 7}, ".proxy", "expected the URL of a proxy like http://127.0.0.1:3128"),
+        ({"proxy": "socks5://127.0.0.1:1"}, ".proxy", "expected the URL of a proxy"),
+        ({"proxy": "http://[::1/"}, ".proxy", "expected the URL of a proxy"),
+        ({"proxy": "http://:secret@"}, ".proxy", "expected the URL of a proxy"),
         ({"headers": []}, ".headers", "expected an object of text to text, got []"),
         ({"headers": None}, ".headers", "expected an object of text to text, got nothing"),
         ({"headers": {"a b": "x"}}, ".headers", "expected the names of HTTP headers, got 'a b'"),
@@ -136,3 +141,9 @@ async def test_nothing_is_read_from_the_environment(serve, connect, monkeypatch,
     connection = await connect(server)
     await connection.request("invoke", b"{}")
     assert "authorization" not in server.requests[0].headers
+
+
+def test_http2_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("amplifier_transport_http._fields.find_spec", lambda _: None)
+    with pytest.raises(BadRequest, match=r"h2 is not installed; try: pip install amplifier-transport-http\[http2\]"):
+        open_transport(describe_remote("https://module.test", transport={"http2": True}))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import httpx
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from amplifier_core import BadRequest, ModuleDescriptor
 
-_KEYS = ("type", "url", "headers", "ca")
+_KEYS = ("type", "url", "headers", "ca", "proxy", "http2")
 _HIGHEST_PORT = 65535
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?\Z")
@@ -46,6 +47,8 @@ class Fields(NamedTuple):
     headers: tuple[tuple[str, str], ...]
     ca: Path | None
     """A PEM file with the only authorities to trust; ``None``: the public ones."""
+    proxy: httpx.URL | None
+    http2: bool
 
     @classmethod
     def read(cls, descriptor: ModuleDescriptor) -> Self:
@@ -56,7 +59,7 @@ class Fields(NamedTuple):
         for key in descriptor.transport:
             if key not in _KEYS:
                 raise descriptor.misfit(f".{key}", f"not a key of the http transport, which has {', '.join(_KEYS)}")
-        return cls(_url(descriptor), _headers(descriptor), _ca(descriptor))
+        return cls(_url(descriptor), _headers(descriptor), _ca(descriptor), _proxy(descriptor), _http2(descriptor))
 
 
 def _url(descriptor: ModuleDescriptor) -> httpx.URL:
@@ -114,6 +117,28 @@ def _ca(descriptor: ModuleDescriptor) -> Path | None:
     if not isinstance(path, str) or not path or "\0" in path:
         raise _unexpected(descriptor, ".ca", "the path of a file of PEM certificates", path)
     return descriptor.base / path
+
+
+def _proxy(descriptor: ModuleDescriptor) -> httpx.URL | None:
+    text = descriptor.transport.get("proxy")
+    if text is None:
+        return None
+    try:
+        url = httpx.URL(text) if isinstance(text, str) else None
+    except httpx.InvalidURL:
+        url = None
+    if url is None or url.scheme not in ("http", "https") or not _names_host(url):  # and it may hold a password
+        raise descriptor.misfit(".proxy", "expected the URL of a proxy like http://127.0.0.1:3128")
+    return url
+
+
+def _http2(descriptor: ModuleDescriptor) -> bool:
+    wanted = descriptor.transport.get("http2", False)
+    if not isinstance(wanted, bool):
+        raise _unexpected(descriptor, ".http2", "true or false", wanted)
+    if wanted and find_spec("h2") is None:
+        raise descriptor.misfit(".http2", "h2 is not installed; try: pip install amplifier-transport-http[http2]")
+    return wanted
 
 
 def _unexpected(descriptor: ModuleDescriptor, path: str, expected: str, value: object) -> BadRequest:

@@ -152,12 +152,13 @@ class Http11(asyncio.BufferedProtocol):
     def send(self, request: httpx.Request, body: bytes) -> None:
         """Write one request. It is buffered if the server does not read: waiting for the answer bounds that too."""
         headers = request.headers.raw
+        if "content-length" not in request.headers:
+            headers = [header for header in headers if header[0].lower() != b"transfer-encoding"]
+            headers += [(b"content-length", b"%d" % len(body))] if body else []
         head = b"%b %b HTTP/1.1\r\n" % (request.method.encode(), request.url.raw_path)
         head += b"".join([b"%b: %b\r\n" % header for header in headers])
         if not head.count(b"\r") == head.count(b"\n") == len(headers) + 1:
             raise httpx.LocalProtocolError("a header has the end of a line in it")
-        if "content-length" not in request.headers:
-            head += b"content-length: %d\r\n" % len(body)
         self._idle_since = None
         self._transport.write(b"%b\r\n%b" % (head, body))
 

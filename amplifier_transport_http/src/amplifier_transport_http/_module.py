@@ -5,6 +5,7 @@ Owns the way of one request. The connections are the pool's, the deadlines the k
 
 from __future__ import annotations
 
+import functools
 import ssl
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from amplifier_core import Internal, KernelError, Unreachable
 from amplifier_core.hookspecs import causes
 
 from ._body import Body, UnfitBody, read_whole
+from ._http2 import Http2
 from ._ndjson import MEDIA_TYPE, read_final
 from ._pool import Pool
 from ._reply import Answer
@@ -45,20 +47,19 @@ class RemoteModule:
     def __init__(self, descriptor: ModuleDescriptor, fields: Fields) -> None:
         self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
         self._limit = descriptor.message_bytes
+        self._fields = fields
         self._url = fields.url
-        self._ca = fields.ca
         self._urls = {method: httpx.URL(f"{fields.url}/{method}") for method in _METHODS}
         given = {name.lower(): value for name, value in fields.headers}
-        self._headers = httpx.Headers({"host": fields.url.netloc.decode()} | _HEADERS | given)
-        self._pool: Pool | None = None
+        self._headers = httpx.Headers({"host": fields.url.netloc.decode()} | _HEADERS | given).raw
+        self._transport: httpx.AsyncBaseTransport | None = None
 
     async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:  # noqa: ARG002 - elsewhere
-        """Make the pool. Whether a module is at the other end, ``health`` finds out."""
+        """Make the transport of httpx. Whether a module is at the other end, ``health`` finds out."""
         try:
-            tls = _trust(self._ca) if self._url.scheme == "https" else None  # 20 ms that plain HTTP need not pay
+            self._transport = _transport(self._fields)
         except OSError as error:
-            raise self._unreachable(f"no certificates to trust in {self._ca}: {error}", error) from error
-        self._pool = Pool(self._url, tls)
+            raise self._unreachable(f"no certificates to trust in {self._fields.ca}: {error}", error) from error
 
     async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
         """Carry one request. Being cancelled closes its connection, which is how the module learns of it."""
@@ -69,8 +70,8 @@ class RemoteModule:
 
     async def close(self) -> None:
         """Close all connections; requests in flight fail at once."""
-        if self._pool is not None:
-            await self._pool.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
 
     async def _follow(
         self, url: httpx.URL, method: str, params: bytes, chunks: Chunks | None, hops: int = _HOPS
@@ -86,10 +87,11 @@ class RemoteModule:
         return await self._follow(target, method, params, chunks, hops - 1)
 
     async def _ask(self, url: httpx.URL, params: bytes, chunks: Chunks | None) -> Answer:
-        if self._pool is None:
+        if self._transport is None:
             raise Internal(f"{self._url}: a request came before the start")
-        request = httpx.Request("POST", url, headers=self._headers, stream=httpx.ByteStream(params))
-        response = await self._pool.handle_async_request(request)
+        headers = [*self._headers, (b"content-length", b"%d" % len(params))]
+        request = httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(params))
+        response = await self._transport.handle_async_request(request)
         try:
             body = await self._read(response, chunks)
         except UnfitBody as error:
@@ -110,6 +112,23 @@ class RemoteModule:
 
     def _unreachable(self, why: str, error: Exception) -> Unreachable:
         return Unreachable(f"{self._url}: {why}", details={"url": str(self._url), "causes": causes(error)})
+
+
+def _transport(fields: Fields) -> httpx.AsyncBaseTransport:
+    """Give the pool, or httpx's own transport for what that alone can do. Raises ``OSError``.
+
+    httpx's may keep a second response that nobody asked for, and give it to the next request: so it keeps no connection
+    through a proxy. In HTTP/2 each response says whose it is.
+    """
+    if fields.proxy is None and not fields.http2:
+        tls = _trust(fields.ca) if fields.url.scheme == "https" else None  # 20 ms that plain HTTP need not pay
+        return Pool(fields.url, tls)
+    tls = _trust(fields.ca)
+    proxy = fields.proxy and httpx.Proxy(fields.proxy, ssl_context=tls if fields.proxy.scheme == "https" else None)
+    make = functools.partial(httpx.AsyncHTTPTransport, verify=tls, trust_env=False, proxy=proxy)
+    if fields.http2:
+        return Http2(functools.partial(make, http1=False, http2=True))
+    return make(limits=httpx.Limits(max_connections=None, max_keepalive_connections=0))
 
 
 def _trust(ca: Path | None) -> ssl.SSLContext:

@@ -1,0 +1,235 @@
+"""What a descriptor may have httpx's own transport do: go through a proxy, or speak HTTP/2."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+from hypercorn.asyncio import serve as serve_asgi
+from hypercorn.config import Config
+from tests.http.raw import echo, respond
+
+from amplifier_core import Unreachable
+
+PARAMS = b'{"args":{"n":%d}}'
+WORDS = "ada:secret"
+
+
+# Proxies.
+
+
+@pytest.fixture
+def proxy(tmp_path):
+    """A proxy that lets in who knows its words; gives its port."""
+    file = tmp_path / "port"
+    command = [sys.executable, "-m", "proxy", "--hostname=127.0.0.1", "--port=0", f"--port-file={file}", "--threaded"]
+    command += ["--num-workers=1", "--num-acceptors=1", f"--basic-auth={WORDS}", f"--data-dir={tmp_path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path) as process:
+        assert process.stdout
+        while not (file.exists() and (port := file.read_text().strip())):
+            assert process.poll() is None, process.stdout.read()
+        yield int(port)
+        process.terminate()
+        process.stdout.read()
+
+
+async def test_a_proxy_carries_requests_one_connection_each(serve, connect, proxy):
+    server = await serve(echo)
+    connection = await connect(server, transport={"proxy": f"http://{WORDS}@127.0.0.1:{proxy}"})
+    for n in range(3):
+        assert (await connection.request("invoke", PARAMS % n)).result == {"n": n}
+    assert server.connections == 3
+
+
+async def test_a_proxy_tunnels_tls_to_a_server_that_is_trusted(serve, connect, proxy, authority):
+    ca, tls = authority
+    server = await serve(echo, tls=tls)
+    transport = {"proxy": f"http://{WORDS}@127.0.0.1:{proxy}", "ca": str(ca)}
+    connection = await connect(server, transport=transport)
+    assert (await connection.request("invoke", PARAMS % 1)).result == {"n": 1}
+
+
+async def test_a_proxy_that_lets_nobody_in_is_unreachable_and_its_words_are_not_shown(serve, connect, proxy, authority):
+    ca, tls = authority
+    transport = {"proxy": f"http://ada:other-secret@127.0.0.1:{proxy}", "ca": str(ca)}
+    connection = await connect(await serve(echo, tls=tls), transport=transport)
+    with pytest.raises(Unreachable) as refused:
+        await connection.request("invoke", PARAMS % 1)
+    assert "407" in refused.value.message
+    assert "other-secret" not in str(refused.value.body())
+
+
+async def test_a_second_response_through_a_proxy_never_answers_the_next_call(in_a_thread, connect):
+    """A forward proxy is a server that is asked for whole URLs: here it is one that says too much."""
+
+    def answer(number):
+        def one(peer):
+            data = b""
+            while not data.endswith(b"\r\n\r\n{}"):
+                data += peer.recv(65536)
+            assert data.startswith(b"POST http://module.test/invoke HTTP/1.1\r\n")
+            peer.sendall(respond({"ok": True, "result": number}) + respond({"ok": True, "result": "surplus"}))
+            peer.recv(1)
+
+        return one
+
+    port = in_a_thread(answer(1), answer(2))
+    connection = await connect("http://module.test", transport={"proxy": f"http://127.0.0.1:{port}"})
+    for number in (1, 2):
+        assert (await connection.request("invoke", b"{}")).result == number
+
+
+async def test_a_proxy_that_is_not_there_is_unreachable(connect):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    connection = await connect("https://module.test", transport={"proxy": f"http://127.0.0.1:{port}"})
+    with pytest.raises(Unreachable):
+        await connection.request("invoke", b"{}")
+
+
+# HTTP/2.
+
+
+class Module:
+    """An ASGI module: it echoes, streams, or waits until its caller has gone."""
+
+    def __init__(self):
+        self.connections = set()
+        self.asked = asyncio.Event()
+        self.left = asyncio.Event()
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            raise NotImplementedError  # hypercorn asks for a lifespan, too
+        assert scope["http_version"] == "2"
+        self.connections.add(tuple(scope["client"]))
+        message = await receive()
+        body = message["body"]
+        while message["more_body"]:
+            message = await receive()
+            body += message["body"]
+        args = json.loads(body)["args"]
+        kind = b"application/json"
+        reply = json.dumps({"ok": True, "result": args}).encode()
+        if args == "wait":
+            self.asked.set()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self.left.set()
+            return
+        if args == "stream":
+            kind, reply = b"application/x-ndjson", b'{"chunk":1}\n{"chunk":2}\n{"ok":true,"result":3}\n'
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+        await send({"type": "http.response.body", "body": reply})
+
+
+@asynccontextmanager
+async def serving(module, **options):
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.graceful_timeout = 1
+    config.accesslog = config.errorlog = None
+    for name, value in options.items():
+        setattr(config, name, value)
+    port = socket.socket(fileno=int(config.bind[0][5:]))
+    where = port.getsockname()[1]
+    port.detach()
+    over = asyncio.Event()
+    task = asyncio.create_task(serve_asgi(module, config, shutdown_trigger=over.wait))
+    yield f"127.0.0.1:{where}"
+    over.set()
+    await task
+
+
+async def test_http2_carries_many_requests_on_one_connection(connect):
+    module = Module()
+    async with serving(module) as place:
+        connection = await connect(f"http://{place}", transport={"http2": True})
+        replies = await asyncio.gather(*(connection.request("invoke", PARAMS % n) for n in range(20)))
+        assert [reply.result for reply in replies] == [{"n": n} for n in range(20)]
+        large = await connection.request("invoke", b'{"args":"%s"}' % (b"x" * 1_000_000))
+        assert large.result == "x" * 1_000_000
+        await connection.close()
+    assert len(module.connections) == 1
+
+
+async def test_http2_over_tls(connect, tmp_path):
+    import trustme  # noqa: PLC0415  a dependency of these tests alone
+
+    ca = trustme.CA()
+    certificate = ca.issue_cert("127.0.0.1")
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    options = {"certfile": str(tmp_path / "cert.pem"), "keyfile": str(tmp_path / "key.pem")}
+    async with serving(Module(), **options) as place:
+        connection = await connect(f"https://{place}", transport={"http2": True, "ca": str(tmp_path / "ca.pem")})
+        assert (await connection.request("invoke", PARAMS % 1)).result == {"n": 1}
+        await connection.close()
+
+
+async def test_a_request_cancelled_on_http2_is_told_when_it_was_alone(connect):
+    module = Module()
+    async with serving(module) as place, asyncio.timeout(10):
+        connection = await connect(f"http://{place}", transport={"http2": True})
+        waiting = asyncio.create_task(connection.request("invoke", b'{"args":"wait"}'))
+        await module.asked.wait()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await module.left.wait()
+        assert (await connection.request("invoke", PARAMS % 1)).result == {"n": 1}
+        await connection.close()
+    assert len(module.connections) == 2
+
+
+async def test_a_request_cancelled_on_http2_disturbs_no_other(connect):
+    module = Module()
+    async with serving(module) as place, asyncio.timeout(10):
+        connection = await connect(f"http://{place}", transport={"http2": True})
+        first, second = (asyncio.create_task(connection.request("invoke", b'{"args":"wait"}')) for _ in range(2))
+        await module.asked.wait()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert (await connection.request("invoke", PARAMS % 1)).result == {"n": 1}
+        assert not second.done()
+        assert not module.left.is_set()
+        second.cancel()
+        await module.left.wait()
+        await connection.close()
+    assert len(module.connections) == 2
+
+
+async def test_closing_http2_fails_what_is_in_flight_at_once(connect):
+    module = Module()
+    async with serving(module) as place:
+        connection = await connect(f"http://{place}", transport={"http2": True})
+        waiting = asyncio.create_task(connection.request("invoke", b'{"args":"wait"}'))
+        await module.asked.wait()
+        async with asyncio.timeout(1):
+            await connection.close()
+            with pytest.raises(Unreachable):
+                await waiting
+
+
+async def test_a_stream_over_http2_has_its_final_reply(connect):
+    async with serving(Module()) as place:
+        connection = await connect(f"http://{place}", transport={"http2": True})
+        assert (await connection.request("invoke", b'{"args":"stream"}')).result == 3
+        await connection.close()
+
+
+async def test_a_server_that_knows_no_http2_is_unreachable(serve, connect):
+    async def answer(request):
+        await request.send(respond({"ok": True, "result": 1}))
+
+    server = await serve(answer)
+    connection = await connect(server, transport={"http2": True})
+    async with asyncio.timeout(5):
+        with pytest.raises(Unreachable):
+            await connection.request("invoke", b"{}")
