@@ -391,6 +391,34 @@ async def test_a_policy_hook_that_needs_a_decision_to_decide_denies(session, mod
     assert "nested more than 32 deep" in denied[0]["data"]["reason"]
 
 
+async def test_a_policy_hook_that_mounts_whenever_it_is_asked_denies(session, events):
+    """Each mount asks it, so that it mounts another one, until that is too deep."""
+    asks = (
+        "import json, sys\n"
+        "d = {'name': 'asker', 'kind': 'hook', 'capabilities': ['sys:mount'], 'inputs': {}, 'outputs': {}}\n"
+        "a = {'health': {'ok': True, 'result': {'status': 'ok'}}, 'describe': {'ok': True, 'result': d}}\n"
+        "transport = {'type': 'http', 'url': 'http://127.0.0.1:9'}\n"
+        "for n, line in enumerate(sys.stdin):\n"
+        "    r = json.loads(line)\n"
+        "    tool = {'name': f't{n}', 'kind': 'tool', 'capabilities': ['sys:emit'], 'transport': transport}\n"
+        "    call = {'name': 'mount', 'args': {'path': '/mnt/tools', 'descriptor': tool}}\n"
+        "    reply = a.get(r['method']) or {'pending': {'syscalls': [call]}}\n"
+        "    if 'resume' in r.get('params', {}): reply = {'ok': True, 'result': {'decision': 'allow'}}\n"
+        "    if 'id' in r: print(json.dumps({'id': r['id'], **reply}), flush=True)\n"
+    )
+    transport = {"type": "stdio", "command": ["python3", "-c", asks]}
+    asker = {"name": "asker", "kind": "hook", "capabilities": ["sys:mount"], "transport": transport}
+    await session.register_hook("policy:request", allow)
+    await session.mount("/mnt/hooks", asker, trusted=True)
+    await session.register_hook("policy:request", "/mnt/hooks/asker")
+    tool = {"name": "t", "kind": "tool", "capabilities": [], "transport": {"type": "http", "url": "http://127.0.0.1:9"}}
+    with pytest.raises(KernelError):
+        await session.mount("/mnt/tools", tool)
+    denied = [event for event in events("policy:decision") if event["status"] == "error"]
+    assert "nested more than 32 deep" in denied[0]["data"]["reason"]
+    assert len(events("mount:add")) == 1 + 17
+
+
 async def test_a_policy_hook_that_a_module_registers_can_deny_and_not_grant(mounted, session, module, tmp_path):
     await mounted(*ALL)
     await session.mount("/mnt/hooks", module("hook.py", tmp_path / "heard", "allow", kind="hook"), trusted=True)

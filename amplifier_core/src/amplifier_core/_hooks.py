@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._bus import Observer
 from ._errors import BadRequest
 from ._event import Event, decode_event, is_event_pattern
-from ._invoke import Asking, ask_module, tell_module
+from ._invoke import ask_module, tell_module
 from ._json import encode_checked
 from ._namespace import ObserverHook, PolicyHook
 
@@ -88,13 +88,13 @@ def _mounted(state: SessionState, path: object) -> Module:
     return mount.module
 
 
-async def _ask_callable(hook: Hook, _: SessionState, request: Event, __: Span, ___: int) -> Any:
+async def _ask_callable(hook: Hook, _: SessionState, request: Event, __: Span) -> Any:
     # a copy by way of JSON: a hook that changes what it was shown changes nothing else
     return await hook(decode_event(encode_checked(request)))
 
 
-async def _ask_module(module: Module, state: SessionState, request: Event, span: Span, depth: int) -> Any:
-    return await ask_module(state, module, request, Asking(span=span, depth=depth))
+async def _ask_module(module: Module, state: SessionState, request: Event, span: Span) -> Any:
+    return await ask_module(state, module, request, span)
 
 
 async def _tell_callable(hook: Hook, line: bytes) -> None:

@@ -32,6 +32,8 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     request_id: str
     span_id: str
     parent_span_id: str | None
+    depth: int
+    """1 for the root."""
 
 
 class Ids:
@@ -57,10 +59,10 @@ class Ids:
         """Begin a request: a new tree with its first span."""
         at = self._at
         if at + 32 > len(self._pool):
-            return Span("req_" + self.hex16(), self.hex16(), None)
+            return Span("req_" + self.hex16(), self.hex16(), None, 1)
         self._at = at + 32
-        return Span("req_" + self._pool[at : at + 16], self._pool[at + 16 : at + 32], None)
+        return Span("req_" + self._pool[at : at + 16], self._pool[at + 16 : at + 32], None, 1)
 
     def child(self, parent: Span) -> Span:
         """Begin an operation below another one of the same request."""
-        return Span(parent.request_id, self.hex16(), parent.span_id)
+        return Span(parent.request_id, self.hex16(), parent.span_id, parent.depth + 1)

@@ -29,13 +29,6 @@ if TYPE_CHECKING:
     from ._wire import Message
 
 
-class Asking(msgspec.Struct):
-    """The kernel itself asks a policy hook: in whose span, and how deep the invocation is that it asks about."""
-
-    span: Span
-    depth: int
-
-
 async def invoke(  # noqa: PLR0913 - what, where, with what, for whom, for how long and for which eyes
     state: SessionState,
     path: str,
@@ -44,39 +37,38 @@ async def invoke(  # noqa: PLR0913 - what, where, with what, for whom, for how l
     timeout: float | None,
     caller: Invocation | None = None,
     *,
-    asking: Asking | None = None,
+    asking: Span | None = None,
     chunks: Chunks | None = None,
 ) -> Any:
     """Invoke one operation of a mounted module and give its result.
 
     Raises ``KernelError``; its ``details`` name the module. Every outcome is one ``module:invoke`` event, in the log
-    before this returns or raises. ``caller`` is the invocation whose system call this is. Nobody is asked whether
-    the kernel may ask a hook (``asking``).
+    before this returns or raises. ``caller`` is the invocation whose system call this is. With ``asking`` the kernel
+    itself asks a policy hook about the operation of that span: nobody is asked whether it may.
     """
     state.check_open()
     runtime = state.runtime
-    above = caller or asking
-    span = runtime.ids.child(above.span) if above else runtime.ids.root()
-    depth = above.depth + 1 if above else 1
+    above = caller.span if caller else asking
+    span = runtime.ids.child(above) if above else runtime.ids.root()
     began = runtime.clock.monotonic()
     data: dict[str, Any] = {"op": op}
     try:
         mount = _resolve(state, path)
         request = _request(op, args, mount.module)
         data["args"] = _shown(request, runtime.bus.limit)
-        _check_depth(depth)
+        _check_depth(span)
         seconds = _seconds(timeout, mount.module, runtime.settings.timeout, caller)
         with runtime.guards.within(seconds, path, state) as guard:
             granted: Sequence[str] = mount.granted
             if not (asking or mount.lasting) and (granted or state.namespace.policy):
                 by = caller.module.path if caller else None
-                question = Question(INVOKE, mount.module, granted, op, msgspec.Raw(request), by, depth)
+                question = Question(INVOKE, mount.module, granted, op, msgspec.Raw(request), by)
                 granted = await _pass_gate(state, mount, question, span)
             idle_ms = mount.module.descriptor.limits.idle_ms
             if idle_ms is not None:
                 guard.watch_idle(idle_ms / 1000)
             message = await converse(
-                Invocation(state, mount.module, op, request, span, guard, granted, mount.lasting, depth, chunks)
+                Invocation(state, mount.module, op, request, span, guard, granted, mount.lasting, chunks)
             )
         result = result_of(message, path)
         data["result"] = _shown_result(message, runtime.bus.limit)
@@ -97,7 +89,7 @@ def _add_clues(state: SessionState, path: str, failure: Timeout) -> None:
         failure.details.setdefault(name, clue)
 
 
-async def ask_module(state: SessionState, module: Module, request: Event, asking: Asking) -> Any:
+async def ask_module(state: SessionState, module: Module, request: Event, asking: Span) -> Any:
     """Ask a module that is a policy hook. One that is no longer mounted here fails, and so denies."""
     mount = state.namespace.mounts.get(module.path)
     if mount is None or mount.module is not module:
@@ -120,9 +112,9 @@ def _seconds(timeout: float | None, module: Module, default: float, caller: Invo
     return seconds if caller is None else max(0.001, min(seconds, caller.guard.left()))
 
 
-def _check_depth(depth: int) -> None:
+def _check_depth(span: Span) -> None:
     """End a cycle of modules that call each other."""
-    if depth > _DEPTH_MAX:
+    if span.depth > _DEPTH_MAX:
         raise BadRequest(f"path: invocations are nested more than {_DEPTH_MAX} deep")
 
 

@@ -35,7 +35,6 @@ class Question(msgspec.Struct, frozen=True):
     op: str | None = None
     args: Raw | None = None
     caller: str | None = None  # the module whose system call this is
-    depth: int = 0  # of the invocation that it is about
 
 
 async def authorize(state: SessionState, question: Question, span: Span) -> Decision:
@@ -88,7 +87,7 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
     request = runtime.bus.request("policy:request", state.session_id, span, data)
     try:
         with runtime.guards.within(runtime.settings.policy_timeout, f"policy hook {hook.name}"):
-            value = await hook.ask(state, request, span, question.depth)
+            value = await hook.ask(state, request, span)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():

@@ -52,7 +52,6 @@ class Invocation(msgspec.Struct, eq=False):
     guard: Guard
     granted: Sequence[str]  # what its `sys:` calls are checked against
     lasting: bool  # whether that was granted for the session
-    depth: int  # 1 for what an embedder invoked
     chunks: Chunks | None  # whoever reads its module's chunks
 
 
@@ -139,7 +138,7 @@ async def _check(invocation: Invocation, call: SystemCall) -> None:
     if call.name in (INVOKE, MOUNT) or invocation.lasting or not invocation.state.namespace.policy:
         return
     args = msgspec.Raw(encode_checked(call.args))
-    question = Question(call.name, invocation.module, [word], args=args, depth=invocation.depth)
+    question = Question(call.name, invocation.module, [word], args=args)
     await authorize(invocation.state, question, invocation.span)
     _check_mounted(invocation)
 
