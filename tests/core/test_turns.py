@@ -141,7 +141,8 @@ async def test_a_module_may_be_called_back_three_deep_while_it_waits(mounted):
     assert await session.invoke(CALLER, "relay", args) == {"deep": True}
 
 
-async def test_a_cycle_without_end_is_stopped(session, module):
+async def mount_cycle(session, syscalls, then):
+    """Mount a module that answers `pending` with calls of itself, and then the Python expression given."""
     await session.register_hook("policy:request", allow)
     code = (
         "import json, sys\n"
@@ -150,8 +151,8 @@ async def test_a_cycle_without_end_is_stopped(session, module):
         "    d = {'name': 'cycle', 'kind': 'agent', 'capabilities': ['sys:invoke'], 'inputs': {}, 'outputs': {}}\n"
         "    me = {'name': 'invoke', 'args': {'path': '/mnt/agents/cycle', 'op': 'x', 'args': {}}}\n"
         "    a = {'health': {'ok': True, 'result': {'status': 'ok'}}, 'describe': {'ok': True, 'result': d}}\n"
-        "    reply = a.get(r['method']) or {'pending': {'syscalls': [me]}}\n"
-        "    if 'resume' in p: reply = p['resume']['results'][0]\n"
+        f"    reply = a.get(r['method']) or {{'pending': {{'syscalls': {syscalls}}}}}\n"
+        f"    if 'resume' in p: reply = {then}\n"
         "    print(json.dumps({'id': r['id'], **reply}), flush=True)\n"
     )
     descriptor = {
@@ -161,8 +162,31 @@ async def test_a_cycle_without_end_is_stopped(session, module):
         "transport": {"type": "stdio", "command": ["python3", "-c", code]},
     }
     await session.mount("/mnt/agents", descriptor, trusted=True)
+
+
+async def test_a_cycle_without_end_is_stopped(session):
+    await mount_cycle(session, "[me]", "p['resume']['results'][0]")
     with pytest.raises(BadRequest, match="invocations are nested more than 32 deep"):
         await session.invoke("/mnt/agents/cycle", "x", {})
+
+
+async def test_a_cycle_that_branches_is_stopped_before_it_has_grown(session, events, monkeypatch):
+    monkeypatch.setattr(_turns, "_TREE_MAX", 100)
+    await mount_cycle(session, "[me] * 9", "p['resume']['results'][0]")
+    with pytest.raises(BadRequest) as caught:
+        await session.invoke("/mnt/agents/cycle", "x", {})
+    fault = "/mnt/agents/cycle: with its system calls more than 100 would be in progress in one request"
+    assert caught.value.message == fault
+    ended = events("module:invoke")
+    assert 1 + 9 + 81 <= len(ended) < 1000
+    assert {event["error"]["message"] for event in ended} == {fault}
+
+
+async def test_system_calls_that_have_ended_are_not_in_progress(mounted, events):
+    session = await mounted("sys:invoke", "sys:mounts")
+    thousand = call("invoke", path=CALLER, op="call", args={"syscalls": [call("mounts")] * 1000})
+    assert await session.invoke(CALLER, "turns", {"count": 5, "syscall": thousand}) == 5
+    assert {event["status"] for event in events("module:invoke")} == {"ok"}
 
 
 @pytest.mark.parametrize(

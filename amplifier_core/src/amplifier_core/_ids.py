@@ -26,6 +26,13 @@ class Clock(Protocol):
         """Seconds that never go back, for durations. Deadlines follow the event loop's own clock instead."""
 
 
+class Tree(msgspec.Struct, gc=False):
+    """One request's tree of operations, as far as they have to know of each other."""
+
+    calls: int = 0
+    """The system calls in progress."""
+
+
 class Span(msgspec.Struct, frozen=True, gc=False):
     """One operation in a request's tree (protocol, section 7)."""
 
@@ -34,6 +41,7 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     parent_span_id: str | None
     depth: int
     """1 for the root."""
+    tree: Tree
 
 
 class Ids:
@@ -59,10 +67,10 @@ class Ids:
         """Begin a request: a new tree with its first span."""
         at = self._at
         if at + 32 > len(self._pool):
-            return Span("req_" + self.hex16(), self.hex16(), None, 1)
+            return Span("req_" + self.hex16(), self.hex16(), None, 1, Tree())
         self._at = at + 32
-        return Span("req_" + self._pool[at : at + 16], self._pool[at + 16 : at + 32], None, 1)
+        return Span("req_" + self._pool[at : at + 16], self._pool[at + 16 : at + 32], None, 1, Tree())
 
     def child(self, parent: Span) -> Span:
         """Begin an operation below another one of the same request."""
-        return Span(parent.request_id, self.hex16(), parent.span_id, parent.depth + 1)
+        return Span(parent.request_id, self.hex16(), parent.span_id, parent.depth + 1, parent.tree)

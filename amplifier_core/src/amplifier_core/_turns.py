@@ -96,17 +96,28 @@ def _emit_for(invocation: Invocation, event: dict[str, Any]) -> None:
 
 
 async def _make_calls(invocation: Invocation, calls: Sequence[SystemCall]) -> list[msgspec.Raw]:
-    if not calls:
-        raise Internal(f"{invocation.module.path} broke its contract: it answered pending without a system call")
-    if len(calls) > _CALLS_MAX:
-        raise Internal(
-            f"{invocation.module.path} broke its contract: {len(calls)} system calls at once, of {_CALLS_MAX}"
-        )
-    if len(calls) == 1:  # no task for what runs alone
-        return [await _make_call(invocation, calls[0])]
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_make_call(invocation, call)) for call in calls]
-    return [task.result() for task in tasks]
+    _check_count(invocation, len(calls))
+    tree = invocation.span.tree
+    tree.calls += len(calls)
+    try:
+        if len(calls) == 1:  # no task for what runs alone
+            return [await _make_call(invocation, calls[0])]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_make_call(invocation, call)) for call in calls]
+        return [task.result() for task in tasks]
+    finally:
+        tree.calls -= len(calls)
+
+
+def _check_count(invocation: Invocation, count: int) -> None:
+    """Refuse a list that is none, or so long that nobody else would get a turn, or one too many for its request."""
+    path = invocation.module.path
+    if not count:
+        raise Internal(f"{path} broke its contract: it answered pending without a system call")
+    if count > _CALLS_MAX:
+        raise Internal(f"{path} broke its contract: {count} system calls at once, of {_CALLS_MAX}")
+    if invocation.span.tree.calls + count > _TREE_MAX:
+        raise BadRequest(f"{path}: with its system calls more than {_TREE_MAX} would be in progress in one request")
 
 
 async def _make_call(invocation: Invocation, call: SystemCall) -> msgspec.Raw:
@@ -151,6 +162,7 @@ def _check_mounted(invocation: Invocation) -> None:
 
 
 _CALLS_MAX = 1000  # of one `pending`: more would keep the event loop from everybody else
+_TREE_MAX = 4000  # in progress in one request: a cycle that calls itself twice doubles them at each of 32 levels
 
 _RESOURCES = {
     "invoke": "path",
