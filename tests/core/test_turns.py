@@ -238,6 +238,17 @@ async def test_events_of_a_reply_are_emitted_in_the_modules_name(mounted, events
     assert {event["component"] for event in dropped} == {CALLER}
 
 
+async def test_events_beyond_a_thousand_in_one_reply_are_counted_in_one_event(mounted, events):
+    session = await mounted()
+    emitted = [{"event": "my:event", "data": {"n": n}} for n in range(1003)]
+    await session.invoke(CALLER, "emit", {"events": emitted})
+    assert [event["data"]["n"] for event in events("my:event")] == list(range(1000))
+    (dropped,) = events("events:dropped")
+    assert (dropped["component"], dropped["data"]) == (CALLER, {"count": 3})
+    assert dropped["error"]["message"] == "events: expected at most 1000 in one reply, got 1003"
+    assert dropped["span_id"] == events("module:invoke")[-1]["span_id"]
+
+
 ALL = (
     *("sys:session.create", "sys:session.fork", "sys:session.end", "sys:mount", "sys:unmount", "sys:mounts"),
     *("sys:describe", "sys:invoke", "sys:emit", "sys:register_hook", "sys:context.get", "sys:context.set_fragment"),

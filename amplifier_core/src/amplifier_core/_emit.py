@@ -5,12 +5,14 @@ Owns who may use which name. The bus takes what passes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._errors import BadRequest, Forbidden, short
 from ._event import KERNEL_EVENTS, checked_data, is_event_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ._errors import KernelError
     from ._ids import Span
     from ._state import SessionState
@@ -47,6 +49,18 @@ def emit_or_drop(
         emit(state, event, data, component, span)  # type: ignore[arg-type]  # what is no text is refused in there
     except (BadRequest, Forbidden) as error:
         _drop(state, event, error, component, span)
+
+
+def emit_all(state: SessionState, events: Sequence[Mapping[str, Any]], component: str, span: Span | None) -> None:
+    """Emit the events of one reply in its module's name; those beyond a thousand are counted in one event."""
+    for event in events[:_EVENTS_MAX]:
+        emit_or_drop(state, event.get("event"), event.get("data"), component, span)
+    if (more := len(events) - _EVENTS_MAX) > 0:
+        error = BadRequest(f"events: expected at most {_EVENTS_MAX} in one reply, got {len(events)}")
+        state.emit("events:dropped", span, component=component, status="error", data={"count": more}, error=error)
+
+
+_EVENTS_MAX = 1000  # more would keep the event loop from everybody else, and fill the log
 
 
 def _drop(state: SessionState, event: object, error: KernelError, component: str, span: Span | None) -> None:

@@ -7,13 +7,13 @@ What the calls do is elsewhere. While a module waits here it holds nothing, so w
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ._capability import SYSTEM_CALLS, covers
 from ._chunks import Watched
-from ._emit import emit_or_drop
+from ._emit import emit_all
 from ._errors import BadRequest, Forbidden, Internal, KernelError, UnsupportedOp, short
 from ._json import encode_checked, scrub
 from ._policy import INVOKE, MOUNT, Question, authorize
@@ -69,8 +69,7 @@ async def converse(invocation: Invocation) -> Message:
             with budget.charged(guard):
                 message = await module.call("invoke", params, own, sent=guard.touch)
         if message.events:
-            for event in message.events:
-                _emit_for(invocation, event)
+            emit_all(invocation.state, message.events, module.path, invocation.span)
         if not message.pending or not message.is_reply():
             return message
         guard.rest()
@@ -88,11 +87,6 @@ def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:
     if resume is not None and len(params) > (limit := invocation.module.descriptor.message_bytes):
         raise BadRequest(f"the results of its system calls are more than {limit} bytes (limits.message_bytes)")
     return params
-
-
-def _emit_for(invocation: Invocation, event: dict[str, Any]) -> None:
-    path = invocation.module.path
-    emit_or_drop(invocation.state, event.get("event"), event.get("data"), path, invocation.span)
 
 
 async def _make_calls(invocation: Invocation, calls: Sequence[SystemCall]) -> list[msgspec.Raw]:
