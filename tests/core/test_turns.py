@@ -282,6 +282,17 @@ async def test_every_system_call_answers(mounted, kernel, session, events):
     assert await session.context.get() == {"fragments": {"a": None}}
 
 
+async def test_what_becomes_of_a_session_is_in_the_span_of_the_system_call(mounted, events):
+    session = await mounted(*ALL)
+    (created,) = await make(session, call("session.create", plan={"goal": "mine", "inputs": {}}))
+    await make(session, call("session.end", session_id=created["result"]["session_id"]))
+    first, second = (event for event in events("module:invoke") if event["module"] == CALLER)
+    (ended,) = events("session:end")
+    started = events("session:start")[-1]
+    assert (started["request_id"], started["span_id"]) == (first["request_id"], first["span_id"])
+    assert (ended["request_id"], ended["span_id"]) == (second["request_id"], second["span_id"])
+
+
 async def test_a_module_can_not_trust_what_it_mounts(mounted, session):
     await mounted(*ALL)
     descriptor = {"name": "m", "kind": "tool", "capabilities": [], "transport": {"type": "stdio", "command": ["cat"]}}

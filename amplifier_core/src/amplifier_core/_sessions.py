@@ -16,6 +16,7 @@ from ._state import SessionState
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ._ids import Span
     from ._runtime import Runtime
     from ._turns import Invocation
 
@@ -83,14 +84,14 @@ class Registry:
             raise BadRequest(f"session_id: no session {session_id!r} is open")
         return state
 
-    async def finish(self, state: SessionState, status: object) -> None:
-        """End one session."""
+    async def finish(self, state: SessionState, status: object, span: Span | None = None) -> None:
+        """End one session; ``span`` is that of the invocation whose system call this is."""
         state.check_open()
         if not isinstance(status, str):
             raise BadRequest(f"status: expected text, got {type(status).__name__}")
         made = list((state.made or {}).values())
         try:
-            await end_session(state, status)
+            await end_session(state, status, span)
         finally:
             self._states.pop(state.session_id, None)
             maker = self._states.get(state.maker_id or "")
@@ -98,7 +99,7 @@ class Registry:
                 maker.made.pop(state.session_id, None)
         for each in made:
             if each.life == "open":
-                await self.finish(each, status)
+                await self.finish(each, status, span)
 
     def _add(self, runtime: Runtime, plan: Plan, namespace: Namespace, maker: Invocation | None) -> SessionState:
         state = SessionState(runtime, "ses_" + runtime.ids.hex16(), plan, namespace)
@@ -111,7 +112,7 @@ class Registry:
         return state
 
 
-async def end_session(state: SessionState, status: str) -> None:
+async def end_session(state: SessionState, status: str, span: Span | None = None) -> None:
     """Bring a session from open to ended: stop what is in flight, say so, then let go of what it holds.
 
     Observers that are modules hear ``session:end`` last; those that are callables hear the modules' exits too.
@@ -121,7 +122,7 @@ async def end_session(state: SessionState, status: str) -> None:
     state.life = "ending"
     runtime = state.runtime
     await runtime.guards.stop(state, Cancelled(f"session {state.session_id} has ended"))
-    state.emit("session:end", status=status)
+    state.emit("session:end", span, status=status)
     try:
         await runtime.close(*state.namespace.release())
     finally:

@@ -59,7 +59,7 @@ class SystemCalls:
         state = self._reachable(caller, _need(args, "session_id", str))
         if state is caller.state:
             raise BadRequest("args.session_id: a module cannot end the session in which it is invoked")
-        await self._sessions.finish(state, _may(args, "status", str) or "ok")
+        await self._sessions.finish(state, _may(args, "status", str) or "ok", caller.span)
         return {}
 
     def _reachable(self, caller: Invocation, session_id: str) -> SessionState:
