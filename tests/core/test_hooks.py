@@ -354,6 +354,34 @@ async def test_an_observer_may_be_a_module(kernel, session, module, tmp_path, ev
     assert not events("module:invoke"), "telling an observer is not itself an event"
 
 
+async def test_what_an_observer_answers_is_in_the_log_and_told_to_nobody(kernel, session, events):
+    code = (
+        "import json, sys\n"
+        "d = {'name': 'm', 'kind': 'hook', 'capabilities': [], 'inputs': {}, 'outputs': {}}\n"
+        "emitted = [{'event': 'my:answer', 'data': {'a': 1}}, {'event': 'hook:error'}] + [{'event': 'b:c'}] * 999\n"
+        "told = {'ok': True, 'result': {}, 'events': emitted}\n"
+        "a = {'health': {'ok': True, 'result': {'status': 'ok'}}, 'describe': {'ok': True, 'result': d}}\n"
+        "for line in sys.stdin:\n"
+        "    r = json.loads(line)\n"
+        "    if 'id' in r: print(json.dumps({'id': r['id'], **a.get(r['method'], told)}), flush=True)\n"
+    )
+    transport = {"type": "stdio", "command": ["python3", "-c", code]}
+    descriptor = {"name": "m", "kind": "hook", "capabilities": [], "transport": transport}
+    recorder = Recorder()
+    await session.mount("/mnt/hooks", descriptor, trusted=True)
+    await session.register_hook("*", "/mnt/hooks/m")
+    await session.register_hook("*", recorder)
+    session.emit("my:event")
+    await kernel.session.end(session.session_id)
+    told = 4  # two hook:register, my:event, session:end
+    answers, dropped = events("my:answer"), events("events:dropped")
+    assert len(answers) == told
+    assert {(each["component"], each["session_id"]) for each in answers} == {("/mnt/hooks/m", session.session_id)}
+    assert [each["data"]["count"] for each in dropped] == [1, 1] * told
+    assert [each["error"]["code"] for each in dropped] == ["forbidden", "bad_request"] * told
+    assert {event.event for event in recorder.events} == {"hook:register", "my:event", "session:end", "module:exit"}
+
+
 async def test_an_observer_that_fails_is_counted_and_goes_on(session, events):
     recorder = Recorder()
 

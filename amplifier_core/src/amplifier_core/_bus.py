@@ -33,7 +33,8 @@ _COMPLAINTS = (
 _DRAIN_SECONDS = 2.0  # how long a kernel that closes waits for its observers to hear the rest
 
 
-def _nobody(event: str) -> Sequence[Observer]:  # noqa: ARG001
+def nobody(event: str) -> Sequence[Observer]:  # noqa: ARG001
+    """List nobody: an event that is in the log alone."""
     return ()
 
 
@@ -54,7 +55,7 @@ class Bus:
         self,
         event: str,
         *,
-        told_of: Callable[[str], Sequence[Observer]] = _nobody,
+        told_of: Callable[[str], Sequence[Observer]] = nobody,
         component: str = "kernel",
         session_id: str | None = None,
         span: Span | None = None,

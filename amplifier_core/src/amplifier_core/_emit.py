@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._bus import nobody
 from ._errors import BadRequest, Forbidden, short
 from ._event import KERNEL_EVENTS, checked_data, is_event_name
 
@@ -18,19 +19,31 @@ if TYPE_CHECKING:
     from ._state import SessionState
 
 
-def emit(state: SessionState, event: str, data: object, component: str = "kernel", span: Span | None = None) -> None:
-    """Emit one event. Raises ``BadRequest`` or ``Forbidden`` for a name; what of ``data`` is not JSON is left out."""
+def emit(
+    state: SessionState,
+    event: str,
+    data: object,
+    component: str = "kernel",
+    span: Span | None = None,
+    *,
+    answer: bool = False,
+) -> None:
+    """Emit one event. Raises ``BadRequest`` or ``Forbidden`` for a name; what of ``data`` is not JSON is left out.
+
+    What an observer has to say (``answer``) is told to no observer, and comes while its session ends too.
+    """
     if not is_event_name(event):
         raise BadRequest(f"event: expected namespace:verb, got {short(event)}")
     if event in KERNEL_EVENTS:
         raise Forbidden(f"event: {event} is the kernel's own")
-    state.check_open()
+    if not answer:
+        state.check_open()
     shown, fault = checked_data(data, state.runtime.bus.limit)
     error = BadRequest(fault) if fault else None
     status = "error" if error else None
     state.runtime.bus.emit(
         event,
-        told_of=state.namespace.told,
+        told_of=nobody if answer else state.namespace.told,
         component=component,
         session_id=state.session_id,
         span=span,
@@ -42,27 +55,42 @@ def emit(state: SessionState, event: str, data: object, component: str = "kernel
 
 
 def emit_or_drop(
-    state: SessionState, event: object, data: object, component: str = "kernel", span: Span | None = None
+    state: SessionState,
+    event: object,
+    data: object,
+    component: str = "kernel",
+    span: Span | None = None,
+    *,
+    answer: bool = False,
 ) -> None:
     """Emit one event, or record that it was refused and why, where nobody can be told by an error."""
     try:
-        emit(state, event, data, component, span)  # type: ignore[arg-type]  # what is no text is refused in there
+        emit(state, event, data, component, span, answer=answer)  # type: ignore[arg-type]  # what is no text is refused in there
     except (BadRequest, Forbidden) as error:
-        _drop(state, event, error, component, span)
+        dropped = {"event": event[:128] if isinstance(event, str) else short(event), "count": 1}
+        _drop(state, dropped, error, component, span, answer=answer)
 
 
-def emit_all(state: SessionState, events: Sequence[Mapping[str, Any]], component: str, span: Span | None) -> None:
+def emit_all(
+    state: SessionState,
+    events: Sequence[Mapping[str, Any]],
+    component: str,
+    span: Span | None = None,
+    *,
+    answer: bool = False,
+) -> None:
     """Emit the events of one reply in its module's name; those beyond a thousand are counted in one event."""
     for event in events[:_EVENTS_MAX]:
-        emit_or_drop(state, event.get("event"), event.get("data"), component, span)
+        emit_or_drop(state, event.get("event"), event.get("data"), component, span, answer=answer)
     if (more := len(events) - _EVENTS_MAX) > 0:
         error = BadRequest(f"events: expected at most {_EVENTS_MAX} in one reply, got {len(events)}")
-        state.emit("events:dropped", span, component=component, status="error", data={"count": more}, error=error)
+        _drop(state, {"count": more}, error, component, span, answer=answer)
 
 
 _EVENTS_MAX = 1000  # more would keep the event loop from everybody else, and fill the log
 
 
-def _drop(state: SessionState, event: object, error: KernelError, component: str, span: Span | None) -> None:
-    data = {"event": event[:128] if isinstance(event, str) else short(event), "count": 1}
-    state.emit("events:dropped", span, component=component, status="error", data=data, error=error)
+def _drop(
+    state: SessionState, data: dict[str, Any], error: KernelError, component: str, span: Span | None, *, answer: bool
+) -> None:
+    state.emit("events:dropped", span, component=component, status="error", data=data, error=error, told=not answer)

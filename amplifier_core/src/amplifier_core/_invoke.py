@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ._emit import emit_all
 from ._errors import BadRequest, Timeout, Unreachable, failure_of, short
 from ._guard import seconds_of
 from ._json import NotJson, encode, encode_checked
@@ -99,10 +100,16 @@ async def ask_module(state: SessionState, module: Module, request: Event, asking
 
 
 async def tell_module(state: SessionState, module: Module, line: bytes) -> None:
-    """Tell a module that is an observer. This is not itself an event, unless it fails."""
+    """Tell a module that is an observer. This is not itself an event, unless it fails.
+
+    What it emits in its reply is told to no observer, or an observer of everything would tell itself for ever.
+    """
     params = b'{"op":"on_event","args":{"event":' + line.rstrip() + b"}}"
     with state.runtime.guards.within(state.runtime.settings.timeout, module.path):
-        result_of(await module.call("invoke", params), module.path)
+        message = await module.call("invoke", params)
+    if message.events:
+        emit_all(state, message.events, module.path, answer=True)
+    result_of(message, module.path)
 
 
 def _seconds(timeout: float | None, module: Module, default: float, caller: Invocation | None) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from ._bus import nobody
 from ._errors import BadRequest
 
 if TYPE_CHECKING:
@@ -68,11 +69,12 @@ class SessionState:
         data: Any = None,
         error: KernelError | None = None,
         bounded: bool = False,
+        told: bool = True,
     ) -> None:
-        """Emit one of the kernel's own events in this session."""
+        """Emit one of the kernel's own events in this session; its observers are told, unless ``told`` is false."""
         self.runtime.bus.emit(
             event,
-            told_of=self.namespace.told,
+            told_of=self.namespace.told if told else nobody,
             component=component,
             session_id=self.session_id,
             span=span,
