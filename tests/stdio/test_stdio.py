@@ -163,7 +163,8 @@ WATCHED = pytest.mark.asyncio(loop_factories=["watched"])  # threads have read b
 @WATCHED
 async def test_a_reply_that_comes_as_its_caller_gives_up_is_nobodys(session, misbehaving, events):
     """The loop comes to both in one turn, and to the caller first."""
-    await mounted(session, misbehaving(GOOD))
+    emits = "out(json.dumps({'id': request['id'], 'ok': True, 'result': {'n': 2}, 'events': [{}]}) + '\\n')"
+    await mounted(session, misbehaving(emits))
     call = asyncio.create_task(session.invoke(M, "good", {"n": 1}))
     await asyncio.sleep(0)
     stdout = session._state.namespace.mounts[M].module.connection._lives[-1]._process._tree.popen.stdout
@@ -174,6 +175,32 @@ async def test_a_reply_that_comes_as_its_caller_gives_up_is_nobodys(session, mis
     assert await session.invoke(M, "good", {"n": 2}) == {"n": 2}
     await session.unmount(M)
     assert not events("module:noise")
+    assert [event["error"]["code"] for event in events("events:dropped")] == ["cancelled", "bad_request"]
+
+
+EMITS = """
+if op == 'late':
+    out(json.dumps({'id': request['id'], 'chunk': 1}) + '\\n')
+    sys.stdin.buffer.readline()  # the cancel
+    emitted = [{'event': 'artifact:write', 'data': {'path': 'a'}}, {'event': 'my:event'}]
+    out(json.dumps({'id': request['id'], 'ok': True, 'result': {}, 'events': emitted}) + '\\n')
+else:
+    reply(request, {})
+"""
+
+
+async def test_events_of_a_reply_that_comes_too_late_are_counted(session, misbehaving, events):
+    await mounted(session, misbehaving(EMITS))
+    stream = session.stream(M, "late", {})
+    assert await anext(stream) == 1
+    await stream.aclose()
+    await session.invoke(M, "good", {})  # it waits until the cancelled one is answered
+    (dropped,) = events("events:dropped")
+    first = {"event": "artifact:write", "data": {"path": "a"}}
+    assert (dropped["module"], dropped["data"]) == (M, {"count": 2, "first": first})
+    assert dropped["error"]["code"] == "cancelled"
+    assert dropped["session_id"] == session.session_id
+    assert len(events("module:start")) == 1
 
 
 async def test_a_cancel_that_nobody_can_be_told_of_ends_the_module(session, misbehaving, events):

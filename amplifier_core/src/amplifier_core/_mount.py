@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .hookspecs import Connection, Isolation, Notify
 
 BUDGETS = ("memory_bytes", "cpu_ms")
-_MODULE_EVENTS = ("module:start", "module:exit", "module:noise")
+_MODULE_EVENTS = ("module:start", "module:exit", "module:noise", "events:dropped")
 
 
 async def mount(

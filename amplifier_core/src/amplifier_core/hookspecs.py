@@ -68,14 +68,16 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Notify(Protocol):
-    """How a connection reports what happens to its module: ``module:start``, ``module:exit``, ``module:noise``.
+    """How a connection reports what happens to its module.
 
-    A transport that starts nothing reports nothing. ``data`` is JSON: for a process ``pid`` and ``command``, then
-    ``exit_code`` or ``signal`` and the tail of ``stderr``; for output that was no protocol ``count`` and ``first``.
+    The events are ``module:start``, ``module:exit``, ``module:noise`` and ``events:dropped``. A transport that starts
+    nothing reports nothing of the first three. ``data`` is JSON: for a process ``pid`` and ``command``, then
+    ``exit_code`` or ``signal`` and the tail of ``stderr``; for output that was no protocol ``count`` and ``first``; for
+    the ``events`` of a reply that nobody waits for any more ``count`` and ``first``, with the reason as ``error``.
     """
 
     def __call__(self, event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
-        """Emit one of these three events at once. Any other name is refused with ``internal``."""
+        """Emit one of these four events at once. Any other name is refused with ``internal``."""
 
 
 T = TypeVar("T")

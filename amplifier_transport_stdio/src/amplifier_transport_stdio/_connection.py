@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from amplifier_core import Internal, KernelError, Unreachable
+from amplifier_core import Cancelled, Internal, KernelError, Unreachable
 from amplifier_core.hookspecs import UNSET, Usage, decode_message
 
 from ._framing import CANCEL, LineBuffer, LineTooLongError, frame, id_in
@@ -223,13 +223,17 @@ class _Life:
         if message.chunk is not UNSET and request_id in self._waiting:
             self._on_chunk(request_id, message)
             return
+        late = request_id in self._abandoned
         if request_id in self._waiting:
+            late = self._waiting[request_id].done()
             self._answer(request_id, message)
         elif (timer := self._abandoned.pop(request_id, None)) is not None:
             timer.cancel()
             self._decide()
         else:
             self._count_noise(line)
+        if late and message.events:
+            self._notify("events:dropped", {"count": len(message.events), "first": message.events[0]}, Cancelled(_LATE))
 
     def _on_chunk(self, request_id: str, message: Message) -> None:
         """Pass a chunk on. A full reader holds the module back only while nobody else waits for it."""
@@ -294,6 +298,7 @@ class _Life:
 
 
 _EXIT_GRACE = 0.05
+_LATE = "events: they came with the reply to a request that had been cancelled"
 _SAMPLE = 200  # bytes of a line that was not protocol, shown
 
 
