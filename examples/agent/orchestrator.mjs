@@ -1,7 +1,8 @@
 // An orchestrator: think, call tools, observe, until there is an answer. One module over STDIO JSON, in plain Node 18.
 //
-// It never waits and remembers nothing. What it wants of the kernel it answers as `pending`, with all that it has to
-// know later as `state`; the kernel makes the calls and asks again, with both, and `state.phase` says where to go on.
+// It never waits, and of a run it remembers only that it is there. What it wants of the kernel it answers as `pending`,
+// with all that it has to know later as `state`; the kernel makes the calls and asks again, with both, and `state.phase`
+// says where to go on.
 
 const capabilities = [
   'sys:mounts',
@@ -125,12 +126,23 @@ function observation({ ok, result, error }) {
   return text.length <= OBSERVATION ? text : `${text.slice(0, OBSERVATION)} … (${text.length} characters in all)`
 }
 
-function invoked({ op, args, resume }) {
-  if (op !== 'run') return failure('unsupported_op', `loop does not know '${op}'`)
-  if (!resume) {
-    if (typeof args.goal !== 'string') return failure('bad_request', 'args.goal: expected a string')
-    return phases.start({ max_steps: 20, compact_above: 60000, ...args, step: 0 })
-  }
+function invoked(params) {
+  if (params.op !== 'run') return failure('unsupported_op', `loop does not know '${params.op}'`)
+  if (typeof params.args.goal !== 'string') return failure('bad_request', 'args.goal: expected a string')
+  const { session_id: session, span_id: span, resume } = params
+  if (resume && (runs.get(session) ?? span) !== span) return failure('cancelled', 'a newer run of this session goes on')
+  runs.set(session, span)
+  const answered = step(params)
+  if (!answered.pending) runs.delete(session)
+  return answered
+}
+
+// Two runs at once would each save a transcript without what the other one said, so the newest one alone goes on. To
+// refuse it instead would not do: nobody tells a module that waits in `pending` that its run was cancelled.
+const runs = new Map() // the span of the newest, by session
+
+function step({ args, resume }) {
+  if (!resume) return phases.start({ max_steps: 20, compact_above: 60000, ...args, step: 0 })
   const { state, results } = resume
   if (state.phase === 'observe') return phases.observe(state, results) // a tool that failed is an observation
   const failed = results.find((result) => !result.ok) // anything else that failed is the end
@@ -143,6 +155,7 @@ function reply({ method, params }) {
   try {
     return invoked(params)
   } catch (error) {
+    runs.delete(params.session_id)
     return failure('internal', String(error)) // a provider's message that is none, for one
   }
 }

@@ -544,6 +544,21 @@ async def test_the_loop_goes_on_with_what_was_said_before(mount):
     assert [message["role"] for message in transcript].count("user") == 2
 
 
+async def test_of_two_runs_in_a_session_the_newer_one_goes_on(mount, kernel):
+    session = await mount(orchestrators="orchestrator", providers="provider_script")
+    child = await kernel.session.fork(session.session_id)
+    runs = (
+        each.invoke(LOOP, "run", {"goal": goal})
+        for each, goal in ((session, "old"), (child, "other"), (session, "new"))
+    )
+    old, elsewhere, new = await asyncio.gather(*runs, return_exceptions=True)
+    assert str(old) == "cancelled: a newer run of this session goes on"
+    assert not isinstance(elsewhere, BaseException)
+    assert not isinstance(new, BaseException)
+    transcript = (await session.context.get())["fragments"]["transcript"]
+    assert [message["content"] for message in transcript if message["role"] == "user"] == ["new"]
+
+
 async def test_the_loop_says_what_it_misses(mount):
     session = await mount(orchestrators="orchestrator")
     with pytest.raises(KernelError, match="bad_request: no provider is mounted"):
