@@ -61,6 +61,20 @@ async def test_whoever_is_cancelled_stays_cancelled(reply):
     assert reply.get_loop() is asyncio.get_running_loop()
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_task_that_has_the_reply_leaves_the_other_one_to_the_loop(reply, cancelled):
+    """No task can run within another one; whoever cancels it meanwhile is not lost either."""
+    task = asyncio.create_task(_wait(reply))
+    await asyncio.sleep(0)
+    reply.set_result("told")
+    assert reply.done()
+    assert not task.done()
+    if cancelled:
+        task.cancel()
+    await asyncio.wait((task,), timeout=10)
+    assert task.cancelled() if cancelled else task.result() == "told"
+
+
 async def _wait(reply):
     return await reply
 

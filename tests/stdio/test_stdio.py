@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from amplifier_core import ModuleDescriptor, Timeout, Unreachable
+from amplifier_core._chunks import ENOUGH
 from amplifier_core._host import Host
 from amplifier_core._plugins import Plugins
 from amplifier_core.hookspecs import Launch
@@ -147,6 +148,27 @@ async def test_a_module_that_writes_while_it_dies_is_heard_to_the_end(session, m
         assert await session.invoke(M, "bad", {"n": n}) == {"n": n}
         while len(events("module:exit")) <= n:
             await asyncio.sleep(0)
+
+
+async def test_a_reply_that_an_ended_module_left_in_its_pipe_is_heard(session, misbehaving, events):
+    """The pipe is held back for a slow reader, so the reply is found when the process is."""
+    code = """
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+for n in range(3):
+    out(json.dumps({'id': request['id'], 'chunk': 'x' * 100000}) + '\\n')
+signal.sigwait([signal.SIGUSR1])
+reply(request, 'heard')
+os._exit(0)
+"""
+    await mounted(session, misbehaving(code))
+    async with asyncio.timeout(20), session.stream(M, "stream", {}) as stream:
+        while stream._chunks._size < ENOUGH:
+            await asyncio.sleep(0)
+        os.kill(events("module:start")[0]["data"]["pid"], signal.SIGUSR1)
+        while not events("module:exit"):
+            await asyncio.sleep(0)
+        assert len([chunk async for chunk in stream]) == 3
+        assert await stream.result() == "heard"
 
 
 async def test_without_pidfd_a_thread_waits(session, misbehaving, monkeypatch):

@@ -47,10 +47,14 @@ class Reply:
         return self._message
 
     def set_result(self, message: Message) -> None:
-        """Give the message; the task runs on until it waits again. Call it from the loop itself, not from a task."""
+        """Give the message; the task runs on until it waits again. Within another task it cannot: it does so next."""
         self._message = message
-        if self._wake is not None:
+        if self._wake is None:
+            return
+        if asyncio.current_task(self._loop) is None:
             self._context.run(self._wake, self)
+        else:
+            self._loop.call_soon(self._wake, self, context=self._context)
 
     def set_exception(self, error: BaseException) -> None:
         """Give the error; the task comes to it in the next turn of the loop."""
