@@ -291,6 +291,35 @@ else:
     assert await stream.result() == "flooded"
 
 
+async def test_who_answers_a_cancel_behind_what_a_stalled_reader_has_not_read_lives_on(session, misbehaving, events):
+    code = """
+def chunks(of, count):
+    for n in range(count):
+        out(json.dumps({'id': of['id'], 'chunk': 'x' * 100000}) + '\\n')
+if op == 'stall':
+    stalled = request
+    chunks(stalled, 3)
+elif op == 'wait':
+    chunks(request, 1)
+    sys.stdin.buffer.readline()
+    chunks(stalled, 2)
+    reply(request, 'cancelled')
+else:
+    reply(stalled, 'stalled')
+    reply(request, 'fine')
+"""
+    await mounted(session, misbehaving(code))
+    async with asyncio.timeout(20), session.stream(M, "stall", {}) as stalled:
+        while stalled._chunks._size < ENOUGH:
+            await asyncio.sleep(0)
+        async with session.stream(M, "wait", {}) as waiting:
+            await anext(waiting)
+        assert await session.invoke(M, "fine", {}) == "fine"
+        assert len([chunk async for chunk in stalled]) == 5
+        assert await stalled.result() == "stalled"
+    assert not events("module:exit")
+
+
 async def test_a_connection_that_was_closed_takes_no_request(tmp_path):
     transport = {"type": "stdio", "command": ["cat"]}
     fields = {"name": "m", "kind": "tool", "capabilities": [], "transport": transport}

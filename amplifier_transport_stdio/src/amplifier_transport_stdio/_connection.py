@@ -236,9 +236,10 @@ class _Life:
             self._notify("events:dropped", {"count": len(message.events), "first": message.events[0]}, Cancelled(_LATE))
 
     def _on_chunk(self, request_id: str, message: Message) -> None:
-        """Pass a chunk on. A full reader holds the module back only while nobody else waits for it."""
+        """Pass a chunk on. A full reader holds the module back only while nothing else is expected of it."""
         chunks = self._chunks.get(request_id)
-        if chunks is not None and not chunks.put(message.chunk, message.size) and len(self._waiting) == 1:
+        alone = len(self._waiting) == 1 and not self._abandoned
+        if chunks is not None and not chunks.put(message.chunk, message.size) and alone:
             self._process.pause()
             chunks.when_room(self._process.resume)
 
