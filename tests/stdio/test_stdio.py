@@ -101,6 +101,16 @@ async def test_a_module_that_ignores_a_cancel_is_killed_and_started_again(sessio
     assert len(events("module:start")) == 2
 
 
+async def test_a_chunk_is_no_answer_to_a_cancel(session, misbehaving, events):
+    chunk = "out(json.dumps({'id': request['id'], 'chunk': 1}) + '\\n')"
+    await mounted(session, misbehaving(either(f"{chunk}\nsys.stdin.buffer.readline()\n{chunk}\ntime.sleep(60)")))
+    async with session.stream(M, "bad", {}) as stream:
+        await anext(stream)
+    assert await session.invoke(M, "good", {"n": 1}, timeout=10) == {"n": 1}
+    assert [event["data"]["signal"] for event in events("module:exit")] == ["SIGKILL"]
+    assert not events("module:noise")
+
+
 async def test_what_is_in_flight_when_a_module_is_killed_is_told_why(session, misbehaving):
     await mounted(session, misbehaving(either("time.sleep(60)")))
     calls = [session.invoke(M, "bad", {}, timeout=timeout) for timeout in (0.2, 20)]

@@ -220,7 +220,7 @@ class _Life:
             self._on_broken_line(line, str(error))
             return
         request_id = message.id or ""
-        if message.chunk is not UNSET and request_id in self._waiting:
+        if message.chunk is not UNSET and (request_id in self._waiting or request_id in self._abandoned):
             self._on_chunk(request_id, message)
             return
         late = request_id in self._abandoned
