@@ -71,3 +71,15 @@ async def test_each_chunk_is_a_sign_of_life_whoever_reads():
     assert touched == ["sign", "room", "sign", "rest"]
     assert await chunks.get() == "a"
     assert touched[4:] == ["sign", "room"]
+
+
+async def test_whoever_is_refused_many_times_is_told_of_room_once():
+    touched = []
+    chunks = Chunks()
+    watched = Watched(chunks, lambda: touched.append("sign"), lambda: None)
+    for n in range(100):
+        assert not watched.put(n, ENOUGH)
+    assert len(chunks._waiting_for_room) == 1
+    touched.clear()
+    chunks.let_go()
+    assert touched == ["sign"]

@@ -28,7 +28,7 @@ class Chunks:
         self._size = 0
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
-        self._waiting_for_room: list[Callable[[], None]] = []
+        self._waiting_for_room: dict[Callable[[], None], None] = {}
         self.dropped = 0
         self.unread = False
 
@@ -46,11 +46,11 @@ class Chunks:
         return held < ENOUGH
 
     def when_room(self, call: Callable[[], None]) -> None:
-        """Have something called, once, when there is room again or nobody reads any more."""
+        """Have something called when there is room again or nobody reads any more: once, however often it is said."""
         if self._size < ENOUGH or self.unread:
             call()
         else:
-            self._waiting_for_room.append(call)
+            self._waiting_for_room[call] = None
 
     async def room(self) -> None:
         """Wait until there is room again."""
@@ -100,7 +100,7 @@ class Chunks:
             self._waiter.set_result(None)
 
     def _make_room(self) -> None:
-        calls, self._waiting_for_room = self._waiting_for_room, []
+        calls, self._waiting_for_room = self._waiting_for_room, {}
         for call in calls:
             call()
 
