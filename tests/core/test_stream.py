@@ -89,6 +89,17 @@ async def test_a_slow_reader_slows_nobody_else_on_the_same_module(streaming):
         assert slow._chunks._size < 10 * 1024 * 1024
 
 
+async def test_a_second_reader_is_refused_while_the_first_one_waits(streaming):
+    stream = streaming.stream(STREAMER, "count", {"to": 3, "pause": 0.05})
+    first = asyncio.create_task(anext(stream))
+    await asyncio.sleep(0)
+    with pytest.raises(BadRequest, match="a stream has one reader: somebody waits for its next chunk already"):
+        await asyncio.wait_for(anext(stream), 10)
+    assert (await first)["n"] == 1
+    assert [chunk["n"] async for chunk in stream] == [2, 3]
+    assert await stream.result() == {"count": 3}
+
+
 async def test_leaving_cancels(streaming, events):
     async with streaming.stream(STREAMER, "endless", {"pause": 0.001}) as stream:
         async for chunk in stream:

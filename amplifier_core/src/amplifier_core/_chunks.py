@@ -11,6 +11,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ._errors import BadRequest
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -71,10 +73,12 @@ class Chunks:
         self._make_room()
 
     async def get(self) -> Any:
-        """Give the next chunk, or raise ``StopAsyncIteration`` after the last one."""
+        """Give the next chunk. ``StopAsyncIteration`` after the last one; ``BadRequest`` while somebody else waits."""
         while not self._queue:
             if self._ended:
                 raise StopAsyncIteration
+            if self._waiter is not None:
+                raise BadRequest("a stream has one reader: somebody waits for its next chunk already")
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
