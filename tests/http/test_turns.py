@@ -23,10 +23,10 @@ async def remote(session, module, program):
     await session.register_hook("policy:request", allow)
     await session.mount("/mnt/tools", module("echo.py"), trusted=True)
 
-    async def mount(*capabilities, name="caller"):
-        options = ["--name", name, "--capabilities", json.dumps(list(capabilities))]
+    async def mount(*capabilities, argv=(), limits=None):
+        options = ["--name", "caller", "--capabilities", json.dumps(list(capabilities)), *argv]
         url = program(sys.executable, str(MODULES / "caller_http.py"), *options)
-        fields = {"name": name, "kind": "orchestrator", "capabilities": list(capabilities)}
+        fields = {"name": "caller", "kind": "orchestrator", "capabilities": list(capabilities), "limits": limits or {}}
         transport = {"type": "http", "url": url}
         await session.mount("/mnt/orchestrators", ModuleDescriptor.from_mapping({**fields, "transport": transport}))
         return session
@@ -86,6 +86,22 @@ async def test_the_deadline_and_cancellation_span_the_turns(remote, events):
         *["cancelled"] * 3,
     ]
     assert await session.invoke(ECHO, "echo", {"n": 1}) == {"n": 1}
+    assert await session.invoke(CALLER, "relay", invoke("echo", n=2)["args"]) == {"n": 2}
+    assert len(events("module:start")) == 1  # of the tool, which answered each cancel
+
+
+@pytest.mark.parametrize("limits", [{"concurrency": 1}, {"timeout_ms": 1000}])
+async def test_a_server_that_takes_one_connection_at_a_time_can_be_called_back_if_its_concurrency_is_one(
+    remote, limits
+):
+    session = await remote("sys:invoke", argv=["--one-connection"], limits=limits)
+    back = {"name": "invoke", "args": {"path": CALLER, "op": "relay", "args": invoke("echo", n=1)["args"]}}
+    invoking = session.invoke(CALLER, "call", {"syscalls": [back, back]})
+    if "concurrency" in limits:
+        assert [each["result"] for each in (await invoking)["results"]] == [{"n": 1}, {"n": 1}]
+    else:
+        with pytest.raises(Timeout):
+            await invoking
 
 
 async def test_events_of_a_reply_are_emitted_in_the_modules_name(remote, events):

@@ -1,14 +1,17 @@
-"""caller.py as an HTTP server: the same answers, one request at a time, holding nothing between turns.
+"""caller.py as an HTTP server: the same answers, a thread for each connection, holding nothing between turns.
 
+With --one-connection it has no threads: it takes the next connection when the last one has ended.
 Prints `listening on http://127.0.0.1:PORT`; ends when its stdin closes.
 """
 
 import json
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from threading import Thread
 
 from caller import answer
+
+ONE = "--one-connection"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -31,10 +34,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    kind = HTTPServer if ONE in sys.argv else ThreadingHTTPServer
+    sys.argv[1:] = [word for word in sys.argv[1:] if word != ONE]
+    server = kind(("127.0.0.1", 0), Handler)
     Thread(target=server.serve_forever, daemon=True).start()
     print(f"listening on http://127.0.0.1:{server.server_port}", flush=True)
     sys.stdin.read()
-    server.shutdown()
-    server.server_close()
