@@ -60,6 +60,16 @@ async def test_an_invocation_that_costs_too_much_cpu_time_ends_and_the_next_is_n
     assert await session.invoke(HOG, "burn", {"milliseconds": 1}) == "burn"
 
 
+async def test_an_invocation_pays_for_all_its_turns(hog, events):
+    session = await hog(cpu_ms=1000)
+    assert await session.invoke(HOG, "turns", {"milliseconds": 100, "count": 2}) == "turns"
+    with pytest.raises(BudgetExceeded) as caught:
+        await session.invoke(HOG, "turns", {"milliseconds": 100, "count": 1000})
+    assert 1000 < caught.value.details["cpu_ms"] < 1500  # it burns no more than a turn unseen
+    assert await session.invoke(HOG, "turns", {"milliseconds": 100, "count": 2}) == "turns"
+    assert [event["status"] for event in events("module:invoke")] == ["ok", "error", "ok"]
+
+
 async def test_a_module_that_dies_under_a_budget_is_unreachable_and_starts_again(hog):
     session = await hog(cpu_ms=10_000, memory_bytes=500 * MEGABYTE)
     with pytest.raises(Unreachable, match="exit code 3"):
@@ -114,6 +124,17 @@ async def test_what_runs_at_once_shares_the_cost(budget):
                 pass  # 30
             assert (a.cpu_ms, b.cpu_ms) == (20, 10)
         assert (a.cpu_ms, b.cpu_ms) == (30, 10)
+    guards.close()
+
+
+async def test_a_turn_adds_to_those_before_it_and_what_others_cost_between_them_does_not(budget):
+    guards = Guards(asyncio.get_running_loop())
+    watched, _ = budget((0.0, 0), (60.0, 0), (500.0, 0), (540.0, 0), (540.0, 0), (541.0, 0), cpu_ms=100)
+    with pytest.raises(BudgetExceeded, match="used 101 ms"), guards.within(5, "a") as a:
+        for expected in (60, 100, 101):
+            with watched.charged(a):
+                pass
+            assert a.cpu_ms == expected
     guards.close()
 
 

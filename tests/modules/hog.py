@@ -64,14 +64,27 @@ def answer(op, args):
     return op
 
 
+def turn(args, resume):
+    """Burn in each of so many turns; between them, ask for what is refused."""
+    burn(args["milliseconds"])
+    turns = resume["state"] + 1 if resume else 1
+    if turns == args["count"]:
+        return {"ok": True, "result": "turns"}
+    return {"pending": {"syscalls": [{"name": "mounts"}], "state": turns}}
+
+
+def reply(method, params):
+    if method == "health":
+        return {"ok": True, "result": {"status": "ok"}}
+    if method == "describe":
+        described = {"name": "hog", "kind": "tool", "capabilities": [], "inputs": {}, "outputs": {}}
+        return {"ok": True, "result": described}
+    if params["op"] == "turns":
+        return turn(params["args"], params.get("resume"))
+    return {"ok": True, "result": answer(params["op"], params["args"])}
+
+
 for line in sys.stdin:
     request = json.loads(line)
-    if "id" not in request:
-        continue
-    if request["method"] == "health":
-        result = {"status": "ok"}
-    elif request["method"] == "describe":
-        result = {"name": "hog", "kind": "tool", "capabilities": [], "inputs": {}, "outputs": {}}
-    else:
-        result = answer(request["params"]["op"], request["params"]["args"])
-    print(json.dumps({"id": request["id"], "ok": True, "result": result}), flush=True)
+    if "id" in request:
+        print(json.dumps({"id": request["id"], **reply(request["method"], request.get("params"))}), flush=True)
