@@ -118,6 +118,7 @@ async def test_the_deadline_spans_all_turns(mounted, events):
     assert time.monotonic() - began < 0.7
     assert await session.invoke(CALLER, "turns", {"count": 1, "syscall": echo(1)}) == 1
     assert events("module:invoke")[-3]["error"]["code"] == "timeout"
+    assert len(events("module:start")) == 2
 
 
 async def test_cancelling_the_caller_reaches_the_calls_in_flight(mounted, events):
@@ -130,6 +131,8 @@ async def test_cancelling_the_caller_reaches_the_calls_in_flight(mounted, events
         await task
     assert [event["error"]["code"] for event in events("module:invoke")] == ["cancelled"] * 4
     assert await session.invoke(ECHO, "echo", {"n": 1}) == {"n": 1}
+    assert await make(session, echo(2)) == [{"ok": True, "result": {"n": 2}}]
+    assert len(events("module:start")) == 2  # neither was killed and started again
 
 
 async def test_a_module_may_be_called_back_three_deep_while_it_waits(mounted):
@@ -139,6 +142,16 @@ async def test_a_module_may_be_called_back_three_deep_while_it_waits(mounted):
     for path in (CALLER, "/mnt/orchestrators/other") * 3:
         args = {"path": path, "op": "relay", "args": args}
     assert await session.invoke(CALLER, "relay", args) == {"deep": True}
+
+
+async def test_a_module_that_takes_one_invocation_at_a_time_is_free_between_its_turns(session, module):
+    await session.register_hook("policy:request", allow)
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    one = module("caller.py", kind="orchestrator", capabilities=["sys:invoke"], limits={"concurrency": 1})
+    await session.mount("/mnt/orchestrators", one, trusted=True)
+    back = call("invoke", path=CALLER, op="relay", args=echo(1)["args"])
+    results = await session.invoke(CALLER, "call", {"syscalls": [back] * 3}, timeout=10)
+    assert [each["result"] for each in results["results"]] == [{"n": 1}] * 3
 
 
 async def mount_cycle(session, syscalls, then):

@@ -17,6 +17,7 @@ from amplifier_core._host import Host
 from amplifier_core._plugins import Plugins
 from amplifier_core.hookspecs import Launch
 from amplifier_transport_stdio import open_transport
+from amplifier_transport_stdio._connection import CANCEL_GRACE
 from amplifier_transport_stdio._process import Process
 
 PROLOGUE = """
@@ -205,6 +206,7 @@ async def test_a_reply_that_comes_as_its_caller_gives_up_is_nobodys(session, mis
     with pytest.raises(asyncio.CancelledError):
         await call
     assert await session.invoke(M, "good", {"n": 2}) == {"n": 2}
+    assert len(events("module:start")) == 1
     await session.unmount(M)
     assert not events("module:noise")
     assert [event["error"]["code"] for event in events("events:dropped")] == ["cancelled", "bad_request"]
@@ -351,6 +353,24 @@ async def test_the_next_call_waits_until_every_cancelled_one_is_decided(session,
     for error in await asyncio.gather(*calls, return_exceptions=True):
         assert isinstance(error, Timeout)
     assert await session.invoke(echo, "echo", {"n": 1}, timeout=5) == {"n": 1}
+    assert len(events("module:start")) == 2
+
+
+async def test_who_cancels_in_the_grace_of_a_module_waits_for_nothing_and_nobody_longer(session, misbehaving, events):
+    """The first invocation is cancelled twice; the second while it waits for what becomes of the first."""
+    await mounted(session, misbehaving(either("time.sleep(60)")))
+    began = time.monotonic()
+    for op in ("bad", "good"):
+        call = asyncio.create_task(session.invoke(M, op, {}))
+        await asyncio.sleep(0)
+        call.cancel()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert not events("module:exit")
+    assert await session.invoke(M, "good", {"n": 1}) == {"n": 1}
+    assert time.monotonic() - began < CANCEL_GRACE + 1
+    assert [event["error"]["code"] for event in events("module:invoke")[:2]] == ["cancelled"] * 2
     assert len(events("module:start")) == 2
 
 
