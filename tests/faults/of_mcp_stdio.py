@@ -28,7 +28,7 @@ from tests.faults.of_stdio import (
     STDERR,
     case,
 )
-from tests.faults.stage import MARK, MODULE, marked, wait_for_end
+from tests.faults.stage import MARK, MODULE, wait_for_end, wait_for_start
 
 from amplifier_core import ModuleDescriptor
 
@@ -135,10 +135,12 @@ async def killed_host(stage: Stage) -> None:
     descriptor = server(stage, "bad", stubborn)
     told = {"name": "m", "kind": "tool", "capabilities": [], "transport": dict(descriptor.transport)}
     with subprocess.Popen([sys.executable, "-c", HOST, json.dumps(told)], stdout=subprocess.PIPE) as host:
-        assert host.stdout is not None
-        assert b"structuredContent" in host.stdout.readline()
-        assert len(marked(stage.mark)) == 4, marked(stage.mark)
-        host.kill()
+        try:
+            assert host.stdout is not None
+            assert b"structuredContent" in host.stdout.readline()
+            wait_for_start(stage.mark, 4)
+        finally:
+            host.kill()
         await stage.provoke(asyncio.to_thread(wait_for_end, stage.mark))
     await stage.mount(server(stage, *BEHAVE))
 

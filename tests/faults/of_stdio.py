@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.conftest import MODULES
 from tests.faults.case import Case
-from tests.faults.stage import MARK, MODULE, marked, wait_for_end
+from tests.faults.stage import MARK, MODULE, wait_for_end, wait_for_start
 
 from amplifier_core import ModuleDescriptor
 
@@ -146,10 +146,12 @@ async def killed_host(stage: Stage) -> None:
     descriptor = stdio(stage, "bad", stubborn)
     told = {"name": "m", "kind": "tool", "capabilities": [], "transport": dict(descriptor.transport)}
     with subprocess.Popen([sys.executable, "-c", HOST, json.dumps(told)], stdout=subprocess.PIPE) as host:
-        assert host.stdout is not None
-        assert host.stdout.readline() == b"1\n"
-        assert len(marked(stage.mark)) == 4, marked(stage.mark)
-        host.kill()
+        try:
+            assert host.stdout is not None
+            assert host.stdout.readline() == b"1\n"
+            wait_for_start(stage.mark, 4)
+        finally:
+            host.kill()
         await stage.provoke(asyncio.to_thread(wait_for_end, stage.mark))
     await stage.mount(stdio(stage, *BEHAVE))
 

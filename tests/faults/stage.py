@@ -183,6 +183,13 @@ def _check_log(stage: Stage, case: Case) -> None:
         assert found == [data], f"{name}: expected one with {data}, got {found}"
 
 
+def wait_for_start(mark: str, count: int) -> None:
+    """Wait until so many processes bear the mark: one in the middle of exec shows no environment."""
+    deadline = time.monotonic() + 10
+    while len(found := marked(mark)) != count:
+        assert time.monotonic() < deadline, f"expected {count} processes: {found}"
+
+
 def wait_for_end(mark: str) -> None:
     """Wait until no process bears the mark: whoever is sent SIGKILL is dead, yet it takes the system a moment."""
     deadline = time.monotonic() + 2

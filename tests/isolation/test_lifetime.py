@@ -65,6 +65,13 @@ def survivors(mark):
     return found
 
 
+async def there(mark):
+    """Wait until a module and what it started are there: one in the middle of exec shows no command."""
+    async with asyncio.timeout(20):
+        while len(survivors(mark)) < 3:
+            await asyncio.sleep(0.01)
+
+
 async def gone(mark):
     """Wait until nothing carries the mark any more: processes end after whoever waited for the first of them knows."""
     async with asyncio.timeout(20):
@@ -90,7 +97,7 @@ def daemons(tmp_path, mark):
 async def test_a_daemon_ends_with_the_mount(isolated, daemons, mark):
     await isolated.mount("/mnt/tools", daemons)
     await isolated.invoke("/mnt/tools/daemons", "start", {})
-    assert len(survivors(mark)) >= 3
+    await there(mark)
     await isolated.unmount("/mnt/tools/daemons")
     await gone(mark)
 
@@ -131,8 +138,10 @@ async def test_modules_end_with_a_kernel_that_is_killed(works, daemons, mark):
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as kernel:
         assert kernel.stdout
         assert kernel.stdout.readline().strip().isdigit()
-        assert len(survivors(mark)) >= 3
-        os.kill(kernel.pid, signal.SIGKILL)
+        try:
+            await there(mark)
+        finally:
+            os.kill(kernel.pid, signal.SIGKILL)
     await gone(mark)
 
 
