@@ -1,7 +1,6 @@
 """Starting what a transport wants, or what an isolation made of it."""
 
 import os
-import resource
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ import pytest
 
 from amplifier_core.hookspecs import Launch
 
+resource = pytest.importorskip("resource", reason="Windows has no resource limits")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux sets another process's limits")
 
 

@@ -4,7 +4,7 @@ Owns the bytes of one exchange after the other. It does not know what a body mea
 
 Why not httpcore's, which httpx would bring: before it uses a kept connection, it asks whether the socket is readable,
 but looks neither into h11's buffer nor into anyio's queue. A response that nobody asked for waits there, and answers
-the next request. It also costs three to fourteen times as much.
+the next request. With its client, httpx's whole way costs ten times as much, and thirty times at 32 requests at once.
 """
 
 from __future__ import annotations
