@@ -1,6 +1,7 @@
 import asyncio
 import hashlib
 import json
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,7 @@ def sink():
     return Lines()
 
 
-def bus_to(*sinks, clock=time, limit=None):
+def bus_to(*sinks, clock=time, limit=math.inf):
     return Bus(clock, Ids(), sinks, Limit(limit))
 
 
@@ -134,7 +135,7 @@ def test_two_kernels_give_different_ids_at_the_same_moment(sink):
 
 def test_what_is_asked_about_has_an_id_of_its_own_and_no_number(sink):
     ids = Ids()
-    bus = Bus(StoppedClock(), ids, [sink], Limit(None))
+    bus = Bus(StoppedClock(), ids, [sink], Limit(math.inf))
     root = ids.root()
     asked = [bus.request("policy:request", "ses_1", ids.child(root), {"n": n}) for n in range(3)]
     assert len({envelope.id for envelope in asked}) == 3
@@ -197,10 +198,10 @@ def test_a_value_above_the_limit_stands_as_its_size(sink):
 
 
 def test_the_limit_can_be_lifted(sink):
-    bus = bus_to(sink, limit=None)
+    bus = bus_to(sink, limit=math.inf)
     bus.emit("a:b", data={"large": "x" * 100_000})
     assert sink.events()[0]["data"] == {"large": "x" * 100_000}
-    assert bus.limit == Limit(None)
+    assert bus.limit == Limit(math.inf)
     assert bus_to(limit=5).limit == Limit(5)
 
 
@@ -314,7 +315,7 @@ def test_an_error_whose_details_are_not_json_is_recorded_all_the_same(sink, deta
     assert (event["seq"], event["error"]["code"], event["error"]["message"]) == (1, "unreachable", "gone")
 
 
-@pytest.mark.parametrize("limit", [None, 8192])
+@pytest.mark.parametrize("limit", [math.inf, 8192])
 def test_an_error_whose_message_is_no_unicode_text_is_recorded_all_the_same(sink, limit):
     bus_to(sink, limit=limit).emit("a:b", error=Unreachable("cat: \udcff: no such file"), data={"a": 1})
     (event,) = sink.events()

@@ -358,7 +358,8 @@ async def test_the_first_error_stands(guards):
 
 async def test_without_a_sign_of_life_a_wait_ends_before_its_deadline(guards):
     with pytest.raises(Timeout) as caught, guards.within(FAR, "it") as guard:
-        guard.watch_idle(0.02)
+        guard.idle = 0.02
+        guard.touch()
         await for_ever()
     assert caught.value.message == "it: no sign of life within 0.02 s"
     await nothing_stray()
@@ -368,33 +369,38 @@ async def test_each_sign_of_life_moves_the_end_but_never_beyond_the_deadline(gua
     loop = asyncio.get_running_loop()
     with guards.within(FAR, "it") as guard:
         deadline = guard.when
-        guard.watch_idle(FAR / 2)
+        guard.idle = FAR / 2
+        guard.touch()
         before = guard.when
         assert before <= loop.time() + FAR / 2 < deadline
         await in_the_next_turn_of_the_loop()
         guard.touch()
         assert before < guard.when < deadline
         assert guard.left() > FAR / 2 + 1  # seconds to the deadline, whatever the signs of life
-        guard.watch_idle(FAR * 2)
+        guard.idle = FAR * 2
+        guard.touch()
         assert guard.when == deadline
 
 
 async def test_a_deadline_nearer_than_the_next_sign_of_life_is_told_as_such(guards):
     with pytest.raises(Timeout, match="it: no answer within 0.02 s"), guards.within(0.02, "it") as guard:
-        guard.watch_idle(FAR)
+        guard.idle = FAR
+        guard.touch()
         await for_ever()
 
 
 async def test_while_it_rests_no_sign_of_life_is_expected(guards):
     with pytest.raises(Timeout, match="it: no answer within 0.05 s"), guards.within(0.05, "it") as guard:
-        guard.watch_idle(0.01)
+        guard.idle = 0.01
+        guard.touch()
         guard.rest()
         await for_ever()
 
 
 async def test_after_a_rest_the_next_sign_of_life_begins_it_again(guards):
     with pytest.raises(Timeout, match="it: no sign of life within 0.01 s"), guards.within(FAR, "it") as guard:
-        guard.watch_idle(0.01)
+        guard.idle = 0.01
+        guard.touch()
         guard.rest()
         guard.touch()
         await for_ever()

@@ -115,6 +115,19 @@ async def test_a_transport_of_another_distribution_is_used_by_its_name(site, ses
     assert await session.invoke("/mnt/tools/m", "any", {}) == {"plugin": module}
 
 
+async def test_an_error_that_a_transport_made_itself_is_the_module_s(site, session):
+    """It is no decoded line, so nobody has measured it; there is nothing to measure."""
+    source = TRANSPORT.replace("import Message", "import ErrorBody, Message").replace(
+        REQUEST,
+        f"{REQUEST}        if method == 'invoke':\n"
+        "            return Message(ok=False, error=ErrorBody(code='not_found', message='nobody here'))\n",
+    )
+    site.install(TRANSPORTS, "here", source)
+    await session.mount("/mnt/tools", named("here"))
+    with pytest.raises(KernelError, match="not_found: nobody here"):
+        await session.invoke("/mnt/tools/m", "any", {})
+
+
 async def test_an_object_may_be_a_plugin_too(site, session):
     source = TRANSPORT.replace(
         "@hookimpl\ndef open_transport(", "class Plugin:\n  @hookimpl\n  def open_transport(self, "

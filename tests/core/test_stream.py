@@ -181,6 +181,14 @@ async def test_the_idle_limit_applies_between_chunks(session, streamer):
         assert time.monotonic() - began < 0.4
 
 
+async def test_the_idle_limit_does_not_run_while_a_call_waits_for_its_turn(session, streamer):
+    """The second waits a second for the first, and the module answers it in time."""
+    await session.mount("/mnt/providers", streamer(limits={"idle_ms": 500, "concurrency": 1}), trusted=True)
+    first = session.invoke(STREAMER, "count", {"to": 10, "pause": 0.1})
+    second = session.invoke(STREAMER, "count", {"to": 1})
+    assert list(await asyncio.gather(first, second)) == [{"count": 10}, {"count": 1}]
+
+
 async def test_an_orchestrator_can_pass_chunks_on_and_only_if_it_asks(session, streamer):
     async def allow(event):
         return {"decision": "allow", "scope": "session"}

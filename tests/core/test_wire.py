@@ -92,6 +92,14 @@ def test_a_result_comes_back_as_it_was(value):
     assert json.dumps(result_of(decode_message(text({"ok": True, "result": value})), "who")) == json.dumps(value)
 
 
+def test_a_message_does_not_change_with_the_buffer_that_it_was_read_from():
+    buffer = bytearray(text({"pending": {"syscalls": [], "state": {"n": 1}}}))
+    message = decode_message(buffer)  # type: ignore[arg-type]
+    assert message.pending
+    buffer[:] = b" " * len(buffer)
+    assert bytes(message.pending.state) == b'{"n": 1}'
+
+
 def test_a_result_may_be_null():
     assert result_of(decode_message(text({"ok": True, "result": None})), "who") is None
 

@@ -10,6 +10,8 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Self
 
+import msgspec
+
 from ._errors import BadRequest, KernelError, Timeout, short
 
 if TYPE_CHECKING:
@@ -42,7 +44,16 @@ class Guards:
 
     def within(self, seconds: float, what: str, owner: object = None) -> Guard:
         """Bound the body of a ``with``: past ``seconds`` it raises ``Timeout`` that names ``what``."""
-        return Guard(self, seconds, what, owner)
+        task = asyncio.current_task()
+        if task is None:
+            raise BadRequest("the kernel is called from a task, not from a callback")
+        self.check_loop()
+        when = self.loop.time() + seconds
+        guard = Guard(self, seconds, what, owner, task, task.cancelling(), when, when)
+        self.waiting[guard] = None
+        if when < self._wake:
+            self.arm(when)
+        return guard
 
     def check_loop(self) -> None:
         """Raise ``BadRequest`` unless the loop that runs is this one."""
@@ -82,46 +93,23 @@ class Guards:
         self.arm(min((guard.when for guard in self.waiting if guard.error is None), default=math.inf))
 
 
-class Guard:
+class Guard(msgspec.Struct, eq=False):
     """One bounded wait of one task. Cancelling the task from outside stays what it is: ``CancelledError``."""
 
-    __slots__ = (
-        "_cancelling",
-        "_guards",
-        "_limit",
-        "cpu_ms",
-        "ended",
-        "error",
-        "idle",
-        "owner",
-        "seconds",
-        "task",
-        "what",
-        "when",
-    )
-
-    def __init__(self, guards: Guards, seconds: float, what: str, owner: object) -> None:
-        self._guards = guards
-        self.seconds = seconds
-        self.what = what
-        self.owner = owner
-        self.error: KernelError | None = None
-        self.ended: asyncio.Future[None] | None = None
-        self.idle: float | None = None
-        self.cpu_ms = 0.0  # spent so far, where somebody counts it
+    guards: Guards
+    seconds: float
+    what: str
+    owner: object
+    task: asyncio.Task[object]
+    cancelling: int
+    limit: float
+    when: float
+    error: KernelError | None = None
+    ended: asyncio.Future[None] | None = None
+    idle: float | None = None
+    cpu_ms: float = 0.0  # spent so far, where somebody counts it
 
     def __enter__(self) -> Self:
-        guards = self._guards
-        task = asyncio.current_task()
-        if task is None:
-            raise BadRequest("the kernel is called from a task, not from a callback")
-        if asyncio.get_running_loop() is not guards.loop:
-            raise BadRequest(_ELSEWHERE)
-        self.task: asyncio.Task[object] = task
-        self._cancelling = self.task.cancelling()
-        self.when = self._limit = guards.loop.time() + self.seconds
-        guards.waiting[self] = None
-        guards.arm(self.when)
         return self
 
     def trip(self, error: KernelError) -> None:
@@ -132,32 +120,27 @@ class Guard:
 
     def left(self) -> float:
         """Seconds until the deadline."""
-        return self._limit - self._guards.loop.time()
-
-    def watch_idle(self, seconds: float) -> None:
-        """End the wait sooner if ``touch`` is not called for so long."""
-        self.idle = seconds
-        self.touch()
+        return self.limit - self.guards.loop.time()
 
     def touch(self) -> None:
-        """Note a sign of life."""
+        """Note a sign of life: with ``idle``, the wait ends so many seconds after it if there is no other."""
         if self.idle is not None:
-            self.when = min(self._limit, self._guards.loop.time() + self.idle)
-            self._guards.arm(self.when)
+            self.when = min(self.limit, self.guards.loop.time() + self.idle)
+            self.guards.arm(self.when)
 
     def rest(self) -> None:
         """Stop looking for signs of life until the next ``touch``: nobody is expected to give one."""
-        self.when = self._limit
+        self.when = self.limit
 
     def expire(self) -> None:
         """End the wait because its time is over."""
-        idle = self.when < self._limit
+        idle = self.when < self.limit
         seconds = self.idle if idle else self.seconds
         self.trip(Timeout(f"{self.what}: no {'sign of life' if idle else 'answer'} within {seconds:g} s"))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        del self._guards.waiting[self]
+        del self.guards.waiting[self]
         if self.ended is not None and not self.ended.done():
             self.ended.set_result(None)
-        if self.error is not None and self.task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self.error is not None and self.task.uncancel() <= self.cancelling and kind is asyncio.CancelledError:
             raise self.error from error

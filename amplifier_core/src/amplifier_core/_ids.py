@@ -47,29 +47,21 @@ class Span(msgspec.Struct, frozen=True, gc=False):
 class Ids:
     """Draws identifiers from one pool of random bytes; ``entropy(n)`` gives n of them."""
 
-    __slots__ = ("_at", "_entropy", "_pool")
+    __slots__ = ("_entropy", "_pool")
 
     def __init__(self, entropy: Callable[[int], bytes] = os.urandom) -> None:
         self._entropy = entropy
-        self._pool = ""
-        self._at = 0
+        self._pool: list[str] = []  # the next one last
 
     def hex16(self) -> str:
         """Draw 16 hex digits, the form of a span id."""
-        at = self._at
-        if at == len(self._pool):
-            self._pool = self._entropy(_POOL).hex()
-            at = 0
-        self._at = at + 16
-        return self._pool[at : at + 16]
+        if not self._pool:
+            self._pool = self._entropy(_POOL).hex(" ", 8).split()[::-1]
+        return self._pool.pop()
 
     def root(self) -> Span:
         """Begin a request: a new tree with its first span."""
-        at = self._at
-        if at + 32 > len(self._pool):
-            return Span("req_" + self.hex16(), self.hex16(), None, 1, Tree())
-        self._at = at + 32
-        return Span("req_" + self._pool[at : at + 16], self._pool[at + 16 : at + 32], None, 1, Tree())
+        return Span("req_" + self.hex16(), self.hex16(), None, 1, Tree())
 
     def child(self, parent: Span) -> Span:
         """Begin an operation below another one of the same request."""

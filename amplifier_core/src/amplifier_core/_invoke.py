@@ -14,7 +14,7 @@ from ._errors import BadRequest, Timeout, Unreachable, failure_of, short
 from ._guard import seconds_of
 from ._json import NotJson, encode, encode_checked
 from ._policy import INVOKE, Question, authorize
-from ._turns import Invocation, converse
+from ._turns import Invocation, ask, converse
 from ._wire import result_of, result_size
 
 if TYPE_CHECKING:
@@ -67,20 +67,23 @@ async def invoke(  # noqa: PLR0913 - what, where, with what, for whom, for how l
                 granted = await _pass_gate(state, mount, question, span)
             idle_ms = mount.module.descriptor.limits.idle_ms
             if idle_ms is not None:
-                guard.watch_idle(idle_ms / 1000)
-            message = await converse(
-                Invocation(state, mount.module, op, request, span, guard, granted, mount.lasting, chunks)
-            )
+                guard.idle = idle_ms / 1000
+            turns = Invocation(state, mount.module, op, request, span, guard, granted, mount.lasting, chunks)
+            message = await ask(turns)
+            if message.pending or message.events:
+                message = await converse(turns, message)
         result = result_of(message, path)
-        data["result"] = _shown_result(message, runtime.bus.limit)
+        data["result"] = result if message.size <= runtime.bus.limit.size else _shown_result(message, runtime.bus.limit)
     except BaseException as error:
         failure = failure_of(error)
         failure.details.setdefault("module", path)
         if isinstance(failure, Timeout):
             _add_clues(state, path, failure)
-        _record(state, span, path, began, data, failure)
+        op_shown = op if isinstance(op, str) and len(op) <= _NAME_MAX else short(op)
+        path_shown = path if isinstance(path, str) and len(path) <= _NAME_MAX else None
+        _record(state, span, path_shown, began, {**data, "op": op_shown}, failure)
         raise
-    _record(state, span, path, began, data, None)
+    _record(state, span, path, began, data)
     return result
 
 
@@ -173,30 +176,35 @@ async def _pass_gate(state: SessionState, mount: Mount, question: Question, span
 
 def _shown(encoded: bytes, limit: Limit) -> object:
     """Stand for a value in the log: the JSON itself, or what is left of it (section 7)."""
-    return msgspec.Raw(encoded) if limit.fits(len(encoded)) else limit.omitted(encoded)
+    return msgspec.Raw(encoded) if len(encoded) <= limit.size else limit.omitted(encoded)
 
 
 def _shown_result(message: Message, limit: Limit) -> object:
-    if limit.fits(message.size):
-        return message.result
     size = result_size(message)
-    if limit.fits(size):
+    if size <= limit.size:
         return message.result
     return limit.omitted(encode_checked(message.result)) if limit.sha256 else {"$omitted": size}
 
 
 def _record(
-    state: SessionState, span: Span, path: object, began: float, data: dict[str, Any], error: KernelError | None
+    state: SessionState,
+    span: Span,
+    path: str | None,
+    began: float,
+    data: dict[str, Any],
+    error: KernelError | None = None,
 ) -> None:
-    if not isinstance(data["op"], str) or len(data["op"]) > _NAME_MAX:
-        data["op"] = short(data["op"])
-    state.emit(
+    runtime = state.runtime
+    runtime.bus.emit(
         "module:invoke",
+        state.namespace.told,
+        "kernel",
+        state.session_id,
         span,
-        module=path if isinstance(path, str) and len(path) <= _NAME_MAX else None,
-        status="error" if error else "ok",
-        duration_ms=int((state.runtime.clock.monotonic() - began) * 1e6) / 1000,
-        data=data,
-        error=error,
-        bounded=True,
+        path,
+        "error" if error else "ok",
+        int((runtime.clock.monotonic() - began) * 1e6) / 1000,
+        data,
+        error,
+        True,  # noqa: FBT003 - bounded
     )

@@ -6,6 +6,7 @@ Owns opening and closing. Two kernels in one process share nothing.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -76,7 +77,7 @@ class Kernel:
         self._sinks = sinks
         self._plugins = Plugins()
         self._host = Host(self._plugins, isolation)
-        self._limit = Limit(event_limit, event_sha256)
+        self._limit = Limit(math.inf if event_limit is None else event_limit, event_sha256)
         self._settings = Settings(seconds_of(timeout, 0), seconds_of(policy_timeout, 0), observer_queue, fragment_bytes)
         self._clock = clock
         self._ids = Ids(entropy)

@@ -88,17 +88,16 @@ class Module:
 
         ``sent`` is called when it is its turn: a module with ``limits.concurrency`` makes requests wait.
         """
-        wanted = (method, params) if chunks is None else (method, params, chunks)
         try:
             if self._slots is None:
                 if sent is not None:
                     sent()
-                reply = await self.connection.request(*wanted)
+                reply = await self.connection.request(method, params, chunks)
             else:
                 async with self._slots:
                     if sent is not None:
                         sent()
-                    reply = await self.connection.request(*wanted)
+                    reply = await self.connection.request(method, params, chunks)
         except KernelError:
             raise
         except asyncio.CancelledError as error:
@@ -108,7 +107,9 @@ class Module:
             raise Internal(f"{self._who()} cancelled a call that nobody gave up") from error
         except Exception as error:
             raise self._foreign(error) from error
-        return self._checked(reply)
+        if type(reply) is not Message or not reply.size:
+            self._check(reply)
+        return reply
 
     def clues(self) -> dict[str, Any]:
         """Ask the connection, if it can say, what may explain that no answer comes."""
@@ -128,7 +129,7 @@ class Module:
     def _foreign(self, error: Exception) -> Internal:
         return Internal(f"{self._who()} raised {one_line(error)}", details={"causes": causes(error)})
 
-    def _checked(self, reply: object) -> Message:
+    def _check(self, reply: object) -> None:
         """Look at a reply that a transport has made rather than decoded: its size, and whether it is JSON at all."""
         if not isinstance(reply, Message):
             raise Internal(f"{self._who()} answered {type(reply).__name__}, which is no Message")
@@ -137,7 +138,6 @@ class Module:
                 reply.size = len(encode({"ok": True, "result": reply.result}, "reply"))
             except NotJson as error:
                 raise Internal(f"{self._who()} answered nonsense: {error}") from None
-        return reply
 
     def _who(self) -> str:
         return f"transport {self.descriptor.transport['type']!r} of {self.path}"

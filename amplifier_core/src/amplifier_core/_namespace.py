@@ -121,10 +121,12 @@ class Namespace:
     def told(self, event: str) -> Sequence[Observer]:
         """List who is told of an event of that name; remembered, since names are few."""
         told = self._told.get(event)
-        if told is None:
-            told = tuple(hook.observer for hook in self.observers if matches(hook.pattern, event))
-            if len(self._told) < _NAMES_MAX:
-                self._told[event] = told
+        return self._find_told(event) if told is None else told
+
+    def _find_told(self, event: str) -> Sequence[Observer]:
+        told = tuple(hook.observer for hook in self.observers if matches(hook.pattern, event))
+        if len(self._told) < _NAMES_MAX:
+            self._told[event] = told
         return told
 
 

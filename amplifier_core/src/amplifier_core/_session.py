@@ -17,7 +17,7 @@ from ._mount import describe, mount, mounts, unmount
 from ._stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from ._descriptor import ModuleDescriptor
     from ._hooks import Hook
@@ -84,19 +84,19 @@ class Session:
         """Give a module's description, as it was verified when it was mounted."""
         return describe(self._state, path)
 
-    async def invoke(
+    def invoke(
         self,
         path: str,
         op: str,
         args: dict[str, Any],
         *,
         timeout: float | None = None,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Invoke ``op`` of the module at ``path`` and return its result, any JSON value.
 
         ``timeout`` is in seconds and can only shorten what the descriptor allows. Raises ``KernelError``.
         """
-        return await invoke(self._state, path, op, args, timeout)
+        return invoke(self._state, path, op, args, timeout)
 
     def stream(
         self,

@@ -7,7 +7,7 @@ What the calls do is elsewhere. While a module waits here it holds nothing, so w
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,8 +19,9 @@ from ._json import encode_checked, scrub
 from ._policy import INVOKE, MOUNT, Question, authorize
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
+    from ._budget import Budget
     from ._chunks import Chunks
     from ._guard import Guard
     from ._ids import Span
@@ -55,27 +56,32 @@ class Invocation(msgspec.Struct, eq=False):
     chunks: Chunks | None  # whoever reads its module's chunks
 
 
-async def converse(invocation: Invocation) -> Message:
-    """Ask the module, make its system calls and ask again, until it gives a reply that is not ``pending``."""
-    guard, chunks, module = invocation.guard, invocation.chunks, invocation.module
-    budget = module.budget
-    own = chunks if guard.idle is None else Watched(chunks, guard.touch, guard.rest)
-    resume: msgspec.Raw | None = None
+def ask(invocation: Invocation, resume: msgspec.Raw | None = None) -> Coroutine[Any, Any, Message]:
+    """Give the module its turn: the first, or the next one with what its system calls gave."""
+    guard, module = invocation.guard, invocation.module
+    chunks, touch = invocation.chunks, None
+    if guard.idle is not None:
+        chunks, touch = Watched(chunks, guard.touch, guard.rest), guard.touch
+    answer = module.call("invoke", _params(invocation, resume), chunks, touch)
+    return answer if module.budget is None else _charged(module.budget, guard, answer)
+
+
+async def _charged(budget: Budget, guard: Guard, answer: Coroutine[Any, Any, Message]) -> Message:
+    with budget.charged(guard):
+        return await answer
+
+
+async def converse(invocation: Invocation, message: Message) -> Message:
+    """Make the system calls that a reply wants and ask again, until there is one that is not ``pending``."""
     while True:
-        params = _params(invocation, resume)
-        if budget is None:
-            message = await module.call("invoke", params, own, sent=guard.touch)
-        else:
-            with budget.charged(guard):
-                message = await module.call("invoke", params, own, sent=guard.touch)
         if message.events:
-            emit_all(invocation.state, message.events, module.path, invocation.span)
+            emit_all(invocation.state, message.events, invocation.module.path, invocation.span)
         if not message.pending or not message.is_reply():
             return message
-        guard.rest()
+        invocation.guard.rest()
         results = await _make_calls(invocation, message.pending.syscalls)
         text = b'{"state":%b,"results":%b}' % (message.pending.state, encode_checked(results))
-        resume = msgspec.Raw(text)
+        message = await ask(invocation, msgspec.Raw(text))
 
 
 def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:

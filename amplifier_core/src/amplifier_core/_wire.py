@@ -69,7 +69,8 @@ def _decoder() -> msgspec.json.Decoder[Message]:
 
 def decode_message(text: bytes) -> Message:
     """Read one message, or raise ``NotJson`` with one line: not JSON, or not the shape of a message."""
-    text = bytes(text)  # what is left undecoded refers to it
+    if type(text) is not bytes:
+        text = bytes(text)  # what is left undecoded refers to it
     try:
         if not text.isascii():
             text.decode()  # of what it skips or leaves undecoded, the decoder looks at the syntax alone
@@ -82,8 +83,9 @@ def decode_message(text: bytes) -> Message:
 
 def result_of(message: Message, who: str) -> Any:
     """Give a reply's result, raise its error, or raise ``internal`` if it is none of the three shapes."""
-    if message.ok is True and message.is_reply():
-        return message.result
+    result = message.result
+    if message.ok is True and result is not UNSET and message.error is UNSET and message.pending is UNSET:
+        return result
     if not message.is_reply():
         raise Internal(f"{who} broke its contract: the reply is none of the three shapes of section 2")
     if message.error is not UNSET:

@@ -27,7 +27,7 @@ from ._wire import ErrorBody, Message, decode_message
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from ._descriptor import ModuleDescriptor
     from ._errors import KernelError
@@ -177,8 +177,10 @@ class Connection(Protocol):
         Where ``isolation`` is given, every process is started as its ``confine`` says.
         """
 
-    async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
+    def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Awaitable[Message]:
         """Carry one ``health``, ``describe`` or ``invoke`` (``params``: a JSON object) and return the reply.
+
+        An ``async def``, or something else that gives what one task awaits at once.
 
         ``{"chunk": …}`` messages that come before it go to ``chunks.put``, in order; with ``None`` nobody wants them.
 
