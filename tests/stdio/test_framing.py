@@ -74,7 +74,7 @@ def test_a_line_of_just_the_limit_is_one_like_others(pieces):
 
 
 def test_blank_lines_are_nothing():
-    assert LineBuffer(10).feed(b"\n \r\n\na\n\n") == [b"a"]
+    assert LineBuffer(10).feed(b"\n \r\n\na\n\n") == [b"a\n"]
 
 
 @pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \t\n"])

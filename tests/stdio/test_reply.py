@@ -10,8 +10,13 @@ from amplifier_transport_stdio._reply import Reply
 
 
 @pytest.fixture
-async def reply():
-    return Reply(asyncio.get_running_loop())
+def given_up():
+    return []
+
+
+@pytest.fixture
+async def reply(given_up):
+    return Reply(asyncio.get_running_loop(), "r1", given_up.append)
 
 
 async def test_a_reply_that_is_there_already_is_not_waited_for(reply):
@@ -51,18 +56,20 @@ async def test_the_task_goes_on_in_the_callback_that_has_the_reply(reply):
     assert order == ["told", "after"]
 
 
-async def test_whoever_is_cancelled_stays_cancelled(reply):
+async def test_whoever_is_cancelled_stays_cancelled(reply, given_up):
     task = asyncio.create_task(_wait(reply))
     await asyncio.sleep(0)
     task.cancel()
+    assert given_up == ["r1"]
     with pytest.raises(asyncio.CancelledError):
         await task
     assert reply.cancel() is False
+    assert given_up == ["r1"]
     assert reply.get_loop() is asyncio.get_running_loop()
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_a_task_that_has_the_reply_leaves_the_other_one_to_the_loop(reply, cancelled):
+async def test_a_task_that_has_the_reply_leaves_the_other_one_to_the_loop(reply, given_up, cancelled):
     """No task can run within another one; whoever cancels it meanwhile is not lost either."""
     task = asyncio.create_task(_wait(reply))
     await asyncio.sleep(0)
@@ -73,6 +80,7 @@ async def test_a_task_that_has_the_reply_leaves_the_other_one_to_the_loop(reply,
         task.cancel()
     await asyncio.wait((task,), timeout=10)
     assert task.cancelled() if cancelled else task.result() == "told"
+    assert given_up == []
 
 
 async def _wait(reply):

@@ -133,13 +133,16 @@ async def test_many_large_requests_at_once_arrive_whole(session, misbehaving):
     assert [result["text"] for result in results] == texts
 
 
-async def test_a_module_that_died_unnoticed_is_started_again_without_a_failure(session, misbehaving):
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_module_that_died_unnoticed_is_started_again_without_a_failure(session, misbehaving, streamed):
     await mounted(session, misbehaving(either("reply(request, os.getpid())")))
     pid = await session.invoke(M, "bad", {})
     os.kill(pid, signal.SIGKILL)
     while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
         time.sleep(0.001)  # the loop must not see the exit before the call
-    assert await session.invoke(M, "good", {"n": 1}) == {"n": 1}
+    stream = session.stream(M, "good", {"n": 1})
+    result = stream.result() if streamed else session.invoke(M, "good", {"n": 1})
+    assert await result == {"n": 1}
 
 
 async def test_a_module_that_closes_its_stdin_is_ended(session, misbehaving):

@@ -17,7 +17,7 @@ from ._reply import Reply
 from ._usage import measure_here
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from amplifier_core import ModuleDescriptor
     from amplifier_core.hookspecs import Chunks, Isolation, Launch, Message, Notify
@@ -56,8 +56,17 @@ class StdioConnection:
         self._isolation = isolation
         self._begin()
 
-    async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
-        """Send one request and wait for its reply."""
+    def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Awaitable[Message]:
+        """Send one request, and give what waits for its reply: a coroutine would cost half as much again."""
+        life = self._lives[-1]
+        if life.free and chunks is None:
+            try:
+                return life.send(method, params)
+            except BrokenPipeError:
+                life.closed_stdin()
+        return self._request(method, params, chunks)
+
+    async def _request(self, method: str, params: bytes, chunks: Chunks | None) -> Message:
         while (life := self._lives[-1]).undecided and not self._closed:
             await life.decided.wait()
         if self._closed:
@@ -65,19 +74,16 @@ class StdioConnection:
         if life.ended:
             life = self._begin()
         try:
-            request_id, reply = life.send(method, params, chunks)
-        except BrokenPipeError:  # nothing of the request reached it: it had died unnoticed, or closed its stdin
-            life.end(Unreachable("the module closed its stdin"))
+            reply = life.send(method, params, chunks)
+        except BrokenPipeError:  # it had died unnoticed, or closed its stdin
+            life.closed_stdin()
             life = self._begin()
-            request_id, reply = life.send(method, params, chunks)
+            reply = life.send(method, params, chunks)
         try:
             return await reply
-        except asyncio.CancelledError:
-            life.give_up(request_id)
-            raise
         finally:
             if chunks is not None:
-                life.unread(request_id)
+                life.unread(reply.id)
 
     def clues(self) -> dict[str, Any]:
         """Say what may explain that no answer comes."""
@@ -126,18 +132,19 @@ class _Life:
         self._first_noise = b""
         self._answered = False
         self.ended = False
+        self.free = True  # to take a request
         self.decided = asyncio.Event()
         self._process = Process(launch, self, orphans)
         self.pid = self._process.pid
 
-    def send(self, method: str, params: bytes, chunks: Chunks | None) -> tuple[str, Reply]:
-        """Send one request, and give its id and what to wait for.
+    def send(self, method: str, params: bytes, chunks: Chunks | None = None) -> Reply:
+        """Send one request, and give what waits for its reply.
 
         Raises ``BrokenPipeError`` if a process that had answered before was gone before anything was sent.
         """
         self._count += 1
         request_id = f"r{self._count}"
-        reply = Reply(self._loop)
+        reply = Reply(self._loop, request_id, self._give_up)
         try:
             self._process.write(frame(request_id, method, params), now=not self._waiting)
         except BrokenPipeError:
@@ -148,12 +155,7 @@ class _Life:
         if chunks is not None:
             self._chunks[request_id] = chunks
         self._process.resume()
-        return request_id, reply
-
-    def give_up(self, request_id: str) -> None:
-        """Tell the module that nobody waits for a request any more, and give it a short grace to answer."""
-        if self._waiting.pop(request_id, None) is not None and not self.ended:
-            self._abandon(request_id)
+        return reply
 
     def unread(self, request_id: str) -> None:
         """Let a request's chunks go: nobody reads them any more, or holds back the module."""
@@ -195,6 +197,10 @@ class _Life:
         for line in lines:
             self._on_line(line)
 
+    def closed_stdin(self) -> None:
+        """Give up a process that reads no more: of what was not written yet, nothing has reached it."""
+        self.end(Unreachable("the module closed its stdin"))
+
     def closed_stdout(self) -> None:
         """Wait for the exit, which nearly always follows at once and has the better story; then kill."""
         self.ended = True
@@ -222,18 +228,17 @@ class _Life:
         request_id = message.id or ""
         if message.chunk is not UNSET and (request_id in self._waiting or request_id in self._abandoned):
             self._on_chunk(request_id, message)
-            return
-        late = request_id in self._abandoned
-        if request_id in self._waiting:
-            late = self._waiting[request_id].done()
-            self._answer(request_id, message)
+        elif (reply := self._waiting.pop(request_id, None)) is not None:
+            self._answered = True
+            reply.set_result(message)
         elif (timer := self._abandoned.pop(request_id, None)) is not None:
             timer.cancel()
             self._decide()
+            if message.events:
+                dropped = {"count": len(message.events), "first": message.events[0]}
+                self._notify("events:dropped", dropped, Cancelled(_LATE))
         else:
             self._count_noise(line)
-        if late and message.events:
-            self._notify("events:dropped", {"count": len(message.events), "first": message.events[0]}, Cancelled(_LATE))
 
     def _on_chunk(self, request_id: str, message: Message) -> None:
         """Pass a chunk on. A full reader holds the module back only while nothing else is expected of it."""
@@ -245,23 +250,13 @@ class _Life:
 
     def _on_broken_line(self, line: bytes, fault: str) -> None:
         """Fail the call that a broken line was meant for; a line that names none is noise."""
-        request_id = id_in(line) or ""
-        if request_id not in self._waiting:
+        reply = self._waiting.pop(id_in(line) or "", None)
+        if reply is None:
             self._count_noise(line)
             return
-        details = {"line": line[:_SAMPLE].decode(errors="replace")}
-        self._answer(request_id, Internal(f"the module broke its contract: {fault}", details=details))
-
-    def _answer(self, request_id: str, outcome: Message | KernelError) -> None:
-        """End the wait for a reply."""
         self._answered = True
-        reply = self._waiting.pop(request_id)
-        if reply.done():  # its caller gave up in this turn of the loop, and has not been told yet
-            return
-        if isinstance(outcome, KernelError):
-            reply.set_exception(outcome)
-        else:
-            reply.set_result(outcome)
+        details = {"line": line[:_SAMPLE].decode(errors="replace")}
+        reply.set_exception(Internal(f"the module broke its contract: {fault}", details=details))
 
     def clues(self) -> dict[str, Any]:
         """Say what may explain that no answer comes: output that was no protocol, and the tail of stderr."""
@@ -272,6 +267,7 @@ class _Life:
 
     def _decide(self) -> None:
         """Let the next requests through when no cancelled one is in its grace any more."""
+        self.free = not (self.ended or self._abandoned)
         if not self.undecided:
             self.decided.set()
 
@@ -279,13 +275,16 @@ class _Life:
         self._first_noise = self._first_noise or line.rstrip()[:_SAMPLE]
         self._noise += 1
 
-    def _abandon(self, request_id: str) -> None:
+    def _give_up(self, request_id: str) -> None:
+        """Tell the module that nobody waits for a request any more, and give it a short grace to answer."""
+        del self._waiting[request_id]
         try:
             self._process.write(CANCEL % request_id.encode(), now=True)
         except BrokenPipeError:
-            self.end(Unreachable("the module closed its stdin"))
+            self.closed_stdin()
             return
         self.decided.clear()
+        self.free = False
         self._abandoned[request_id] = self._loop.call_later(CANCEL_GRACE, self._on_grace_over, request_id)
 
     def _on_grace_over(self, request_id: str) -> None:
@@ -294,8 +293,9 @@ class _Life:
 
     def _fail(self, error: KernelError) -> None:
         """Fail every request in flight; no two callers share an exception."""
-        for request_id in list(self._waiting):
-            self._answer(request_id, type(error)(error.message, details=error.details))
+        waiting, self._waiting = self._waiting, {}
+        for reply in waiting.values():
+            reply.set_exception(type(error)(error.message, details=error.details))
 
 
 _EXIT_GRACE = 0.05

@@ -6,6 +6,7 @@ Owns lines and ids. It does no I/O.
 from __future__ import annotations
 
 import re
+from io import BytesIO
 
 _ID = re.compile(rb'"id"\s*:\s*"(r\d+)"')
 CANCEL = b'{"method":"cancel","params":{"id":"%b"}}\n'
@@ -24,21 +25,20 @@ class LineBuffer:
         self._waiting = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take what was read and give the lines that it completes, without their ends."""
-        end = data.find(b"\n")
-        if 0 <= end == len(data) - 1 <= self._limit and not self._parts:  # what nearly every read is: one whole line
+        """Take what was read and give the lines that it completes, with their ends."""
+        if 0 <= data.find(b"\n") == len(data) - 1 <= self._limit and not self._parts:  # as a rule it is one whole line
             return [] if data.isspace() else [data]
-        lines = data.split(b"\n") if end >= 0 else [data]  # split goes byte by byte: 36 µs for 64 KiB, find 0.6
-        rest = lines.pop()
+        lines = BytesIO(data).readlines()  # looks for the ends as fast as memory is read; split goes byte by byte
+        rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
         if lines and self._parts:
             lines[0] = b"".join((*self._parts, lines[0]))
             self._parts, self._waiting = [], 0
         if rest:
             self._parts.append(rest)
             self._waiting += len(rest)
-        if self._waiting > self._limit or (lines and max(map(len, lines)) > self._limit):
+        if self._waiting > self._limit or (lines and max(map(len, lines)) > self._limit + 1):
             raise LineTooLongError
-        return [line for line in lines if line and not line.isspace()]
+        return [line for line in lines if not line.isspace()]
 
 
 def frame(request_id: str, method: str, params: bytes) -> bytes:

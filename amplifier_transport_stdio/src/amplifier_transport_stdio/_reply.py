@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 
 class Reply:
-    """A future for one task that waits for it."""
+    """A future for one task that waits for it. ``give_up(request_id)`` is called when that is cancelled."""
 
-    __slots__ = ("_asyncio_future_blocking", "_context", "_error", "_loop", "_message", "_wake")
+    __slots__ = ("_asyncio_future_blocking", "_context", "_error", "_give_up", "_loop", "_message", "_wake", "id")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, request_id: str, give_up: Callable[[str], object]) -> None:
         self._asyncio_future_blocking = False
         self._loop = loop
+        self.id = request_id
+        self._give_up = give_up
         self._message: Message | None = None
         self._error: BaseException | None = None
         self._wake: Callable[[Reply], object] | None = None
@@ -34,7 +36,7 @@ class Reply:
         if self._message is None and self._error is None:
             self._asyncio_future_blocking = True
             yield self
-        return self.result()
+        return self._message or self.result()
 
     def done(self) -> bool:
         """Tell whether there is a message or an error."""
@@ -63,10 +65,11 @@ class Reply:
             self._loop.call_soon(self._wake, self, context=self._context)
 
     def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - what a task asks of a future
-        """Have the task raise ``CancelledError``, unless it is over."""
+        """Give the request up, and have the task raise ``CancelledError``, unless it is over."""
         if self.done():
             return False
         self.set_exception(asyncio.CancelledError())
+        self._give_up(self.id)
         return True
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
