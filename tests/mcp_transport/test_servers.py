@@ -102,6 +102,8 @@ async def test_filesystem(session, npm_server, from_file, mount, tmp_path):
     (tmp_path / "nowhere").mkdir()
     transport = {"type": "mcp", "command": command, "roots": ["data"]}
     files = await mount(from_file("files", transport, ["fs:read:data"]))
+    while str(folder) not in str(await session.invoke(files, "list_allowed_directories", {})):
+        await asyncio.sleep(0.01)  # it asks for the roots in its own time
     read = await session.invoke(files, "read_text_file", {"path": str(folder / "a.txt")})
     assert read["structuredContent"] == {"content": "Hallo"}
     with pytest.raises(KernelError, match="tool_error: Access denied") as caught:
