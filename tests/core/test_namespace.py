@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.core.strategies import thorough
 
 from amplifier_core import ModuleDescriptor
-from amplifier_core._bus import Observer
 from amplifier_core._module import Module
 from amplifier_core._namespace import MOUNT_PATHS, Mount, Namespace, ObserverHook, PolicyHook
+from amplifier_core._observer import Observer
 
 NAMES = ("a", "b", "c")
 PATTERNS = ("*", "module:*", "module:invoke", "session:end")

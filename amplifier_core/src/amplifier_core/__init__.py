@@ -1,6 +1,5 @@
 """Amplifier: a small kernel for systems of AI agents. Mechanism only: sessions, modules, events, a gate, transports."""
 
-from ._context import Context
 from ._descriptor import Limits, ModuleDescriptor, load_descriptor
 from ._errors import (
     BadRequest,
@@ -17,8 +16,7 @@ from ._errors import (
 from ._event import Event
 from ._kernel import Kernel
 from ._plan import Plan
-from ._session import Session
-from ._sessions import Sessions
+from ._session import Context, Session, Sessions
 from ._stream import Stream
 
 __all__ = [

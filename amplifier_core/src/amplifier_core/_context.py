@@ -42,20 +42,3 @@ def set_fragment(state: SessionState, key: object, value: object, span: Span | N
     state.fragments[key] = text
     state.emit("context:set", span, status="ok", data={"key": key, "value": value})
     return {}
-
-
-class Context:
-    """The context of one session, as its system calls."""
-
-    __slots__ = ("_state",)
-
-    def __init__(self, state: SessionState) -> None:
-        self._state = state
-
-    async def get(self) -> dict[str, Any]:
-        """Give ``{"fragments": {key: value}}``, in the order in which the keys were first set."""
-        return get(self._state)
-
-    async def set_fragment(self, key: str, value: Any) -> dict[str, Any]:
-        """Set one fragment; this session and its later forks see it. Raises ``BadRequest`` for what is not JSON."""
-        return set_fragment(self._state, key, value)

@@ -9,12 +9,12 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from ._bus import Observer
 from ._errors import BadRequest
 from ._event import Event, decode_event, is_event_pattern
 from ._invoke import ask_module, tell_module
 from ._json import encode_checked
 from ._namespace import ObserverHook, PolicyHook
+from ._observer import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

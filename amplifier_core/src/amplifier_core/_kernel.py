@@ -20,7 +20,8 @@ from ._host import Host
 from ._ids import Ids
 from ._plugins import Plugins
 from ._runtime import Runtime, Settings
-from ._sessions import Registry, Sessions, end_session
+from ._session import Sessions
+from ._sessions import Registry, end_session
 from .hookspecs import SINKS
 
 if TYPE_CHECKING:

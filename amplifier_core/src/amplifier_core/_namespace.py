@@ -16,8 +16,8 @@ from ._event import matches
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from ._bus import Observer
     from ._module import Module
+    from ._observer import Observer
     from ._runtime import Closable
 
     Loose = Sequence[Sequence[Closable]]  # what nobody holds any more, in the order in which it is to be closed

@@ -1,13 +1,14 @@
-"""The Python face of a session: the system calls of section 8 under their own names.
+"""The Python face of the system calls of section 8, under their own names: `Sessions`, `Session` and `Context`.
 
-Owns nothing but that face; each call is carried out by the part that its name says.
+Owns no behaviour: each call is carried out by the file that its name says.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._context import Context
+from ._context import get as get_fragments
+from ._context import set_fragment
 from ._emit import emit_or_drop
 from ._errors import BadRequest
 from ._guard import seconds_of
@@ -22,7 +23,34 @@ if TYPE_CHECKING:
     from ._descriptor import ModuleDescriptor
     from ._hooks import Hook
     from ._plan import Plan
+    from ._sessions import Registry
     from ._state import SessionState
+
+
+class Sessions:
+    """The system calls that make and end sessions."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def create(self, plan: Plan | Mapping[str, Any]) -> Session:
+        """Create a session with nothing mounted and nobody asked or told."""
+        return Session(self._registry.new(plan))
+
+    async def fork(self, parent_id: str) -> Session:
+        """Make a session with its parent's mounts, hooks, context and grants as they stand; it can only narrow them.
+
+        It shares the running modules and lives on when its parent ends.
+        """
+        return Session(self._registry.branch(parent_id))
+
+    async def end(self, session_id: str, status: str = "ok") -> dict[str, Any]:
+        """End a session, with those that its modules made in it.
+
+        What it has in flight is cancelled, and modules that no other session holds are closed.
+        """
+        await self._registry.finish(self._registry.find(session_id), status)
+        return {}
 
 
 class Session:
@@ -129,3 +157,20 @@ class Session:
         On ``policy:request`` it is asked instead, lowest priority first, and answers as section 6 says.
         """
         return register_hook(self._state, event, endpoint_ref, priority)
+
+
+class Context:
+    """The context of one session, as its system calls."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: SessionState) -> None:
+        self._state = state
+
+    async def get(self) -> dict[str, Any]:
+        """Give ``{"fragments": {key: value}}``, in the order in which the keys were first set."""
+        return get_fragments(self._state)
+
+    async def set_fragment(self, key: str, value: Any) -> dict[str, Any]:
+        """Set one fragment; this session and its later forks see it. Raises ``BadRequest`` for what is not JSON."""
+        return set_fragment(self._state, key, value)

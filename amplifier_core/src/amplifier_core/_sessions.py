@@ -1,6 +1,6 @@
-"""Sessions: created from a plan, forked from a parent, ended with everything that nobody else holds.
+"""Sessions by id: how each is created from a plan, forked from a parent, found and ended.
 
-Owns the registry of one kernel's sessions and the way each one ends.
+Owns the registry of one kernel's sessions. The Python face of these system calls is `_session`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from ._errors import BadRequest, Cancelled
 from ._namespace import Namespace
 from ._plan import Plan
-from ._session import Session
 from ._state import SessionState
 
 if TYPE_CHECKING:
@@ -18,33 +17,6 @@ if TYPE_CHECKING:
 
     from ._ids import Span
     from ._runtime import Runtime
-    from ._turns import Invocation
-
-
-class Sessions:
-    """The system calls that make and end sessions."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-
-    async def create(self, plan: Plan | Mapping[str, Any]) -> Session:
-        """Create a session with nothing mounted and nobody asked or told."""
-        return Session(self._registry.new(plan))
-
-    async def fork(self, parent_id: str) -> Session:
-        """Make a session with its parent's mounts, hooks, context and grants as they stand; it can only narrow them.
-
-        It shares the running modules and lives on when its parent ends.
-        """
-        return Session(self._registry.branch(parent_id))
-
-    async def end(self, session_id: str, status: str = "ok") -> dict[str, Any]:
-        """End a session, with those that its modules made in it.
-
-        What it has in flight is cancelled, and modules that no other session holds are closed.
-        """
-        await self._registry.finish(self._registry.find(session_id), status)
-        return {}
 
 
 class Registry:
@@ -54,18 +26,20 @@ class Registry:
         self._running = running
         self._states = states
 
-    def new(self, plan: Plan | Mapping[str, Any], maker: Invocation | None = None) -> SessionState:
-        """Create a session's state; ``maker`` is the invocation whose system call this is."""
+    def new(
+        self, plan: Plan | Mapping[str, Any], maker: SessionState | None = None, span: Span | None = None
+    ) -> SessionState:
+        """Create a session's state. ``maker`` is the session whose module makes it by a system call, in ``span``."""
         runtime = self._running()
         if not isinstance(plan, Plan):
             plan = Plan.from_mapping(plan)
         state = self._add(runtime, plan, Namespace(), maker)
         data = {"plan": {"goal": plan.goal, "inputs": plan.inputs}}
-        state.emit("session:start", maker.span if maker else None, status="ok", data=data)
+        state.emit("session:start", span, status="ok", data=data)
         return state
 
-    def branch(self, parent_id: str, maker: Invocation | None = None) -> SessionState:
-        """Fork a session's state."""
+    def branch(self, parent_id: str, maker: SessionState | None = None, span: Span | None = None) -> SessionState:
+        """Fork a session's state. ``maker`` and ``span`` are those of ``new``."""
         runtime = self._running()
         parent = self.find(parent_id)
         parent.check_open()
@@ -73,7 +47,7 @@ class Registry:
         state.parent_id = parent_id
         state.fragments = parent.fragments
         state.fragments_shared = parent.fragments_shared = True
-        state.emit("session:fork", maker.span if maker else None, status="ok", data={"parent_id": parent_id})
+        state.emit("session:fork", span, status="ok", data={"parent_id": parent_id})
         return state
 
     def find(self, session_id: object) -> SessionState:
@@ -101,13 +75,13 @@ class Registry:
             if each.life == "open":
                 await self.finish(each, status, span)
 
-    def _add(self, runtime: Runtime, plan: Plan, namespace: Namespace, maker: Invocation | None) -> SessionState:
+    def _add(self, runtime: Runtime, plan: Plan, namespace: Namespace, maker: SessionState | None) -> SessionState:
         state = SessionState(runtime, "ses_" + runtime.ids.hex16(), plan, namespace)
         if maker is not None:
-            state.maker_id = maker.state.session_id
-            if maker.state.made is None:
-                maker.state.made = {}
-            maker.state.made[state.session_id] = state
+            state.maker_id = maker.session_id
+            if maker.made is None:
+                maker.made = {}
+            maker.made[state.session_id] = state
         self._states[state.session_id] = state
         return state
 

@@ -49,11 +49,11 @@ class SystemCalls:
         return await self._calls[name](caller, args)  # `_turns` has refused any other name
 
     async def _session_create(self, caller: Invocation, args: Args) -> dict[str, str]:
-        return {"session_id": self._sessions.new(_need(args, "plan", dict), caller).session_id}
+        return {"session_id": self._sessions.new(_need(args, "plan", dict), caller.state, caller.span).session_id}
 
     async def _session_fork(self, caller: Invocation, args: Args) -> dict[str, str]:
         parent = self._reachable(caller, _need(args, "parent_id", str))
-        return {"session_id": self._sessions.branch(parent.session_id, caller).session_id}
+        return {"session_id": self._sessions.branch(parent.session_id, caller.state, caller.span).session_id}
 
     async def _session_end(self, caller: Invocation, args: Args) -> dict[str, Any]:
         state = self._reachable(caller, _need(args, "session_id", str))
