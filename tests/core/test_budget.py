@@ -6,9 +6,9 @@ import time
 import pytest
 
 from amplifier_core import BudgetExceeded, Cancelled, Kernel, Oom, Plan, Unreachable
-from amplifier_core._budget import Budget
-from amplifier_core._descriptor import Limits
-from amplifier_core._guard import Guards
+from amplifier_core._modules.budget import Budget
+from amplifier_core._modules.deadline import Guards
+from amplifier_core._protocol.descriptor import Limits
 from amplifier_core.hookspecs import Usage
 from amplifier_transport_stdio._connection import StdioConnection
 

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from amplifier_core import BadRequest, Internal, Kernel, Plan, Unreachable
-from amplifier_core._bus import Bus
-from amplifier_core._event import Limit, decode_event, matches
-from amplifier_core._ids import Ids
-from amplifier_core._jsonl import JsonlSink
-from amplifier_core._observer import Observer
+from amplifier_core._events.bus import Bus
+from amplifier_core._events.jsonl import JsonlSink
+from amplifier_core._events.observer import Observer
+from amplifier_core._protocol.event import Limit, decode_event, matches
+from amplifier_core._protocol.ids import Ids
 from amplifier_core.testing import SteadyClock, seeded_entropy
 
 
@@ -610,7 +610,7 @@ async def test_close_of_an_observer_that_sleeps_returns_at_once(room):
 
 
 async def test_close_does_not_wait_for_ever_and_counts_what_was_not_heard(room, sink, monkeypatch):
-    monkeypatch.setattr("amplifier_core._observer._DRAIN_SECONDS", 0.02)
+    monkeypatch.setattr("amplifier_core._events.observer._DRAIN_SECONDS", 0.02)
     ended = []
 
     async def tell(line):
@@ -630,7 +630,7 @@ async def test_close_does_not_wait_for_ever_and_counts_what_was_not_heard(room, 
 
 
 async def test_what_is_left_at_the_close_is_counted_with_what_was_dropped_before(room, sink, monkeypatch):
-    monkeypatch.setattr("amplifier_core._observer._DRAIN_SECONDS", 0.02)
+    monkeypatch.setattr("amplifier_core._events.observer._DRAIN_SECONDS", 0.02)
 
     async def tell(line):
         await asyncio.get_running_loop().create_future()
@@ -683,7 +683,7 @@ async def test_an_observer_that_cancels_itself_is_counted_and_goes_on(room, sink
 
 
 async def test_close_does_not_wait_for_an_observer_that_does_not_let_go(room, monkeypatch):
-    monkeypatch.setattr("amplifier_core._observer._DRAIN_SECONDS", 0.02)
+    monkeypatch.setattr("amplifier_core._events.observer._DRAIN_SECONDS", 0.02)
     let_go = asyncio.get_running_loop().create_future()
 
     async def tell(line):

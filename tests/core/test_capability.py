@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.core.oracle import WORDS, includes, permits
 from tests.core.strategies import thorough
 
-from amplifier_core._capability import SYSTEM_CALLS, _canonical_path, canonical, covers, enforced_by_kernel
+from amplifier_core._protocol.capability import SYSTEM_CALLS, _canonical_path, canonical, covers, enforced_by_kernel
 
 BASE = Path("/base")
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from amplifier_core._chunks import ENOUGH, Chunks, Watched
+from amplifier_core.hookspecs._chunks import ENOUGH, Chunks, Watched
 
 
 async def test_chunks_come_out_in_order_and_end():

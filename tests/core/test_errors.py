@@ -6,7 +6,7 @@ import pytest
 
 import amplifier_core
 from amplifier_core import BadRequest, Cancelled, Internal, KernelError, Timeout
-from amplifier_core._errors import causes, failure_of, one_line, path_of, reason_of, short
+from amplifier_core._protocol.errors import causes, failure_of, one_line, path_of, reason_of, short
 
 CODES = {
     "timeout": "Timeout",

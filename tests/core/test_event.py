@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.strategies import json_values, thorough
 
-from amplifier_core._event import (
+from amplifier_core._protocol.event import (
     DATA_LIMIT,
     KERNEL_EVENTS,
     Event,
@@ -22,7 +22,7 @@ from amplifier_core._event import (
     is_event_pattern,
     matches,
 )
-from amplifier_core._json import encode_checked
+from amplifier_core._protocol.json import encode_checked
 
 # The taxonomy of section 7, as it is written there.
 TAXONOMY = [

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from tests.core.oracle import WORDS, includes, judge, permits, well_formed
 from tests.core.strategies import json_values, thorough
 
-from amplifier_core._capability import canonical
-from amplifier_core._gate import Answer, decide, narrowed_below, read_answer
+from amplifier_core._protocol.capability import canonical
+from amplifier_core._protocol.gate import Answer, decide, narrowed_below, read_answer
 
 BASE = Path("/base")
 

@@ -3,7 +3,7 @@ import random
 import re
 import time
 
-from amplifier_core._ids import Clock, Ids, Span
+from amplifier_core._protocol.ids import Clock, Ids, Span
 
 
 def test_an_id_is_16_hex_digits():

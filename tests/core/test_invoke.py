@@ -213,7 +213,7 @@ async def test_the_kernels_bug_is_an_event_too(echo, events, monkeypatch):
     def broken(*_):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr("amplifier_core._invoke.result_of", broken)
+    monkeypatch.setattr("amplifier_core._syscalls.invoke.result_of", broken)
     with pytest.raises(RuntimeError, match="broken"):
         await echo.invoke(ECHO, "echo", {})
     assert events("module:invoke")[0]["error"]["code"] == "internal"

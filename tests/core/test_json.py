@@ -19,7 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.core.strategies import json_values, thorough
 
-from amplifier_core._json import MAX_DEPTH, NotJson, decode, encode, scrub
+from amplifier_core._protocol.json import MAX_DEPTH, NotJson, decode, encode, scrub
 
 
 def nested(levels, value=None):
@@ -245,7 +245,7 @@ def test_a_cycle_is_refused(container):
 
 # looking at every way down would be 2 ** 200 visits
 def test_a_list_that_holds_itself_twice_is_refused_at_once():
-    program = "from amplifier_core._json import encode; a = []; a += [a, a]; encode(a, 'args')"
+    program = "from amplifier_core._protocol.json import encode; a = []; a += [a, a]; encode(a, 'args')"
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=5, check=False)
     assert child.stderr.splitlines()[-1].endswith("NotJson: args: nested more than 200 levels deep, or a cycle")
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from amplifier_core import BadRequest, Kernel, Plan, _jsonl
-from amplifier_core._jsonl import JsonlSink, open_sink
+from amplifier_core import BadRequest, Kernel, Plan
+from amplifier_core._events import jsonl
+from amplifier_core._events.jsonl import JsonlSink, open_sink
 
 resource: Any = pytest.importorskip("resource") if os.name == "posix" else None
 
@@ -43,7 +44,7 @@ def test_a_line_is_in_the_file_when_write_returns(sink, log):
 
 def test_killing_the_process_loses_no_line(log):
     program = (
-        "import os, signal, sys; from amplifier_core._jsonl import JsonlSink; sink = JsonlSink(sys.argv[1])\n"
+        "import os, signal, sys; from amplifier_core._events.jsonl import JsonlSink; sink = JsonlSink(sys.argv[1])\n"
         "for n in range(1000): sink.write(b'%d\\n' % n)\n"
         f"os.kill(os.getpid(), {int(getattr(signal, 'SIGKILL', signal.SIGTERM))})"
     )
@@ -313,7 +314,7 @@ def test_two_kernels_that_share_a_log_keep_every_line_once(log, monkeypatch):
     sinks = [JsonlSink(log, 100), JsonlSink(log, 100)]
     for n in range(60):
         sinks[n % 2].write(b'{"n":%05d}\n' % n)
-    monkeypatch.setattr(_jsonl, "fcntl", None)  # not POSIX
+    monkeypatch.setattr(jsonl, "fcntl", None)  # not POSIX
     sinks[0].close()
     for n in range(60, 90):
         sinks[1].write(b'{"n":%05d}\n' % n)
@@ -324,7 +325,7 @@ def test_two_kernels_that_share_a_log_keep_every_line_once(log, monkeypatch):
 
 def test_a_log_that_another_kernel_is_rotating_is_left_to_it(log):
     first, second = JsonlSink(log, 100), JsonlSink(log, 100)
-    with _jsonl._locked(first._fd):
+    with jsonl._locked(first._fd):
         for n in range(15):
             second.write(b'{"n":%05d}\n' % n)
     assert len(lines_of(log)) == 1

@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.core.strategies import thorough
 
 from amplifier_core import ModuleDescriptor
-from amplifier_core._module import Module
-from amplifier_core._namespace import MOUNT_PATHS, Mount, Namespace, ObserverHook, PolicyHook
-from amplifier_core._observer import Observer
+from amplifier_core._events.observer import Observer
+from amplifier_core._modules.module import Module
+from amplifier_core._sessions.namespace import MOUNT_PATHS, Mount, Namespace, ObserverHook, PolicyHook
 
 NAMES = ("a", "b", "c")
 PATTERNS = ("*", "module:*", "module:invoke", "session:end")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from amplifier_core import BadRequest, Internal, Kernel, KernelError, Plan, Unreachable
-from amplifier_core._plugins import Plugins
+from amplifier_core._modules.plugins import Plugins
 from amplifier_core.hookspecs import SINKS, TRANSPORTS
 
 TRANSPORT = """
@@ -547,7 +547,7 @@ async def test_a_transport_can_not_report_what_is_not_its_to_report(site, sessio
 
 
 async def test_a_connection_that_never_closes_is_not_waited_for_for_ever(site, session, monkeypatch):
-    monkeypatch.setattr("amplifier_core._module._CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr("amplifier_core._modules.module._CLOSE_SECONDS", 0.05)
     close = "    async def close(self):\n"
     hangs = f"{close}        import asyncio\n        await asyncio.Event().wait()\n"
     site.install(TRANSPORTS, "stuck", TRANSPORT.replace(close, hangs))

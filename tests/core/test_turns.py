@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from amplifier_core import BadRequest, Cancelled, Internal, KernelError, Session, Timeout, _turns
+from amplifier_core import BadRequest, Cancelled, Internal, KernelError, Session, Timeout
+from amplifier_core._syscalls import turns
 
 CALLER = "/mnt/orchestrators/caller"
 ECHO = "/mnt/tools/echo"
@@ -184,7 +185,7 @@ async def test_a_cycle_without_end_is_stopped(session):
 
 
 async def test_a_cycle_that_branches_is_stopped_before_it_has_grown(session, events, monkeypatch):
-    monkeypatch.setattr(_turns, "_TREE_MAX", 100)
+    monkeypatch.setattr(turns, "_TREE_MAX", 100)
     await mount_cycle(session, "[me] * 9", "p['resume']['results'][0]")
     with pytest.raises(BadRequest) as caught:
         await session.invoke("/mnt/agents/cycle", "x", {})
@@ -553,7 +554,7 @@ async def test_what_is_nested_too_deeply_to_be_written_again_is_the_modules_resu
     async def overflow(invocation, call):
         raise RecursionError
 
-    monkeypatch.setattr(_turns, "_check", overflow)
+    monkeypatch.setattr(turns, "_check", overflow)
     (failed,) = await make(session, call("emit", event="a:b", data={}))
     assert failed["error"] == {
         "code": "bad_request",

@@ -11,7 +11,7 @@ import pytest
 from tests.faults.stage import wait_for_end
 
 from amplifier_core import Internal, Kernel, KernelError, Plan
-from amplifier_core._jsonl import JsonlSink
+from amplifier_core._events.jsonl import JsonlSink
 
 resource = pytest.importorskip("resource")
 

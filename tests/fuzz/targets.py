@@ -20,8 +20,8 @@ import httpx
 from tests.http.raw import Server, as_module, describe_remote, respond
 
 from amplifier_core import BadRequest, Kernel, KernelError, ModuleDescriptor, Plan, load_descriptor
-from amplifier_core._json import NotJson, encode_checked
-from amplifier_core._wire import decode_message, result_of, result_size
+from amplifier_core._protocol.json import NotJson, encode_checked
+from amplifier_core._protocol.message import decode_message, result_of, result_size
 from amplifier_core.hookspecs import UNSET, Chunks
 from amplifier_transport_http._body import Body, UnfitBody
 from amplifier_transport_http._fields import Fields

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.conftest import children, descriptors
 
 from amplifier_core import KernelError
-from amplifier_core._event import DATA_LIMIT
+from amplifier_core._protocol.event import DATA_LIMIT
 
 OBJECTS = 3000
 """By how many the objects may grow that the garbage collector knows: caches fill, and a leak grows with the calls."""

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from amplifier_core import ModuleDescriptor, Timeout, Unreachable
-from amplifier_core._chunks import ENOUGH
-from amplifier_core._host import Host
-from amplifier_core._plugins import Plugins
+from amplifier_core._modules.host import Host
+from amplifier_core._modules.plugins import Plugins
 from amplifier_core.hookspecs import Launch
+from amplifier_core.hookspecs._chunks import ENOUGH
 from amplifier_transport_stdio import open_transport
 from amplifier_transport_stdio._connection import CANCEL_GRACE
 from amplifier_transport_stdio._process import Process

@@ -1,7 +1,8 @@
 """Amplifier: a small kernel for systems of AI agents. Mechanism only: sessions, modules, events, a gate, transports."""
 
-from ._descriptor import Limits, ModuleDescriptor, load_descriptor
-from ._errors import (
+from ._kernel import Kernel
+from ._protocol.descriptor import Limits, ModuleDescriptor, load_descriptor
+from ._protocol.errors import (
     BadRequest,
     BudgetExceeded,
     Cancelled,
@@ -13,11 +14,10 @@ from ._errors import (
     Unreachable,
     UnsupportedOp,
 )
-from ._event import Event
-from ._kernel import Kernel
-from ._plan import Plan
+from ._protocol.event import Event
+from ._protocol.plan import Plan
 from ._session import Context, Session, Sessions
-from ._stream import Stream
+from ._syscalls.stream import Stream
 
 __all__ = [
     "BadRequest",

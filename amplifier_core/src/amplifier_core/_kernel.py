@@ -12,16 +12,16 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from ._bus import Bus
-from ._errors import BadRequest, Internal, KernelError, short
-from ._event import DATA_LIMIT, Limit
-from ._guard import Guards, seconds_of
-from ._host import Host
-from ._ids import Ids
-from ._plugins import Plugins
-from ._runtime import Runtime, Settings
+from ._events.bus import Bus
+from ._modules.deadline import Guards, seconds_of
+from ._modules.host import Host
+from ._modules.plugins import Plugins
+from ._protocol.errors import BadRequest, Internal, KernelError, short
+from ._protocol.event import DATA_LIMIT, Limit
+from ._protocol.ids import Ids
 from ._session import Sessions
-from ._sessions import Registry, end_session
+from ._sessions.registry import Registry, end_session
+from ._sessions.runtime import Runtime, Settings
 from .hookspecs import SINKS
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from ._ids import Clock
-    from ._state import SessionState
+    from ._protocol.ids import Clock
+    from ._sessions.state import SessionState
     from .hookspecs import Sink
 
 _DISTRIBUTION = "amplifier"
@@ -97,7 +97,7 @@ class Kernel:
     async def __aenter__(self) -> Self:
         if self._runtime is not None or self._closed:
             raise BadRequest("a kernel is opened once; make another one")
-        from ._syscalls import SystemCalls  # noqa: PLC0415 - a kernel that is imported is not open yet
+        from ._syscalls.table import SystemCalls  # noqa: PLC0415 - a kernel that is imported is not open yet
 
         sinks = self._open_sinks(self._plugins)
         bus = Bus(self._clock, self._ids, sinks, self._limit)
@@ -164,7 +164,7 @@ class Kernel:
         sinks: list[Sink] = []
         try:
             if self._event_log is not False:
-                from ._jsonl import JsonlSink  # noqa: PLC0415 - not every kernel has a log
+                from ._events.jsonl import JsonlSink  # noqa: PLC0415 - not every kernel has a log
 
                 path = self._log_file() if self._event_log is None else self._event_log
                 log = JsonlSink(path, self._event_log_bytes)

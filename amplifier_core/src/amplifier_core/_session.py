@@ -7,24 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._context import get as get_fragments
-from ._context import set_fragment
-from ._emit import emit_or_drop
-from ._errors import BadRequest
-from ._guard import seconds_of
-from ._hooks import register_hook
-from ._invoke import invoke
-from ._mount import describe, mount, mounts, unmount
-from ._stream import Stream
+from ._modules.deadline import seconds_of
+from ._protocol.errors import BadRequest
+from ._syscalls.context import get as get_fragments
+from ._syscalls.context import set_fragment
+from ._syscalls.emit import emit_or_drop
+from ._syscalls.hooks import register_hook
+from ._syscalls.invoke import invoke
+from ._syscalls.mount import describe, mount, mounts, unmount
+from ._syscalls.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from ._descriptor import ModuleDescriptor
-    from ._hooks import Hook
-    from ._plan import Plan
-    from ._sessions import Registry
-    from ._state import SessionState
+    from ._protocol.descriptor import ModuleDescriptor
+    from ._protocol.plan import Plan
+    from ._sessions.registry import Registry
+    from ._sessions.state import SessionState
+    from ._syscalls.hooks import Hook
 
 
 class Sessions:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ._description import check_description
-from ._errors import KernelError, UnsupportedOp
-from ._host import Host
-from ._json import encode_checked
-from ._plugins import Plugins
-from ._wire import result_of
+from ._modules.host import Host
+from ._modules.plugins import Plugins
+from ._protocol.description import check_description
+from ._protocol.errors import KernelError, UnsupportedOp
+from ._protocol.json import encode_checked
+from ._protocol.message import result_of
 from .hookspecs import TRANSPORTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from ._descriptor import ModuleDescriptor
+    from ._protocol.descriptor import ModuleDescriptor
     from .hookspecs import Connection
 
 __all__ = ["Check", "SteadyClock", "check_module", "seeded_entropy"]

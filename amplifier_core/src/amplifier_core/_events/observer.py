@@ -1,0 +1,99 @@
+"""Observers: each is told of events through one bounded queue and one task, so that none can delay or fail the run.
+
+Owns that queue and its end. Who is told of which event is the namespace's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from amplifier_core._protocol.errors import KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+_COMPLAINTS = (
+    "hook:error",
+    "events:dropped",
+)  # to lose one is no reason for another, or observers keep each other busy
+_DRAIN_SECONDS = 2.0  # how long a kernel that closes waits for its observers to hear the rest
+
+
+class Observer:
+    """Somebody who is told of events: one bounded queue and one task, which ends with ``close``."""
+
+    def __init__(
+        self,
+        name: str,
+        tell: Callable[[bytes], Awaitable[None]],
+        report: Callable[[str, Mapping[str, Any], KernelError | None], None],
+        size: int,
+    ) -> None:
+        self.name = name
+        self.holders = 0
+        self._tell = tell
+        self._report = report
+        self._size = size
+        self._queue: deque[tuple[str, bytes]] = deque()
+        self._dropped = 0
+        self._failures = 0
+        self._wake: asyncio.Future[None] | None = None
+        self._closing = False
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"observer {name}")
+
+    def offer(self, event: str, line: bytes) -> None:
+        """Take an event, or count it as dropped if the queue is full. Never waits."""
+        if len(self._queue) >= self._size:
+            self._dropped += event not in _COMPLAINTS
+            return
+        self._queue.append((event, line))
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def close(self) -> None:
+        """Let the observer hear what is queued, for a bounded time, then end."""
+        self._closing = True
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+        await asyncio.wait((self._task,), timeout=_DRAIN_SECONDS)
+        self._dropped += len(self._queue)
+        self._queue.clear()
+        self._task.cancel()
+        await asyncio.wait((self._task,), timeout=_DRAIN_SECONDS)
+        self._tell_dropped()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._queue:
+                event, line = self._queue.popleft()
+                await self._deliver(event, line)
+                self._tell_dropped()
+            if self._closing:
+                return
+            self._wake = loop.create_future()
+            await self._wake
+            self._wake = None
+
+    async def _deliver(self, event: str, line: bytes) -> None:
+        try:
+            await self._tell(line)
+        except asyncio.CancelledError:
+            if self._task.cancelling():
+                raise
+            self._failed(event, RuntimeError("cancelled itself"))
+        except Exception as error:  # noqa: BLE001 - an observer is foreign code, and can't fail the run
+            self._failed(event, error)
+
+    def _failed(self, event: str, error: Exception) -> None:
+        self._failures += 1
+        if event not in _COMPLAINTS:
+            failure = KernelError.from_exception(error, f"observer {self.name}")
+            self._report("hook:error", {"hook": self.name, "event": event, "failures": self._failures}, failure)
+
+    def _tell_dropped(self) -> None:
+        if dropped := self._dropped:
+            self._dropped = 0
+            self._report("events:dropped", {"hook": self.name, "count": dropped}, None)

@@ -1,0 +1,1 @@
+"""Modules that run: their plugins, their host, their deadlines and their budgets."""

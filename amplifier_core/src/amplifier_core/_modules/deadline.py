@@ -1,0 +1,146 @@
+"""Deadlines: every wait of one kernel, kept by one timer.
+
+Owns the time bounds and what ends a wait early. It does not know what is waited for. ``asyncio.timeout`` would cost a
+timer each; here a wait is an entry in a dict, and the timer moves only for a deadline nearer than its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from amplifier_core._protocol.errors import BadRequest, KernelError, Timeout, short
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+def seconds_of(timeout: object, default: float) -> float:
+    """Check a time bound that a caller gave; ``None`` is the default. Raises ``BadRequest``."""
+    if timeout is None:
+        return default
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout <= _SECONDS_MAX:
+        raise BadRequest(f"timeout: expected a positive number of seconds, got {short(timeout)}")
+    return timeout
+
+
+_STOP_SECONDS = 1.0  # foreign code that does not let go of a cancelled task is not waited for any longer
+_ELSEWHERE = "the kernel belongs to another event loop"
+_SECONDS_MAX = 1e9  # thirty years: what is longer than a program's life is a mistake
+_SLACK = 0.005  # deadlines this close end in one sweep
+
+
+class Guards:
+    """The waits in progress, by owner, and the one timer that ends those that last too long."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.waiting: dict[Guard, None] = {}
+        self._wake = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def within(self, seconds: float, what: str, owner: object = None) -> Guard:
+        """Bound the body of a ``with``: past ``seconds`` it raises ``Timeout`` that names ``what``."""
+        task = asyncio.current_task()
+        if task is None:
+            raise BadRequest("the kernel is called from a task, not from a callback")
+        self.check_loop()
+        when = self.loop.time() + seconds
+        guard = Guard(self, seconds, what, owner, task, task.cancelling(), when, when)
+        self.waiting[guard] = None
+        if when < self._wake:
+            self.arm(when)
+        return guard
+
+    def check_loop(self) -> None:
+        """Raise ``BadRequest`` unless the loop that runs is this one."""
+        if asyncio.get_running_loop() is not self.loop:
+            raise BadRequest(_ELSEWHERE)
+
+    async def stop(self, owner: object, error: KernelError) -> None:
+        """End every wait of one owner with an error, and return when they have ended. The current task is spared."""
+        me = asyncio.current_task(self.loop)
+        guards = [guard for guard in self.waiting if guard.owner is owner and guard.task is not me]
+        for guard in guards:
+            guard.ended = guard.ended or self.loop.create_future()
+            guard.trip(type(error)(error.message, details=error.details))
+        if guards:
+            await asyncio.wait([guard.ended for guard in guards if guard.ended], timeout=_STOP_SECONDS)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake = math.inf
+
+    def arm(self, when: float) -> None:
+        """Make sure that the timer fires at ``when`` (the loop's time) or before."""
+        if when < self._wake:
+            self.close()
+            self._wake = when
+            self._timer = self.loop.call_at(when, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer, self._wake = None, math.inf
+        now = self.loop.time() + _SLACK
+        for guard in list(self.waiting):
+            if guard.when <= now:
+                guard.expire()
+        self.arm(min((guard.when for guard in self.waiting if guard.error is None), default=math.inf))
+
+
+class Guard(msgspec.Struct, eq=False):
+    """One bounded wait of one task. Cancelling the task from outside stays what it is: ``CancelledError``."""
+
+    guards: Guards
+    seconds: float
+    what: str
+    owner: object
+    task: asyncio.Task[object]
+    cancelling: int
+    limit: float
+    when: float
+    error: KernelError | None = None
+    ended: asyncio.Future[None] | None = None
+    idle: float | None = None
+    cpu_ms: float = 0.0  # spent so far, where somebody counts it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def trip(self, error: KernelError) -> None:
+        """End the wait with an error, as soon as the loop comes to it. The first error stands."""
+        if self.error is None:
+            self.error = error
+            self.task.cancel()
+
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self.limit - self.guards.loop.time()
+
+    def touch(self) -> None:
+        """Note a sign of life: with ``idle``, the wait ends so many seconds after it if there is no other."""
+        if self.idle is not None:
+            self.when = min(self.limit, self.guards.loop.time() + self.idle)
+            self.guards.arm(self.when)
+
+    def rest(self) -> None:
+        """Stop looking for signs of life until the next ``touch``: nobody is expected to give one."""
+        self.when = self.limit
+
+    def expire(self) -> None:
+        """End the wait because its time is over."""
+        idle = self.when < self.limit
+        seconds = self.idle if idle else self.seconds
+        self.trip(Timeout(f"{self.what}: no {'sign of life' if idle else 'answer'} within {seconds:g} s"))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        del self.guards.waiting[self]
+        if self.ended is not None and not self.ended.done():
+            self.ended.set_result(None)
+        if self.error is not None and self.task.uncancel() <= self.cancelling and kind is asyncio.CancelledError:
+            raise self.error from error

@@ -1,0 +1,247 @@
+"""Module descriptors: what an embedder names explicitly, strictly read (protocol, section 1).
+
+Owns the fields that every transport shares. A transport's own fields are for its plugin to check.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from cattrs import ClassValidationError, Converter
+from cattrs.gen import make_dict_structure_fn
+
+from .capability import canonical
+from .errors import BadRequest, path_of, reason_of, short
+from .json import NotJson, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KINDS = ("provider", "tool", "agent", "hook", "orchestrator", "context")
+"""The kinds of module."""
+
+MESSAGE_BYTES = 32 * 1024 * 1024
+"""The largest single message, unless the descriptor says otherwise."""
+
+NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
+"""What a module's name looks like."""
+
+_NUMBER = "(?:0|[1-9][0-9]*)"
+_LABEL = f"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+_SEMANTIC_VERSION = (
+    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_LABEL}(?:\.{_LABEL})*)?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
+)
+
+
+class Misfit(BadRequest):
+    """A value does not fit; ``path`` is the JSON path below the object that was being read."""
+
+    def __init__(self, path: str, expected: str) -> None:
+        super().__init__(f"descriptor: {path_of(f'$.{path}')}: {expected}", details={"path": f"$.{path}"})
+        self.path = path
+        self.expected = expected
+
+
+_COUNT_MAX = 2**63 - 1  # of bytes or milliseconds: more than any machine has
+
+
+def _is_transport(value: object) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("type"), str)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 < value <= _COUNT_MAX
+
+
+@attrs.frozen(kw_only=True, unsafe_hash=False)
+class Limits:
+    """What an invocation may cost. ``None`` leaves it to the kernel's default, or without a limit where it has none."""
+
+    __hash__ = None  # type: ignore[assignment] # as of all that holds objects; it costs a tenth of the import
+
+    timeout_ms: int | None = None
+    idle_ms: int | None = None
+    memory_bytes: int | None = None
+    cpu_ms: int | None = None
+    message_bytes: int | None = None
+    concurrency: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for field in attrs.fields(Limits):
+            value = getattr(self, field.name)
+            if value is not None and not _is_count(value):
+                raise Misfit(field.name, f"expected a positive integer, got {short(value)}")
+
+
+@attrs.frozen(kw_only=True, unsafe_hash=False)
+class ModuleDescriptor:
+    """One module, as an embedder named it. Making one checks it and raises ``BadRequest``.
+
+    ``capabilities`` are held in their canonical form, with paths resolved against ``base``, the descriptor's folder.
+    ``unknown`` keeps the fields that this version does not know; ``source`` names the file in errors. ``caller`` is the
+    path of the module whose system call brought it. It is ``None`` for what the embedder named, which alone is trusted
+    to say which files are the module's own.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+
+    name: str
+    kind: str
+    transport: Mapping[str, Any]
+    capabilities: tuple[str, ...]
+    version: str | None = None
+    limits: Limits = attrs.field(factory=Limits)
+    base: Path = attrs.field(factory=Path.cwd, eq=False)
+    source: str = attrs.field(default="descriptor", eq=False)
+    caller: str | None = attrs.field(default=None, eq=False)
+    unknown: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        for name, expected, fits in _SHAPES:
+            if not fits(value := getattr(self, name)):
+                raise Misfit(name, f"expected {expected}, got {short(value)}")
+        words = []
+        for n, word in enumerate(self.capabilities):
+            try:
+                words.append(canonical(word, self.base))
+            except ValueError as error:
+                raise Misfit(f"capabilities[{n}]", str(error)) from None
+        object.__setattr__(self, "capabilities", tuple(dict.fromkeys(words)))
+        try:
+            encode(dict(self.transport), "transport")
+        except NotJson as error:
+            raise Misfit(error.path, error.problem) from None
+
+    @classmethod
+    def from_mapping(
+        cls, mapping: Mapping[str, Any], *, base: Path | None = None, source: str = "descriptor"
+    ) -> ModuleDescriptor:
+        """Read a descriptor from an object of section 1; relative paths are below ``base`` (default: where we are).
+
+        Raises ``BadRequest`` with one line: the source, the JSON path and what was expected.
+        """
+        if not isinstance(mapping, Mapping):
+            raise BadRequest(f"{source}: $: expected an object, got {type(mapping).__name__}")
+        known = {name: mapping[name] for name in _FIELDS if name in mapping}
+        more = {name: value for name, value in mapping.items() if name not in _FIELDS}
+        located = {**known, "base": base or Path.cwd(), "source": source, "unknown": more}
+        try:
+            return _converter().structure(located, cls)
+        except ClassValidationError as error:
+            path, expected = _first_fault(error)
+            path = f"$.{path}"
+            raise BadRequest(f"{source}: {path_of(path)}: {expected}", details={"path": path}) from None
+
+    @property
+    def message_bytes(self) -> int:
+        """The largest single message, in bytes of JSON, either way."""
+        return self.limits.message_bytes or MESSAGE_BYTES
+
+    def misfit(self, path: str, expected: str) -> BadRequest:
+        """Make the error of a field of ``transport`` that does not fit, for the plugin that owns it to raise."""
+        path = f"$.transport{path}"
+        return BadRequest(f"{self.source}: {path_of(path)}: {expected}", details={"path": path})
+
+
+_SHAPES: tuple[tuple[str, str, Callable[[Any], object]], ...] = (
+    ("name", f"a name like {NAME}", lambda value: isinstance(value, str) and re.fullmatch(NAME, value)),
+    ("kind", f"one of {', '.join(KINDS)}", lambda value: value in KINDS),
+    ("transport", "an object whose type is text", _is_transport),
+    ("capabilities", "a list of text", lambda value: isinstance(value, list | tuple) and _all_text(value)),
+    (
+        "version",
+        "a semantic version like 1.2.0",
+        lambda value: value is None or (isinstance(value, str) and re.fullmatch(_SEMANTIC_VERSION, value)),
+    ),
+    ("limits", "limits", lambda value: isinstance(value, Limits)),
+)
+"""What each field has to be: words for an error, and a test. attrs' validators would cost twice as much at import."""
+
+
+def load_descriptor(path: str | Path) -> ModuleDescriptor:
+    """Read a descriptor file. Raises ``BadRequest`` with one line: the file, the JSON path and what was expected."""
+    import json  # noqa: PLC0415 - 1.4 ms, and only files need it
+
+    file = path_of(path)
+    try:
+        text = Path(path).read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{file}: $: expected UTF-8, got {error.reason} at byte {error.start}") from error
+    except (OSError, TypeError, ValueError) as error:
+        raise BadRequest(f"{file}: cannot be read: {reason_of(error)}") from error
+    try:
+        mapping = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_duplicates
+        )
+        text_of = json.dumps(mapping, ensure_ascii=False)
+        text_of.encode()
+    except UnicodeEncodeError:
+        raise BadRequest(f"{file}: $: expected Unicode text, got a lone surrogate") from None
+    except RecursionError:
+        raise BadRequest(f"{file}: $: nested too deeply") from None
+    except ValueError as error:
+        raise BadRequest(f"{file}: $: expected JSON: {error}") from None
+    return ModuleDescriptor.from_mapping(mapping, base=Path(path).resolve().parent, source=file)
+
+
+# cattrs would turn "net" into three capabilities and 5 into "5". So it copies values as they are, the tests above
+# look at them, and cattrs finds what is missing and says where.
+_FIELDS = ("name", "kind", "transport", "capabilities", "version", "limits")
+
+
+@functools.cache  # made when the first descriptor is read: importing the kernel need not wait for it
+def _converter() -> Converter:
+    converter = Converter(detailed_validation=True)
+    for primitive in (str, int):
+        converter.register_structure_hook(primitive, lambda value, _: value)
+    converter.register_structure_hook_func(lambda kind: kind not in (ModuleDescriptor, Limits), lambda value, _: value)
+    structure = make_dict_structure_fn(Limits, converter)
+
+    def limits(value: Any, kind: type[Limits]) -> Limits:
+        if not isinstance(value, Mapping):
+            raise Misfit("", f"expected an object, got {short(value)}")
+        return structure(value, kind)
+
+    converter.register_structure_hook(Limits, limits)
+    return converter
+
+
+def _first_fault(error: BaseException) -> tuple[str, str]:
+    """Follow the first branch of cattrs' tree of errors; its notes name the attributes on the way."""
+    path: list[str] = []
+    while True:
+        path += [note.name for note in getattr(error, "__notes__", ()) if hasattr(note, "name")]
+        if not isinstance(error, BaseExceptionGroup):
+            break
+        error = error.exceptions[0]
+    below = getattr(error, "path", "")  # of a Misfit; else it is the KeyError of what is missing
+    return ".".join([*path, below] if below else path), getattr(error, "expected", "expected a value, got nothing")
+
+
+def _all_text(value: list[Any] | tuple[Any, ...]) -> bool:
+    return all(isinstance(item, str) for item in value)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    if math.isfinite(number := float(text)):
+        return number
+    raise ValueError(f"{text} is out of range")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} stands there twice")
+        found[key] = value
+    return found

@@ -1,0 +1,165 @@
+"""Events: the envelope, its names and its encoding (protocol, section 7).
+
+Owns what an event looks like. It does not know who is told.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from .json import NotJson, encode, encode_checked
+
+DATA_LIMIT = 8192
+"""Bytes of JSON above which a value in ``data`` is left out, unless the embedder says otherwise."""
+
+KERNEL_EVENTS = frozenset(
+    (
+        "session:start",
+        "session:fork",
+        "session:end",
+        "mount:add",
+        "mount:remove",
+        "hook:register",
+        "context:get",
+        "context:set",
+        "module:invoke",
+        "module:start",
+        "module:exit",
+        "module:noise",
+        "policy:decision",
+        "hook:error",
+        "sink:error",
+        "events:dropped",
+        "policy:request",
+    )
+)
+"""Names that the kernel alone emits: a module cannot forge the audit trail."""
+
+_KERNEL_NAMESPACES = frozenset(("session", "mount", "hook", "module", "policy", "sink", "events"))
+_NAME = r"[a-z0-9][a-z0-9_.-]*(?::[a-z0-9][a-z0-9_.-]*)+"
+_PATTERN = r"(?:\*|(?:[a-z0-9][a-z0-9_.-]*:)+(?:\*|[a-z0-9][a-z0-9_.-]*))"
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One envelope. ``ts`` is seconds since the Unix epoch, ``duration_ms`` milliseconds of the monotonic clock.
+
+    A msgspec class, not an attrs one: making and encoding it is most of what an event costs.
+    """
+
+    id: str
+    ts: float
+    event: str
+    component: str
+    seq: int | None = None
+    module: str | None = None
+    status: str | None = None
+    duration_ms: float | None = None
+    session_id: str | None = None
+    request_id: str | None = None
+    span_id: str | None = None
+    parent_span_id: str | None = None
+    data: dict[str, Any] = {}
+    error: dict[str, Any] | None = None
+
+
+def decode_event(line: bytes) -> Event:
+    """Read one envelope that the kernel wrote."""
+    return _decoder().decode(line)
+
+
+@functools.cache  # not every program has an observer
+def _decoder() -> msgspec.json.Decoder[Event]:
+    return msgspec.json.Decoder(Event)
+
+
+def event_id(ts: float, seq: int, tag: str) -> str:
+    """Make an id that sorts by time, then by order of emission; ``tag`` tells kernels apart.
+
+    16 hex digits are microseconds, 8 the order.
+    """
+    return "evt_" + _pack(int(ts * 1e6), seq & 0xFFFFFFFF).hex() + tag  # half as long as a format takes
+
+
+_pack = struct.Struct(">qI").pack
+
+
+def is_event_name(name: object) -> bool:
+    """Tell whether a name is of the form ``namespace:verb``."""
+    return isinstance(name, str) and _is_event_name(name)
+
+
+@functools.lru_cache(256)  # names are few, and modules make up names of their own
+def _is_event_name(name: str) -> bool:
+    return re.fullmatch(_NAME, name) is not None
+
+
+def is_event_pattern(pattern: object) -> bool:
+    """Tell whether a pattern is ``*``, ``prefix:*`` or a name that there can be; the kernel's own are known."""
+    if not isinstance(pattern, str) or re.fullmatch(_PATTERN, pattern) is None:
+        return False
+    return pattern.endswith("*") or pattern in KERNEL_EVENTS or pattern.partition(":")[0] not in _KERNEL_NAMESPACES
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Tell whether an event of that name is meant by a pattern."""
+    return pattern in ("*", name) or (pattern.endswith(":*") and name.startswith(pattern[:-1]))
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """How large a value in ``data`` may be, in bytes of JSON (``inf``: any), and what stands for a larger one."""
+
+    size: float = DATA_LIMIT
+    sha256: bool = False
+
+    def omitted(self, text: bytes) -> dict[str, Any]:
+        """Give what stands for a value: the size of its JSON and, where the embedder wants that, the SHA-256."""
+        if not self.sha256:
+            return {"$omitted": len(text)}
+        from hashlib import sha256  # noqa: PLC0415 - 1 ms, and few want it
+
+        return {"$omitted": len(text), "$sha256": sha256(text).hexdigest()}
+
+    def apply(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace each value that is too large."""
+        return {
+            key: value if len(text := encode_checked(value)) <= self.size else self.omitted(text)
+            for key, value in data.items()
+        }
+
+    def cut(self, error: Mapping[str, Any]) -> dict[str, Any]:
+        """Cut an error to what a log can take: its text, and each value of its details."""
+        texts = {key: str(error[key])[: int(self.size or DATA_LIMIT) // 8] for key in ("code", "message")}
+        return {**error, **texts, "details": self.apply(error.get("details", {}))}
+
+
+def checked_data(data: object, limit: Limit) -> tuple[Any, str]:
+    """Give what stands in the log for what somebody emitted, and what of it was not JSON, in one line.
+
+    Members that are not JSON are left out; the others stand there all the same.
+    """
+    if data is None:
+        return None, ""
+    if type(data) is dict:
+        try:
+            text = encode(data, "data")
+        except NotJson:
+            pass  # the members are looked at one by one below
+        else:
+            return msgspec.Raw(text) if len(text) <= limit.size else limit.apply(data), ""
+    elif not isinstance(data, Mapping):
+        return None, f"data: expected an object, got {type(data).__name__}"
+    good: dict[str, Any] = {}
+    fault = ""
+    for key, value in data.items():
+        try:
+            encode({key: value}, "data")
+            good[key] = value
+        except NotJson as error:
+            fault = fault or str(error)
+    return limit.apply(good), fault

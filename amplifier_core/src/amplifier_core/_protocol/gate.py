@@ -1,0 +1,129 @@
+"""The gate: from what is wanted and what policy answered to one decision. Pure, total, deny by default (section 6).
+
+It asks nobody and enforces nothing: ``_policy`` collects the answers, ``_invoke`` and ``_mount`` obey.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from .capability import canonical, covers, enforced_by_kernel
+from .errors import short
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+Verdict = Literal["allow", "deny", "abstain"]
+Scope = Literal["call", "session"]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What one policy hook said. A hook that failed has said ``deny``, with the failure as its reason."""
+
+    hook: str
+    decision: Verdict
+    capabilities: tuple[str, ...] | None = None  # canonical; None: all that is wanted
+    scope: Scope = "call"
+    reason: str = ""
+    may_grant: bool = True  # False for a hook that a fork registered itself: its allow adds nothing
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What follows. ``granted`` is no wider than what was wanted; empty when denied."""
+
+    allowed: bool
+    granted: tuple[str, ...]
+    scope: Scope
+    reason: str
+
+
+def read_answer(value: object, hook: str, wanted: Sequence[str], base: Path, *, may_grant: bool) -> Answer:
+    """Read a hook's answer strictly. Raises ``ValueError`` for nonsense, which the caller turns into a deny."""
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object with a decision, got {type(value).__name__}")
+    decision, scope, reason = value.get("decision"), value.get("scope", "call"), value.get("reason", "")
+    if decision not in ("allow", "deny", "abstain"):
+        raise ValueError(f"decision: expected allow, deny or abstain, got {short(decision)}")
+    if scope not in ("call", "session"):
+        raise ValueError(f"scope: expected call or session, got {short(scope)}")
+    if not isinstance(reason, str):
+        raise ValueError(f"reason: expected text, got {type(reason).__name__}")
+    reason.encode()  # a lone surrogate is a ValueError of its own
+    narrowed = _read_narrowing(value["capabilities"], wanted, base) if "capabilities" in value else None
+    return Answer(hook, decision, narrowed, scope, reason, may_grant)
+
+
+def decide(wanted: Sequence[str], answers: Sequence[Answer]) -> Decision:
+    """Decide: one deny denies; every capability wanted needs an allow; nothing wanted needs none.
+
+    The scope is ``session`` only if every hook said so: one that allows, or abstains, for this call wants to see the
+    next one.
+    """
+    for answer in answers:
+        if answer.decision == "deny":
+            return Decision(
+                allowed=False, granted=(), scope="call", reason=f"{answer.hook}: {answer.reason or 'denied'}"
+            )
+    allows = [answer for answer in answers if answer.decision == "allow" and answer.may_grant]
+    granted: list[str] = []
+    for capability in wanted:
+        parts = [part for answer in allows for part in _allowed_part(capability, answer)]
+        if not parts:
+            return Decision(allowed=False, granted=(), scope="call", reason=f"no policy hook allowed {capability}")
+        granted += parts
+    lasting = bool(allows) and all(answer.scope == "session" for answer in answers)
+    return Decision(
+        allowed=True,
+        granted=tuple(_widest(granted)),
+        scope="session" if lasting else "call",
+        reason="; ".join(answer.reason for answer in allows if answer.reason),
+    )
+
+
+def narrowed_below(running: Sequence[str], granted: Sequence[str]) -> str | None:
+    """Name the first capability that a running module already has from its host and a decision does not grant.
+
+    A decision about one invocation can narrow ``sys:``, which the kernel checks call by call. It cannot take a folder
+    away from a process that has it, so such a decision has to end as a denial, never as an allow that is not kept.
+    """
+    for capability in running:
+        if not enforced_by_kernel(capability) and not any(covers(grant, capability) for grant in granted):
+            return capability
+    return None
+
+
+def _read_narrowing(value: object, wanted: Sequence[str], base: Path) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"capabilities: expected a list, got {type(value).__name__}")
+    narrowed = []
+    for n, word in enumerate(value):
+        if not isinstance(word, str):
+            raise ValueError(f"capabilities[{n}]: expected text, got {type(word).__name__}")
+        try:
+            capability = canonical(word, base)
+        except ValueError as error:
+            raise ValueError(f"capabilities[{n}]: {error}") from None
+        if not any(covers(want, capability) for want in wanted):
+            raise ValueError(f"capabilities[{n}]: {word!r} is not below anything that was wanted")
+        narrowed.append(capability)
+    return tuple(narrowed)
+
+
+def _allowed_part(wanted: str, answer: Answer) -> list[str]:
+    if answer.capabilities is None:
+        return [wanted]
+    if any(covers(capability, wanted) for capability in answer.capabilities):
+        return [wanted]
+    return [capability for capability in answer.capabilities if covers(wanted, capability)]
+
+
+def _widest(granted: Sequence[str]) -> list[str]:
+    """Drop what another entry covers, in order of first appearance."""
+    kept: list[str] = []
+    for word in granted:
+        if not any(covers(other, word) for other in kept):
+            kept = [other for other in kept if not covers(word, other)] + [word]
+    return kept

@@ -1,0 +1,165 @@
+"""Strict JSON: what is written is checked as it is written, what is read is refused with one line.
+
+Owns the codec. It does not know what the values mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .errors import short
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+MAX_DEPTH = 200
+"""Levels of nesting that are written. Deeper values are refused, which also ends cycles."""
+
+encode_checked = msgspec.json.Encoder().encode
+"""Encode a value that is known to be JSON: built by the kernel, or decoded by it. Nothing is checked."""
+
+_decode = msgspec.json.Decoder().decode
+
+_CONTAINERS = (dict, list, tuple)
+_EXACT = frozenset((str, int, bool, type(None)))
+_SCALARS = _EXACT | {float}
+
+# What the codec makes of a value, worst last. msgspec writes NaN as null and sets, bytes and dates as it likes,
+# so types are looked at first, whole containers at a time, and floats only where there are any.
+_CLEAN, _HAS_FLOATS, _FOREIGN = 0, 1, 2
+
+
+class NotJson(ValueError):
+    """A value or a text is not JSON. ``path`` says where in a value, and ``problem`` what was expected, in one line."""
+
+    def __init__(self, problem: str, path: str = "") -> None:
+        super().__init__(f"{path}: {problem}" if path else problem)
+        self.path = path
+        self.problem = problem
+
+
+def encode(value: object, where: str) -> bytes:
+    """Encode to compact UTF-8 JSON, or raise ``NotJson`` whose message begins with the path in ``where``.
+
+    ``list`` and ``tuple`` are arrays; subclasses and everything else that JSON has no word for are refused.
+    """
+    verdict = _look(value, 0)
+    text = b""
+    if verdict != _FOREIGN:
+        try:
+            text = encode_checked(value)
+        except ValueError:  # a lone surrogate, or an integer of more digits than Python will print
+            verdict = _FOREIGN
+    if verdict == _CLEAN or (verdict == _HAS_FLOATS and b"null" not in text):
+        return text
+    fault = _fault(value, where, 0)
+    if fault is None:  # its nulls were None
+        return text
+    path, problem = fault
+    raise NotJson(problem, path or where)
+
+
+def decode(text: bytes | str | memoryview) -> Any:
+    """Decode strict UTF-8 JSON, or raise ``NotJson`` with one line that says what is wrong and at which byte."""
+    try:
+        return _decode(text)
+    except JSON_ERRORS as error:
+        raise not_json(error) from None
+
+
+JSON_ERRORS = (ValueError, RecursionError)
+"""What a msgspec decoder raises for a text that it refuses."""
+
+
+def not_json(error: Exception) -> NotJson:
+    """Turn what a msgspec decoder raised into ``NotJson``."""
+    return NotJson("nested too deeply" if isinstance(error, RecursionError) else str(error))
+
+
+def scrub(value: object, depth: int = 0) -> Any:
+    """Make JSON of anything, for a log that must not lose what it cannot say; ``repr`` stands for what is none."""
+    if depth < MAX_DEPTH:
+        if isinstance(value, Mapping):
+            return {
+                scrub(key if isinstance(key, str) else short(key)): scrub(child, depth + 1)
+                for key, child in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [scrub(child, depth + 1) for child in value]
+    if type(value) in _SCALARS and _fault(value, "", 0) is None:
+        return value
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else short(value)
+
+
+def _look(value: object, depth: int) -> int:
+    kind = type(value)
+    if kind is dict:
+        for key in value:  # type: ignore[attr-defined]
+            if type(key) is not str:
+                return _FOREIGN
+        children = value.values()  # type: ignore[attr-defined]
+    elif kind is list or kind is tuple:
+        children = value
+    else:
+        return _CLEAN if kind in _EXACT else _HAS_FLOATS if kind is float else _FOREIGN
+    worst = _CLEAN
+    for child in children:  # few, as a rule: `issuperset(map(type, children))` costs three times as much then
+        kind = type(child)
+        if kind in _EXACT:
+            continue
+        verdict = _HAS_FLOATS if kind is float else _look(child, depth + 1) if depth + 1 < MAX_DEPTH else _FOREIGN
+        if verdict > worst:
+            worst = verdict
+            if worst == _FOREIGN:
+                break
+    return worst
+
+
+def _fault(value: Any, path: str, depth: int) -> tuple[str, str] | None:
+    """Find the first thing that is not JSON, and say where it is and what was expected. No path: all of the value."""
+    kind = type(value)
+    children: Iterable[tuple[str, Any]] = ()
+    problem = ""
+    if kind is dict:
+        children = ((f"{path}.{key}", child) for key, child in value.items())
+        problem = next(filter(None, map(_key_problem, value)), "")
+    elif kind is list or kind is tuple:
+        children = ((f"{path}[{n}]", child) for n, child in enumerate(value))
+    else:
+        problem = _scalar_problem(value, kind)
+    if problem:
+        return path, problem
+    for at, child in children:
+        if depth + 1 == MAX_DEPTH and type(child) in _CONTAINERS:
+            return "", f"nested more than {MAX_DEPTH} levels deep, or a cycle"
+        if fault := _fault(child, at, depth + 1):
+            return fault
+    return None
+
+
+def _key_problem(key: object) -> str:
+    if type(key) is not str:
+        return f"expected text as a key, got {type(key).__name__}"
+    return "expected Unicode text as a key, got a lone surrogate" if _scalar_problem(key, str) else ""
+
+
+def _scalar_problem(value: Any, kind: type) -> str:
+    if kind is str:
+        return "" if value.isascii() or _works(value.encode) else "expected Unicode text, got a lone surrogate"
+    if kind is float:
+        return "" if math.isfinite(value) else f"expected a finite number, got {value}"
+    if kind is int:
+        return "" if _works(value.__repr__) else "expected an integer of at most 4300 digits"
+    return "" if kind in _EXACT else f"expected JSON, got {kind.__name__}"
+
+
+def _works(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,41 @@
+"""The plan that a session is created from (protocol, section 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from .errors import BadRequest
+from .json import NotJson, decode, encode
+
+
+@attrs.frozen(unsafe_hash=False)
+class Plan:
+    """What a session is for. The kernel keeps it and shows it; it means something to modules alone."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    goal: str
+    inputs: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.goal, str):
+            raise BadRequest(f"plan.goal: expected text, got {type(self.goal).__name__}")
+        if not isinstance(self.inputs, Mapping):
+            raise BadRequest(f"plan.inputs: expected an object, got {type(self.inputs).__name__}")
+        try:
+            encode(self.goal, "plan.goal")
+            object.__setattr__(self, "inputs", decode(encode(dict(self.inputs), "plan.inputs")))
+        except NotJson as error:
+            raise BadRequest(str(error)) from None
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Plan:
+        """Read ``{"goal": …, "inputs": {…}}``; raises ``BadRequest`` with the path of what does not fit."""
+        if not isinstance(mapping, Mapping):
+            raise BadRequest(f"plan: expected an object, got {type(mapping).__name__}")
+        if "goal" not in mapping:
+            raise BadRequest("plan.goal: expected text, got nothing")
+        return cls(mapping["goal"], mapping.get("inputs", {}))

@@ -1,0 +1,127 @@
+"""Policy: asks a session's hooks about one action and makes the decision an event before anything runs (section 6).
+
+Owns the question and its deadline. What follows from the answers is ``_gate``'s, obeying is the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, one_line
+from amplifier_core._protocol.gate import Answer, Decision, decide, narrowed_below, read_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from msgspec import Raw
+
+    from amplifier_core._modules.module import Module
+    from amplifier_core._protocol.ids import Span
+
+    from .namespace import PolicyHook
+    from .state import SessionState
+
+MOUNT, INVOKE = "mount", "invoke"
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What somebody wants to do: ``mount``, ``invoke`` or a system call. ``wanted`` is canonical."""
+
+    action: str
+    module: Module
+    wanted: Sequence[str]
+    op: str | None = None
+    args: Raw | None = None
+    caller: str | None = None  # the module whose system call this is
+
+
+async def authorize(state: SessionState, question: Question, span: Span) -> Decision:
+    """Ask every policy hook, lowest priority first, until one denies. Raises ``Forbidden`` unless all is allowed.
+
+    The decision is in the log before this returns or raises.
+    """
+    data = _describe(question)
+    answers: list[Answer] = []
+    for hook in state.namespace.policy:
+        answers.append(await _ask(state, hook, question, data, span))
+        if answers[-1].decision == "deny":
+            break
+    decision = decide(question.wanted, answers)
+    if decision.allowed and question.action == INVOKE:
+        lost = narrowed_below(question.module.granted, decision.granted)
+        if lost is not None:
+            reason = f"{lost} is in force since the mount and cannot be taken away for one invocation"
+            decision = Decision(allowed=False, granted=(), scope="call", reason=reason)
+    _record(state, question, data, decision, answers, span)
+    if not decision.allowed:
+        doing = f"{question.action} {question.module.path}{f' {question.op}' if question.op else ''}"
+        raise Forbidden(f"{doing}: {decision.reason}", details={"capabilities": list(question.wanted)})
+    return decision
+
+
+def _describe(question: Question) -> dict[str, Any]:
+    """Build the ``data`` of the question: what section 6 lists, and who called, and whether the embedder trusts it."""
+    module = question.module
+    descriptor = module.descriptor
+    unenforced = [word for word in question.wanted if word in module.unenforced]
+    data: dict[str, Any] = {
+        "action": question.action,
+        "path": module.path,
+        "name": descriptor.name,
+        "kind": descriptor.kind,
+        "version": descriptor.version,
+        "op": question.op,
+        "args": question.args,
+        "capabilities": list(question.wanted),
+        "unenforced": unenforced,
+        "trusted": module.trusted or None,
+        "caller": question.caller,
+    }
+    return {key: value for key, value in data.items() if value is not None}
+
+
+async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: dict[str, Any], span: Span) -> Answer:
+    runtime = state.runtime
+    request = runtime.bus.request("policy:request", state.session_id, span, data)
+    try:
+        with runtime.guards.within(runtime.settings.policy_timeout, f"policy hook {hook.name}"):
+            value = await hook.ask(state, request, span)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        failure: KernelError = Internal(f"policy hook {hook.name} cancelled itself")
+    except Exception as error:  # noqa: BLE001 - a hook is foreign code, and whatever it does wrong denies
+        failure = KernelError.from_exception(error, f"policy hook {hook.name}")
+    else:
+        base = question.module.descriptor.base
+        try:
+            return read_answer(value, hook.name, question.wanted, base, may_grant=hook.may_grant)
+        except Exception as error:  # noqa: BLE001 - an answer may be any object
+            said = error if isinstance(error, ValueError) else one_line(error)
+            failure = Internal(f"policy hook {hook.name} answered nonsense: {said}")
+    state.emit("hook:error", span, status="error", data={"hook": hook.name, "event": "policy:request"}, error=failure)
+    return Answer(hook.name, "deny", reason=f"the hook failed: {failure.message}")
+
+
+def _record(
+    state: SessionState,
+    question: Question,
+    data: dict[str, Any],
+    decision: Decision,
+    answers: Sequence[Answer],
+    span: Span,
+) -> None:
+    shown = {key: value for key, value in data.items() if key != "args"}
+    shown["wanted"] = shown.pop("capabilities")
+    shown["decision"] = "allow" if decision.allowed else "deny"
+    shown["capabilities"] = list(decision.granted)
+    shown["scope"] = decision.scope
+    shown["reason"] = decision.reason
+    shown["hooks"] = [{"hook": answer.hook, "decision": answer.decision, "reason": answer.reason} for answer in answers]
+    state.emit(
+        "policy:decision", span, module=question.module.path, status="ok" if decision.allowed else "error", data=shown
+    )

@@ -1,0 +1,44 @@
+"""A session's context: fragments of JSON by key (system calls ``context.get`` and ``context.set_fragment``).
+
+Owns their isolation: values are held encoded, so nobody holds a reference into another session's context, and a fork
+shares them until one side writes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from amplifier_core._protocol.errors import BadRequest
+from amplifier_core._protocol.json import NotJson, decode, encode
+
+if TYPE_CHECKING:
+    from amplifier_core._protocol.ids import Span
+    from amplifier_core._sessions.state import SessionState
+
+
+def get(state: SessionState, span: Span | None = None) -> dict[str, Any]:
+    """Give ``{"fragments": {key: value}}``, in the order in which the keys were first set."""
+    state.check_open()
+    fragments = {key: decode(text) for key, text in state.fragments.items()}
+    state.emit("context:get", span, status="ok", data={"keys": len(fragments)})
+    return {"fragments": fragments}
+
+
+def set_fragment(state: SessionState, key: object, value: object, span: Span | None = None) -> dict[str, Any]:
+    """Set one fragment; this session and its later forks see it. Raises ``BadRequest`` for what is not JSON."""
+    state.check_open()
+    if not isinstance(key, str) or not key:
+        raise BadRequest(f"key: expected text, got {key!r}")
+    try:
+        encode(key, "key")
+        text = encode(value, "value")
+    except NotJson as error:
+        raise BadRequest(str(error)) from None
+    limit = state.runtime.settings.fragment_bytes
+    if len(text) > limit:
+        raise BadRequest(f"value: expected at most {limit} bytes of JSON in one fragment, got {len(text)}")
+    if state.fragments_shared:
+        state.fragments, state.fragments_shared = dict(state.fragments), False
+    state.fragments[key] = text
+    state.emit("context:set", span, status="ok", data={"key": key, "value": value})
+    return {}

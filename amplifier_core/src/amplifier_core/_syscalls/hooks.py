@@ -1,0 +1,103 @@
+"""Hooks: turns what an embedder registers, an async callable or the path of a module, into policy hooks and observers.
+
+Owns that translation. Policy is asked in order and fails closed; observers are told and can't fail the run.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from amplifier_core._events.observer import Observer
+from amplifier_core._protocol.errors import BadRequest
+from amplifier_core._protocol.event import Event, decode_event, is_event_pattern
+from amplifier_core._protocol.json import encode_checked
+from amplifier_core._sessions.namespace import ObserverHook, PolicyHook
+
+from .invoke import ask_module, tell_module
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from amplifier_core._modules.module import Module
+    from amplifier_core._protocol.errors import KernelError
+    from amplifier_core._protocol.ids import Span
+    from amplifier_core._sessions.state import SessionState
+
+    from .turns import Invocation
+
+    Hook = Callable[[Event], Awaitable[Any]]
+
+POLICY_REQUEST = "policy:request"
+
+
+def register_hook(
+    state: SessionState, event: str, endpoint: str | Hook, priority: int, caller: Invocation | None = None
+) -> dict[str, Any]:
+    """Register one hook. Raises ``BadRequest`` for what is neither an async callable nor a mounted path.
+
+    A policy hook that a fork or a module (``caller``) registers can deny; its allow adds nothing.
+    """
+    state.check_open()
+    if not is_event_pattern(event):
+        raise BadRequest(f"event: expected a name, prefix:* or *, got {event!r}")
+    if type(priority) is not int:
+        raise BadRequest(f"priority: expected an integer, got {priority!r}")
+    name = _name(endpoint)
+    _add(state, event, endpoint, priority, name, may_grant=state.parent_id is None and caller is None)
+    data = {"event": event, "endpoint_ref": name, "priority": priority}
+    state.emit("hook:register", caller.span if caller else None, status="ok", data=data)
+    return {}
+
+
+def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, name: str, *, may_grant: bool) -> None:
+    if callable(endpoint):
+        module = None
+        ask: Callable[..., Awaitable[Any]] = functools.partial(_ask_callable, endpoint)
+        tell: Callable[[bytes], Awaitable[None]] = functools.partial(_tell_callable, endpoint)
+    else:
+        module = _mounted(state, endpoint)
+        ask = functools.partial(_ask_module, module)
+        tell = functools.partial(tell_module, state, module)
+    if event == POLICY_REQUEST:
+        state.namespace = state.namespace.own()
+        state.namespace.add_policy(PolicyHook(name, ask, priority, may_grant=may_grant))
+        return
+
+    def report(event: str, data: Mapping[str, Any], error: KernelError | None) -> None:
+        state.emit(event, status="error" if error else None, data=data, error=error)
+
+    observer = Observer(name, tell, report, state.runtime.settings.observer_queue)
+    state.namespace = state.namespace.own()
+    state.namespace.add_observer(ObserverHook(event, observer, priority, module.path if module else None))
+
+
+def _name(endpoint: object) -> str:
+    """Name a hook in events: a module's path, or where a callable is defined. Raises ``BadRequest`` for a sync one."""
+    if isinstance(endpoint, str):
+        return endpoint
+    function = endpoint.func if isinstance(endpoint, functools.partial) else endpoint
+    if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))):  # noqa: B004
+        raise BadRequest(f"endpoint_ref: expected an async callable or the path of a module, got {endpoint!r}")
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def _mounted(state: SessionState, path: object) -> Module:
+    mount = state.namespace.mounts.get(path) if isinstance(path, str) else None
+    if mount is None:
+        raise BadRequest(f"endpoint_ref: expected an async callable or the path of a mounted module, got {path!r}")
+    return mount.module
+
+
+async def _ask_callable(hook: Hook, _: SessionState, request: Event, __: Span) -> Any:
+    # a copy by way of JSON: a hook that changes what it was shown changes nothing else
+    return await hook(decode_event(encode_checked(request)))
+
+
+async def _ask_module(module: Module, state: SessionState, request: Event, span: Span) -> Any:
+    return await ask_module(state, module, request, span)
+
+
+async def _tell_callable(hook: Hook, line: bytes) -> None:
+    await hook(decode_event(line))

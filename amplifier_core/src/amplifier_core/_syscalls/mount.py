@@ -1,0 +1,285 @@
+"""Mounting: check, ask, start, verify, then add; whatever fails is undone whole and raised with its cause.
+
+Owns the way of a module into a session's namespace and out of it. Invocations are elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from msgspec import Raw
+
+from amplifier_core._modules.module import Module
+from amplifier_core._protocol.description import check_description
+from amplifier_core._protocol.descriptor import ModuleDescriptor
+from amplifier_core._protocol.errors import BadRequest, Forbidden, Internal, KernelError, Unreachable, failure_of, short
+from amplifier_core._protocol.json import decode, encode_checked
+from amplifier_core._protocol.message import result_of
+from amplifier_core._sessions.namespace import MOUNT_PATHS, Mount
+from amplifier_core._sessions.policy import MOUNT, Question, authorize
+from amplifier_core.hookspecs import TRANSPORTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from amplifier_core._protocol.ids import Span
+    from amplifier_core._sessions.state import SessionState
+    from amplifier_core.hookspecs import Connection, Isolation, Notify
+
+    from .turns import Invocation
+
+BUDGETS = ("memory_bytes", "cpu_ms")
+_MODULE_EVENTS = ("module:start", "module:exit", "module:noise", "events:dropped")
+
+
+async def mount(
+    state: SessionState,
+    path: str,
+    descriptor: ModuleDescriptor | Mapping[str, Any],
+    timeout: float,
+    *,
+    trusted: bool,
+    caller: Invocation | None = None,
+) -> dict[str, str]:
+    """Mount one module. Nothing of it runs before the gate said yes; ``mount:add`` tells success and failure alike."""
+    state.check_open()
+    if path not in MOUNT_PATHS:
+        raise BadRequest(f"path: expected one of {', '.join(MOUNT_PATHS)}, got {short(path)}")
+    if not isinstance(trusted, bool):
+        raise BadRequest(f"trusted: expected True or False, got {short(trusted)}")
+    if not isinstance(descriptor, ModuleDescriptor):
+        descriptor = ModuleDescriptor.from_mapping(descriptor)
+    if caller is not None:
+        descriptor = attrs.evolve(descriptor, caller=caller.module.path)
+    full = f"{path}/{descriptor.name}"
+    if full in state.namespace.mounts or full in state.mounting:
+        raise BadRequest(f"{full}: a module of that name is mounted there already; unmount it first")
+    runtime = state.runtime
+    span = runtime.ids.child(caller.span) if caller else runtime.ids.root()
+    began = runtime.clock.monotonic()
+    failure: KernelError | None = None
+    lost: Sequence[str] = ()
+    state.mounting |= {full}
+    try:
+        lost = await _bring_up(state, full, descriptor, span, timeout, trusted=trusted, caller=caller)
+    except BaseException as error:
+        failure = failure_of(error)
+        failure.details.setdefault("module", full)
+        raise
+    finally:
+        state.mounting -= {full}
+        state.emit(
+            "mount:add",
+            span,
+            module=full,
+            status="error" if failure else "ok",
+            duration_ms=round((runtime.clock.monotonic() - began) * 1000, 3),
+            data=_added(descriptor, lost),
+            error=failure,
+        )
+    return {"name": descriptor.name, "path": full}
+
+
+def _added(descriptor: ModuleDescriptor, lost: Sequence[str]) -> dict[str, Any]:
+    """Say what was mounted, and what of its descriptor nobody reads or keeps: a typo shows here."""
+    data = {
+        "kind": descriptor.kind,
+        "version": descriptor.version,
+        "capabilities": list(descriptor.capabilities),
+        "unenforced": list(lost),
+        "unknown": list(descriptor.unknown),
+    }
+    return {name: value for name, value in data.items() if value or name in ("version", "capabilities")}
+
+
+async def unmount(state: SessionState, path: str, name: str | None, span: Span | None = None) -> list[str]:
+    """Unmount one module, or all at a mount path; those that no other session holds are closed when this returns."""
+    state.check_open()
+    mounts = state.namespace.mounts
+    _check_text(path, "path")
+    full = f"{path}/{name}" if name is not None else path
+    removed = [full] if full in mounts else [at for at in mounts if name is None and at.rpartition("/")[0] == path]
+    if not removed:
+        raise BadRequest(f"path: nothing is mounted at {full!r}")
+    state.namespace = state.namespace.own()
+    loose = [state.namespace.remove(at) for at in removed]
+    for at in removed:
+        state.emit("mount:remove", span, module=at, status="ok")
+    await state.runtime.close(*(list(chain.from_iterable(groups)) for groups in zip(*loose, strict=True)))
+    return removed
+
+
+async def _bring_up(
+    state: SessionState,
+    path: str,
+    descriptor: ModuleDescriptor,
+    span: Span,
+    timeout: float,
+    *,
+    trusted: bool,
+    caller: Invocation | None,
+) -> list[str]:
+    """Do what ``mount`` says, and name the limits that nobody keeps."""
+    report = _Report(state, path, span)
+    connection = _connect(state, descriptor, report)
+    by = caller.module.path if caller else None
+    module: Module | None = None
+    try:
+        with state.runtime.guards.within(timeout, f"mounting {path}", state):
+            isolation = await _isolation(state, path, connection, trusted=trusted)
+            module = Module(path, descriptor, connection, isolation, trusted=trusted and connection.local)
+            plan = _plan(module, connection)
+            shown = Raw(encode_checked({"path": path.rpartition("/")[0], "descriptor": _shown(descriptor)} | plan))
+            question = Question(MOUNT, module, descriptor.capabilities, args=shown, caller=by)
+            decision = await authorize(state, question, span)
+            module.granted = decision.granted
+            await module.start()
+            await _verify(module)
+    except BaseException:
+        if module is not None:
+            await state.runtime.close([module])
+        raise
+    report.span = None
+    state.namespace = state.namespace.own()
+    state.namespace.add(Mount(module, decision.granted, lasting=decision.scope == "session"))
+    return (
+        [] if module.budget else [f"limits.{name}" for name in BUDGETS if getattr(descriptor.limits, name) is not None]
+    )
+
+
+async def _isolation(state: SessionState, path: str, connection: Connection, *, trusted: bool) -> Isolation | None:
+    """Give what confines a module that is to run here, unless the embedder trusts it; ``Forbidden`` without either."""
+    if trusted or not connection.local:
+        return None
+    try:
+        return await state.runtime.host.isolation()
+    except Forbidden as error:
+        raise Forbidden(f"{path}: {error.message}", details=error.details) from None
+
+
+def _plan(module: Module, connection: Any) -> dict[str, Any]:
+    """Say for policy to judge what an isolation would open to a module if it is granted all that it wants.
+
+    Raises ``Forbidden`` for a module that calls for more than the isolation enforces here.
+    """
+    isolation = module.isolation
+    module.unenforced = tuple(connection.unenforced)
+    if isolation is None:
+        return {}
+    try:
+        module.unenforced = tuple(isolation.unenforced(module.unenforced))
+        _check_enforceable(module, isolation.name)
+        confined = isolation.confine(connection.launch(), module.descriptor, module.descriptor.capabilities)
+        confined.close()
+    except Exception as error:
+        if isinstance(error, KernelError):
+            raise
+        raise KernelError.from_exception(error, f"isolation {isolation.name!r}") from error
+    return {"isolation": {"name": isolation.name, **confined.shown}}
+
+
+def _check_enforceable(module: Module, isolation: str) -> None:
+    """Refuse what nobody here can hold the module to; what ``x-`` words mean is policy's affair."""
+    lost = [word for word in module.unenforced if not word.startswith("x-")]
+    if lost:
+        raise Forbidden(
+            f"{module.path}: {isolation} cannot enforce {', '.join(lost)} on this host; "
+            "mount(..., trusted=True) runs the module without",
+            details={"capabilities": lost},
+        )
+
+
+def _shown(descriptor: ModuleDescriptor) -> dict[str, Any]:
+    """Show policy what a mount would run. Of objects in ``transport``, such as headers, the keys alone: no secrets."""
+    transport = {
+        key: dict.fromkeys(value, "…") if isinstance(value, Mapping) else value
+        for key, value in descriptor.transport.items()
+    }
+    limits = {name: value for name, value in attrs.asdict(descriptor.limits).items() if value is not None}
+    return {"name": descriptor.name, "kind": descriptor.kind, "transport": transport, "limits": limits}
+
+
+def _connect(state: SessionState, descriptor: ModuleDescriptor, notify: Notify) -> Connection:
+    name = descriptor.transport["type"]
+    hooks = state.runtime.plugins.hook(TRANSPORTS, name)
+    try:
+        connection: Connection | None = hooks.open_transport(
+            descriptor=descriptor, notify=notify, host=state.runtime.host
+        )
+    except Exception as error:
+        if isinstance(error, KernelError):
+            raise
+        raise KernelError.from_exception(error, f"transport {name!r}") from error
+    if connection is None:
+        raise BadRequest(f"transport {name!r}: the plugin opens no connection for this descriptor")
+    missing = [name for name in _CONNECTION if not hasattr(connection, name)]
+    if not missing and connection.local and not hasattr(connection, "launch"):
+        missing = ["launch"]
+    if missing:
+        raise Internal(f"transport {name!r}: the plugin opened {type(connection).__name__}, which has no {missing[0]}")
+    return connection
+
+
+_CONNECTION = ("local", "unenforced", "start", "request", "close")
+
+
+class _Report:
+    """What a connection calls to report what happens to its module: in the mount's span while that lasts."""
+
+    def __init__(self, state: SessionState, path: str, span: Span) -> None:
+        self.span: Span | None = span
+        self._state = state
+        self._path = path
+
+    def __call__(self, event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
+        if event not in _MODULE_EVENTS:
+            raise Internal(f"a transport reported {event!r}, which is none of {', '.join(_MODULE_EVENTS)}")
+        status = "error" if error else "ok"
+        self._state.emit(event, self.span, module=self._path, status=status, data=data, error=error)
+
+
+async def _verify(module: Module) -> None:
+    """Ask ``health`` and ``describe``, and hold the answer against the descriptor."""
+    path = module.path
+    health = result_of(await module.call("health", b"{}"), f"{path} health")
+    if not isinstance(health, dict) or health.get("status") != "ok":
+        raise Unreachable(f'{path}: health: expected {{"status": "ok"}}, got {short(health)}')
+    described = result_of(await module.call("describe", b"{}"), f"{path} describe")
+    module.description = encode_checked(check_description(described, module.descriptor, path))
+
+
+def _check_text(value: object, name: str) -> None:
+    if not isinstance(value, str):
+        raise BadRequest(f"{name}: expected text, got {type(value).__name__}")
+
+
+def mounts(state: SessionState, path: str | None) -> list[dict[str, Any]]:
+    """List what is mounted, or what is mounted at or below one path, in the order of mounting."""
+    state.check_open()
+    if path is not None:
+        _check_text(path, "path")
+    return [
+        {
+            "path": at,
+            "name": mount.module.descriptor.name,
+            "kind": mount.module.descriptor.kind,
+            "version": mount.module.descriptor.version,
+            "capabilities": list(mount.granted),
+        }
+        for at, mount in state.namespace.mounts.items()
+        if path is None or at == path or at.startswith(f"{path}/")
+    ]
+
+
+def describe(state: SessionState, path: str) -> dict[str, Any]:
+    """Give a module's description, as it was verified when it was mounted."""
+    state.check_open()
+    _check_text(path, "path")
+    mount = state.namespace.mounts.get(path)
+    if mount is None:
+        raise BadRequest(f"path: nothing is mounted at {path!r}")
+    description: dict[str, Any] = decode(mount.module.description)
+    return description

@@ -1,0 +1,180 @@
+"""Turns: how a module calls the kernel: it answers ``pending``, its calls are made, it is asked again (section 2).
+
+Owns the loop of turns and what each system call is checked against: the module's own capabilities, never its caller's.
+What the calls do is elsewhere. While a module waits here it holds nothing, so what it called may call it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from amplifier_core._protocol.capability import SYSTEM_CALLS, covers
+from amplifier_core._protocol.errors import BadRequest, Forbidden, Internal, KernelError, UnsupportedOp, short
+from amplifier_core._protocol.json import encode_checked, scrub
+from amplifier_core._sessions.policy import INVOKE, MOUNT, Question, authorize
+from amplifier_core.hookspecs._chunks import Watched
+
+from .emit import emit_all
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from amplifier_core._modules.budget import Budget
+    from amplifier_core._modules.deadline import Guard
+    from amplifier_core._modules.module import Module
+    from amplifier_core._protocol.ids import Span
+    from amplifier_core._protocol.message import Message, SystemCall
+    from amplifier_core._sessions.state import SessionState
+    from amplifier_core.hookspecs._chunks import Chunks
+
+
+class InvokeParams(msgspec.Struct, omit_defaults=True):
+    """The parameters of ``invoke`` (section 2). ``deadline_ms`` is what is left when the request is sent."""
+
+    op: str
+    args: msgspec.Raw
+    session_id: str
+    request_id: str
+    span_id: str
+    deadline_ms: int
+    resume: msgspec.Raw | None = None
+
+
+class Invocation(msgspec.Struct, eq=False):
+    """One invocation under way: on whose behalf the kernel acts when its module makes system calls."""
+
+    state: SessionState
+    module: Module
+    op: str
+    args: bytes
+    span: Span
+    guard: Guard
+    granted: Sequence[str]  # what its `sys:` calls are checked against
+    lasting: bool  # whether that was granted for the session
+    chunks: Chunks | None  # whoever reads its module's chunks
+
+
+def ask(invocation: Invocation, resume: msgspec.Raw | None = None) -> Coroutine[Any, Any, Message]:
+    """Give the module its turn: the first, or the next one with what its system calls gave."""
+    guard, module = invocation.guard, invocation.module
+    chunks, touch = invocation.chunks, None
+    if guard.idle is not None:
+        chunks, touch = Watched(chunks, guard.touch, guard.rest), guard.touch
+    answer = module.call("invoke", _params(invocation, resume), chunks, touch)
+    return answer if module.budget is None else _charged(module.budget, guard, answer)
+
+
+async def _charged(budget: Budget, guard: Guard, answer: Coroutine[Any, Any, Message]) -> Message:
+    with budget.charged(guard):
+        return await answer
+
+
+async def converse(invocation: Invocation, message: Message) -> Message:
+    """Make the system calls that a reply wants and ask again, until there is one that is not ``pending``."""
+    while True:
+        if message.events:
+            emit_all(invocation.state, message.events, invocation.module.path, invocation.span)
+        if not message.pending or not message.is_reply():
+            return message
+        invocation.guard.rest()
+        results = await _make_calls(invocation, message.pending.syscalls)
+        text = b'{"state":%b,"results":%b}' % (message.pending.state, encode_checked(results))
+        message = await ask(invocation, msgspec.Raw(text))
+
+
+def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:
+    span = invocation.span
+    left = max(1, int(invocation.guard.left() * 1000))
+    args = msgspec.Raw(invocation.args)
+    session_id = invocation.state.session_id
+    params = encode_checked(InvokeParams(invocation.op, args, session_id, span.request_id, span.span_id, left, resume))
+    if resume is not None and len(params) > (limit := invocation.module.descriptor.message_bytes):
+        raise BadRequest(f"the results of its system calls are more than {limit} bytes (limits.message_bytes)")
+    return params
+
+
+async def _make_calls(invocation: Invocation, calls: Sequence[SystemCall]) -> list[msgspec.Raw]:
+    _check_count(invocation, len(calls))
+    tree = invocation.span.tree
+    tree.calls += len(calls)
+    try:
+        if len(calls) == 1:  # no task for what runs alone
+            return [await _make_call(invocation, calls[0])]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_make_call(invocation, call)) for call in calls]
+        return [task.result() for task in tasks]
+    finally:
+        tree.calls -= len(calls)
+
+
+def _check_count(invocation: Invocation, count: int) -> None:
+    """Refuse a list that is none, or so long that nobody else would get a turn, or one too many for its request."""
+    path = invocation.module.path
+    if not count:
+        raise Internal(f"{path} broke its contract: it answered pending without a system call")
+    if count > _CALLS_MAX:
+        raise Internal(f"{path} broke its contract: {count} system calls at once, of {_CALLS_MAX}")
+    if invocation.span.tree.calls + count > _TREE_MAX:
+        raise BadRequest(f"{path}: with its system calls more than {_TREE_MAX} would be in progress in one request")
+
+
+async def _make_call(invocation: Invocation, call: SystemCall) -> msgspec.Raw:
+    """Check and make one system call; whatever it raises is its module's result."""
+    try:
+        await _check(invocation, call)
+        result = await invocation.state.runtime.system_call(invocation, call.name, call.args)
+        return msgspec.Raw(encode_checked({"ok": True, "result": result}))
+    except KernelError as error:
+        failure = error
+    except RecursionError:  # Python 3.11 reads what it cannot write again from further down its stack
+        failure = BadRequest(f"{call.name}: its arguments or its result are nested too deeply")
+    return msgspec.Raw(encode_checked({"ok": False, "error": scrub(failure.body())}))
+
+
+async def _check(invocation: Invocation, call: SystemCall) -> None:
+    """Hold a system call against the module's own capabilities, and ask policy unless it said yes for the session.
+
+    ``invoke`` and ``mount`` ask about their target, in its own name.
+    """
+    if call.name not in SYSTEM_CALLS:
+        raise UnsupportedOp(f"there is no system call {short(call.name)}")
+    _check_mounted(invocation)
+    field = _RESOURCES.get(call.name)
+    resource = call.args.get(field) if field else None
+    word = f"sys:{call.name}:{resource}" if isinstance(resource, str) else f"sys:{call.name}"
+    if not any(covers(capability, word) for capability in invocation.granted):
+        raise Forbidden(f"{invocation.module.path} was not granted {word}", details={"capabilities": [word]})
+    if call.name in (INVOKE, MOUNT) or invocation.lasting or not invocation.state.namespace.policy:
+        return
+    args = msgspec.Raw(encode_checked(call.args))
+    question = Question(call.name, invocation.module, [word], args=args)
+    await authorize(invocation.state, question, invocation.span)
+    _check_mounted(invocation)
+
+
+def _check_mounted(invocation: Invocation) -> None:
+    """Refuse what a module asks for after its unmount: grants end with the mount."""
+    mount = invocation.state.namespace.mounts.get(invocation.module.path)
+    if mount is None or mount.module is not invocation.module:
+        raise Forbidden(f"{invocation.module.path} is no longer mounted, and its grants have ended")
+
+
+_CALLS_MAX = 1000  # of one `pending`: more would keep the event loop from everybody else
+_TREE_MAX = 4000  # in progress in one request: a cycle that calls itself twice doubles them at each of 32 levels
+
+_RESOURCES = {
+    "invoke": "path",
+    "mount": "path",
+    "unmount": "path",
+    "mounts": "path",
+    "describe": "path",
+    "emit": "event",
+    "register_hook": "event",
+    "context.set_fragment": "key",
+    "session.fork": "parent_id",
+    "session.end": "session_id",
+}
+"""The argument of each system call that a pattern in ``sys:NAME:PATTERN`` is about."""

@@ -1,0 +1,189 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tests.core.strategies import json_values, thorough
+
+from amplifier_core import BadRequest, Internal, KernelError
+from amplifier_core._protocol.json import NotJson
+from amplifier_core._protocol.message import Message, decode_message, result_of, result_size
+
+WHY = {"code": "bad_request", "message": "no"}
+
+REPLIES = [
+    {"ok": True, "result": None},
+    {"ok": True, "result": {"words": 2}, "events": [{"event": "a:b", "data": {}}]},
+    {"id": "r1", "ok": True, "result": [], "unknown": 1},
+    {"ok": False, "error": WHY},
+    {"ok": False, "error": {**WHY, "details": {"a": 1}, "unknown": 1}},
+    {"pending": {"syscalls": [], "state": None}},
+]
+NO_REPLIES = [
+    {},
+    {"id": "r1"},
+    {"chunk": 1},
+    {"ok": True},
+    {"ok": True, "error": WHY},
+    {"ok": True, "result": 1, "error": WHY},
+    {"ok": True, "result": 1, "pending": {"syscalls": []}},
+    {"ok": False},
+    {"ok": False, "result": 1},
+    {"ok": False, "error": WHY, "result": 1},
+    {"ok": False, "error": WHY, "pending": {"syscalls": []}},
+    {"result": 1},
+    {"error": WHY},
+    {"pending": {"syscalls": []}, "result": 1},
+    {"pending": {"syscalls": []}, "error": WHY},
+]
+
+
+def text(value):
+    return json.dumps(value).encode()
+
+
+@pytest.mark.parametrize("value", REPLIES, ids=json.dumps)
+def test_a_reply_has_one_of_three_shapes(value):
+    assert decode_message(text(value)).is_reply()
+
+
+@pytest.mark.parametrize("value", NO_REPLIES, ids=json.dumps)
+def test_what_has_none_of_them_or_two_breaks_the_contract(value):
+    message = decode_message(text(value))
+    assert not message.is_reply()
+    with pytest.raises(Internal, match=r"^internal: /mnt/tools/a broke its contract: the reply is none of the three"):
+        result_of(message, "/mnt/tools/a")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"[]",
+        b"5",
+        b"null",
+        b"{",
+        b'{"ok":true,"result":NaN}',
+        b'{"ok":true,"result":1e999}',
+        b'{"ok":true,"result":"\xff"}',
+        b'{"ok":true,"result":1,"unknown":"\xff"}',
+        b'{"ok":true,"result":1,"\xff":1}',
+        b'{"pending":{"syscalls":[],"state":"\xed\xa0\x80"}}',
+        b'{"ok":true,"result":1} x',
+        b'{"ok":true,"result":' + b"[" * 50_000,
+        *map(text, [{"ok": 1}, {"ok": "true"}, {"ok": None}, {"id": 5}, {"error": "no"}, {"error": {"code": "x"}}]),
+        *map(text, [{"error": {**WHY, "details": []}}, {"error": {**WHY, "code": 5}}, {"pending": []}, {"events": {}}]),
+        *map(text, [{"events": [5]}, {"error": None}, {"pending": {}}, {"pending": {"syscalls": {}}}]),
+        *map(text, [{"pending": {"syscalls": [{"name": 5}]}}, {"pending": {"syscalls": [{"name": "a", "args": []}]}}]),
+    ],
+    ids=lambda raw: ascii(raw)[:50],
+)
+def test_what_is_no_message_is_refused_in_one_line(raw):
+    with pytest.raises(NotJson) as caught:
+        decode_message(raw)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@thorough
+@given(json_values)
+@example({"words": 2})
+def test_a_result_comes_back_as_it_was(value):
+    assert json.dumps(result_of(decode_message(text({"ok": True, "result": value})), "who")) == json.dumps(value)
+
+
+def test_a_message_does_not_change_with_the_buffer_that_it_was_read_from():
+    buffer = bytearray(text({"pending": {"syscalls": [], "state": {"n": 1}}}))
+    message = decode_message(buffer)  # type: ignore[arg-type]
+    assert message.pending
+    buffer[:] = b" " * len(buffer)
+    assert bytes(message.pending.state) == b'{"n": 1}'
+
+
+def test_a_result_may_be_null():
+    assert result_of(decode_message(text({"ok": True, "result": None})), "who") is None
+
+
+def test_a_failure_is_raised_with_its_code():
+    with pytest.raises(BadRequest) as caught:
+        result_of(decode_message(text({"ok": False, "error": {**WHY, "details": {"a": 1}}})), "who")
+    assert caught.value.body() == {**WHY, "details": {"a": 1}}
+
+
+def test_a_modules_own_code_passes_through():
+    with pytest.raises(KernelError) as caught:
+        result_of(decode_message(text({"ok": False, "error": {"code": "mine", "message": "no"}})), "who")
+    assert caught.value.body() == {"code": "mine", "message": "no"}
+
+
+def test_pending_is_refused_where_it_is_not_taken():
+    with pytest.raises(Internal, match="who answered pending"):
+        result_of(decode_message(text({"pending": {"syscalls": [], "state": 1}})), "who")
+
+
+def test_a_sender_can_not_say_how_long_its_message_is():
+    raw = text({"ok": True, "result": 1, "size": 10**9})
+    assert decode_message(raw).size == len(raw)
+
+
+def test_pending_has_system_calls_and_a_state():
+    raw = text(
+        {"pending": {"syscalls": [{"name": "emit"}, {"name": "invoke", "args": {"a": 1}}], "state": {"step": 1}}}
+    )
+    pending: Any = decode_message(raw).pending
+    assert [(call.name, call.args) for call in pending.syscalls] == [("emit", {}), ("invoke", {"a": 1})]
+    assert json.loads(bytes(pending.state)) == {"step": 1}
+    pending = decode_message(text({"pending": {"syscalls": []}})).pending
+    assert bytes(pending.state) == b"null"
+
+
+def test_messages_share_nothing():
+    errors: list[Any] = [decode_message(text({"ok": False, "error": WHY})).error for _ in range(2)]
+    errors[0].details["a"] = 1
+    assert errors[1].details == {}
+
+
+def compact(value):
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+unambiguous = st.recursive(  # what every writer of compact JSON writes alike: no floats
+    st.text() | st.integers() | st.none() | st.booleans(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+)
+replies = st.fixed_dictionaries(
+    {"ok": st.just(value=True), "result": unambiguous},
+    optional={"id": st.text(), "events": st.lists(st.dictionaries(st.text(), st.text() | st.integers(), max_size=2))},
+)
+
+
+@thorough
+@given(replies)
+def test_a_results_size_is_the_length_of_its_json(reply):
+    assert result_size(decode_message(compact(reply))) == len(compact(reply["result"]))
+
+
+@thorough
+@given(replies, st.sampled_from([None, 1, 8]))
+def test_spaces_that_a_sender_puts_in_count_too(reply, indent):
+    raw = json.dumps(reply, ensure_ascii=False, indent=indent).encode()
+    assert len(compact(reply["result"])) <= result_size(decode_message(raw)) <= len(raw)
+
+
+def test_a_message_that_nobody_decoded_has_no_size():
+    assert result_size(Message(result=1)) == 0
+
+
+# the kernel's own spelling of these events is twice as long as the sender's
+def test_a_sender_can_not_hide_a_large_result_from_the_log():
+    result = "x" * 10_000
+    numbers = ",".join(["1e9"] * 2_000)
+    raw = f'{{"ok":true,"events":[{{"data":{{"a":[{numbers}]}}}}],"result":"{result}"}}'.encode()
+    assert result_size(decode_message(raw)) >= len(result) + 2
+
+
+def test_a_result_that_is_nested_too_deeply_to_be_written_again_counts_with_what_came_with_it():
+    result: list = []
+    for _ in range(100_000):
+        result = [result]
+    assert result_size(Message(ok=True, result=result, events=[], size=7)) == 7
