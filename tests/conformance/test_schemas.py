@@ -12,6 +12,8 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
+from amplifier_core._syscalls.table import SystemCalls
+
 REPOSITORY = Path(__file__).parents[2]
 TEXT = (REPOSITORY / "amplifier_core" / "PROTOCOL.md").read_text(encoding="utf-8")
 INSTANCES: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("instances.json").read_text("utf-8"))
@@ -412,3 +414,12 @@ def test_system_calls_table() -> None:
     agrees("syscalls#/$defs/session.create.args/properties/plan", braced(rows["session.create"][0]))
     assert at("syscalls#/$defs/describe.result")["$ref"] == URN + "describe"
     assert {branch["if"]["properties"]["name"]["const"] for branch in at("syscalls")["allOf"]} == rows.keys()
+
+
+def test_the_kernel_makes_the_system_calls_of_the_table_and_holds_patterns_against_what_the_text_names() -> None:
+    assert list(SystemCalls._table) == [words(field)[0] for field in table(8)]
+    told = passage(8, "A pattern in `sys:NAME:PATTERN` is held against ", ";")
+    resources = {name: row.resource for name, row in SystemCalls._table.items() if row.resource}
+    for argument, names in re.findall(r"`(\w+)` \(([^)]*)\)", told):
+        assert {name for name, resource in resources.items() if resource == argument} == set(words(names))
+    assert set(resources.values()) == {word for word in words(re.sub(r"\([^)]*\)", "", told))}

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from amplifier_core import BadRequest, Cancelled, Internal, KernelError, Session, Timeout
-from amplifier_core._syscalls import turns
+from amplifier_core._syscalls import table, turns
 
 CALLER = "/mnt/orchestrators/caller"
 ECHO = "/mnt/tools/echo"
@@ -551,10 +551,10 @@ async def test_what_is_nested_too_deeply_to_be_written_again_is_the_modules_resu
     """Python 3.11 counts what it reads and what it writes against its own stack, which may be deeper by then."""
     session = await mounted("sys:emit")
 
-    async def overflow(invocation, call):
+    async def overflow(caller, call, resource):
         raise RecursionError
 
-    monkeypatch.setattr(turns, "_check", overflow)
+    monkeypatch.setattr(table, "_authorize", overflow)
     (failed,) = await make(session, call("emit", event="a:b", data={}))
     assert failed["error"] == {
         "code": "bad_request",

@@ -5,30 +5,18 @@ Owns the grammar, the canonical form and the order "covers". It grants nothing a
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pathlib import Path, PurePath
-    from types import ModuleType
+from .json import decode
 
-SYSTEM_CALLS = (
-    "session.create",
-    "session.fork",
-    "session.end",
-    "mount",
-    "unmount",
-    "mounts",
-    "describe",
-    "invoke",
-    "emit",
-    "register_hook",
-    "context.get",
-    "context.set_fragment",
-)
-"""The names of section 8."""
+if TYPE_CHECKING:
+    from pathlib import PurePath
+    from types import ModuleType
 
 SCRATCH = "$tmp"
 """The path that stands for a module's own scratch folder."""
@@ -56,7 +44,7 @@ def canonical(word: str, base: Path) -> str:
         problem = "" if re.fullmatch(_VARIABLE, rest) else "env:NAME"
     elif namespace == "sys":
         problem = (
-            "" if action in SYSTEM_CALLS and rest != f"{action}:" else "sys:NAME[:PATTERN] with a system call's name"
+            "" if action in system_calls() and rest != f"{action}:" else "sys:NAME[:PATTERN] with a system call's name"
         )
         if not problem and "*" in rest.rstrip("*"):
             problem = "a pattern with * at its end alone"
@@ -92,6 +80,13 @@ def covers(grant: str, wanted: str) -> bool:
 def enforced_by_kernel(word: str) -> bool:
     """Tell whether the kernel itself enforces a capability, wherever the module runs: ``sys:`` alone."""
     return word.startswith("sys:")
+
+
+@functools.cache
+def system_calls() -> frozenset[str]:
+    """Read the names of the system calls (section 8) from their schema, when the first ``sys:`` word needs them."""
+    schema = Path(__file__).parents[1] / "schemas" / "syscalls.json"
+    return frozenset(decode(schema.read_bytes())["$defs"]["name"]["enum"])
 
 
 def _split(word: str) -> tuple[str, str, str]:

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from msgspec import Raw
 
     from amplifier_core._events.bus import Bus
     from amplifier_core._modules.deadline import Guards
     from amplifier_core._modules.host import Host
     from amplifier_core._modules.plugins import Plugins
     from amplifier_core._protocol.ids import Clock, Ids
+    from amplifier_core._protocol.message import SystemCall
 
 
 class Closable(Protocol):
@@ -48,7 +51,7 @@ class Runtime(msgspec.Struct, frozen=True, eq=False):
     plugins: Plugins
     host: Host
     settings: Settings
-    system_call: Callable[[Any, str, Mapping[str, Any]], Awaitable[Any]]  # `_syscalls`, which stands above
+    system_call: Callable[[Any, SystemCall], Coroutine[Any, Any, Raw]]  # `_syscalls.table`, which stands above
     _closing: set[asyncio.Task[None]] = msgspec.field(default_factory=set)
 
     async def close(self, *groups: Sequence[Closable]) -> None:

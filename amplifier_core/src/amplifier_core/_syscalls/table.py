@@ -1,15 +1,21 @@
-"""System calls: what a module's ``pending`` asks for, by the names of section 8, each on the part that carries it out.
+"""System calls: what a module's ``pending`` may ask for (section 8), whether the module may, and who does it.
 
-Owns the reading of their arguments. Whether a module may make a call was checked before (``_turns``).
+Owns the table of the system calls, the check of each one against its module's own capabilities, and the reading of its
+arguments. The work itself is done by the neighbours in this folder and by the registry of sessions.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from amplifier_core._protocol.errors import BadRequest
+from msgspec import Raw
 
-from . import context
+from amplifier_core._protocol.capability import covers
+from amplifier_core._protocol.errors import BadRequest, Forbidden, KernelError, UnsupportedOp, short
+from amplifier_core._protocol.json import encode_checked, scrub
+from amplifier_core._sessions.policy import INVOKE, MOUNT, Question, authorize
+
+from .context import get, set_fragment
 from .emit import emit
 from .hooks import register_hook
 from .invoke import invoke
@@ -18,6 +24,7 @@ from .mount import describe, mount, mounts, unmount
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from amplifier_core._protocol.message import SystemCall
     from amplifier_core._sessions.registry import Registry
     from amplifier_core._sessions.state import SessionState
 
@@ -26,29 +33,32 @@ if TYPE_CHECKING:
     Args = Mapping[str, Any]
 
 
+class _Row(NamedTuple):
+    """One system call: who does it, and which argument a pattern in ``sys:NAME:PATTERN`` is held against."""
+
+    handler: Callable[[SystemCalls, Invocation, Args], Awaitable[Any]]
+    resource: str | None = None
+
+
 class SystemCalls:
-    """The system calls of one kernel, made for modules: in the session of the invocation, under its span."""
+    """The system calls of one kernel. Each is made for a module: in the session and the span of its invocation."""
 
     def __init__(self, sessions: Registry) -> None:
         self._sessions = sessions
-        self._calls: dict[str, Callable[[Invocation, Args], Awaitable[Any]]] = {
-            "session.create": self._session_create,
-            "session.fork": self._session_fork,
-            "session.end": self._session_end,
-            "mount": _mount,
-            "unmount": _unmount,
-            "mounts": _mounts,
-            "describe": _describe,
-            "invoke": _invoke,
-            "emit": _emit,
-            "register_hook": _register_hook,
-            "context.get": _context_get,
-            "context.set_fragment": _context_set_fragment,
-        }
 
-    async def __call__(self, caller: Invocation, name: str, args: Args) -> Any:
-        """Make one call and give its result. Raises ``KernelError``; unknown arguments are ignored."""
-        return await self._calls[name](caller, args)  # `_turns` has refused any other name
+    async def __call__(self, caller: Invocation, call: SystemCall) -> Raw:
+        """Check and make one call, and give its result as section 2 writes it. An error is a result, too."""
+        try:
+            row = self._table.get(call.name)
+            if row is None:
+                raise UnsupportedOp(f"there is no system call {short(call.name)}")
+            await _authorize(caller, call, row.resource)
+            return Raw(encode_checked({"ok": True, "result": await row.handler(self, caller, call.args)}))
+        except KernelError as error:
+            failure = error
+        except RecursionError:  # Python 3.11 reads what it cannot write again from further down its stack
+            failure = BadRequest(f"{call.name}: its arguments or its result are nested too deeply")
+        return Raw(encode_checked({"ok": False, "error": scrub(failure.body())}))
 
     async def _session_create(self, caller: Invocation, args: Args) -> dict[str, str]:
         return {"session_id": self._sessions.new(_need(args, "plan", dict), caller.state, caller.span).session_id}
@@ -68,65 +78,92 @@ class SystemCalls:
         """Find a session that a module may act on: its own, and those that were made in it by system calls."""
         state = self._sessions.find(session_id)
         if state is not caller.state and state.maker_id != caller.state.session_id:
-            raise BadRequest(f"session_id: no session {session_id!r} is open")  # what others have is not told
+            raise BadRequest(f"session_id: no session {session_id!r} is open")  # the same as for one that never was
         return state
 
+    async def _mount(self, caller: Invocation, args: Args) -> dict[str, str]:
+        path, descriptor = _need(args, "path", str), _need(args, "descriptor", dict)
+        return await mount(caller.state, path, descriptor, caller.guard.left(), trusted=False, caller=caller)
 
-async def _mount(caller: Invocation, args: Args) -> dict[str, str]:
-    path, descriptor = _need(args, "path", str), _need(args, "descriptor", dict)
-    return await mount(caller.state, path, descriptor, caller.guard.left(), trusted=False, caller=caller)
+    async def _unmount(self, caller: Invocation, args: Args) -> dict[str, list[str]]:
+        return {"removed": await unmount(caller.state, _need(args, "path", str), _may(args, "name", str), caller.span)}
+
+    async def _mounts(self, caller: Invocation, args: Args) -> list[dict[str, Any]]:
+        return mounts(caller.state, _may(args, "path", str))
+
+    async def _describe(self, caller: Invocation, args: Args) -> dict[str, Any]:
+        return describe(caller.state, _need(args, "path", str))
+
+    async def _invoke(self, caller: Invocation, args: Args) -> Any:
+        path, op, timeout_ms = _need(args, "path", str), _need(args, "op", str), _may(args, "timeout_ms", int)
+        if timeout_ms is not None and timeout_ms <= 0:
+            raise BadRequest(f"args.timeout_ms: expected a positive integer, got {timeout_ms}")
+        timeout = None if timeout_ms is None else timeout_ms / 1000
+        chunks = caller.chunks if _may(args, "stream", bool) else None
+        return await invoke(caller.state, path, op, _need(args, "args", dict), timeout, caller, chunks=chunks)
+
+    async def _emit(self, caller: Invocation, args: Args) -> dict[str, Any]:
+        event, data = _need(args, "event", str), _need(args, "data", dict)
+        emit(caller.state, event, data, caller.module.path, caller.span)
+        return {}
+
+    async def _register_hook(self, caller: Invocation, args: Args) -> dict[str, Any]:
+        event, endpoint = _need(args, "event", str), _need(args, "endpoint_ref", str)
+        return register_hook(caller.state, event, endpoint, _need(args, "priority", int), caller)
+
+    async def _context_get(self, caller: Invocation, _: Args) -> dict[str, Any]:
+        return get(caller.state, caller.span)
+
+    async def _context_set_fragment(self, caller: Invocation, args: Args) -> dict[str, Any]:
+        if "value" not in args:
+            raise BadRequest("args.value: expected any JSON, got nothing")
+        return set_fragment(caller.state, _need(args, "key", str), args["value"], caller.span)
+
+    _table: ClassVar[Mapping[str, _Row]] = {
+        "session.create": _Row(_session_create),
+        "session.fork": _Row(_session_fork, "parent_id"),
+        "session.end": _Row(_session_end, "session_id"),
+        "mount": _Row(_mount, "path"),
+        "unmount": _Row(_unmount, "path"),
+        "mounts": _Row(_mounts, "path"),
+        "describe": _Row(_describe, "path"),
+        "invoke": _Row(_invoke, "path"),
+        "emit": _Row(_emit, "event"),
+        "register_hook": _Row(_register_hook, "event"),
+        "context.get": _Row(_context_get),
+        "context.set_fragment": _Row(_context_set_fragment, "key"),
+    }
 
 
-async def _unmount(caller: Invocation, args: Args) -> dict[str, list[str]]:
-    return {"removed": await unmount(caller.state, _need(args, "path", str), _may(args, "name", str), caller.span)}
+async def _authorize(caller: Invocation, call: SystemCall, resource: str | None) -> None:
+    """Hold a call against its module's own capabilities, and ask policy unless it allowed them for the session.
+
+    ``invoke`` and ``mount`` ask policy themselves, in the name of their target.
+    """
+    _check_mounted(caller)
+    value = call.args.get(resource) if resource else None
+    word = f"sys:{call.name}:{value}" if isinstance(value, str) else f"sys:{call.name}"
+    if not any(covers(capability, word) for capability in caller.granted):
+        raise Forbidden(f"{caller.module.path} was not granted {word}", details={"capabilities": [word]})
+    if call.name in (INVOKE, MOUNT) or caller.lasting or not caller.state.namespace.policy:
+        return
+    question = Question(call.name, caller.module, [word], args=Raw(encode_checked(call.args)))
+    await authorize(caller.state, question, caller.span)
+    _check_mounted(caller)
 
 
-async def _mounts(caller: Invocation, args: Args) -> list[dict[str, Any]]:
-    return mounts(caller.state, _may(args, "path", str))
-
-
-async def _describe(caller: Invocation, args: Args) -> dict[str, Any]:
-    return describe(caller.state, _need(args, "path", str))
-
-
-async def _invoke(caller: Invocation, args: Args) -> Any:
-    path, op, timeout_ms = _need(args, "path", str), _need(args, "op", str), _may(args, "timeout_ms", int)
-    if timeout_ms is not None and timeout_ms <= 0:
-        raise BadRequest(f"args.timeout_ms: expected a positive integer, got {timeout_ms}")
-    timeout = None if timeout_ms is None else timeout_ms / 1000
-    chunks = caller.chunks if _may(args, "stream", bool) else None
-    return await invoke(caller.state, path, op, _need(args, "args", dict), timeout, caller, chunks=chunks)
-
-
-async def _emit(caller: Invocation, args: Args) -> dict[str, Any]:
-    event, data = _need(args, "event", str), _need(args, "data", dict)
-    emit(caller.state, event, data, caller.module.path, caller.span)
-    return {}
-
-
-async def _register_hook(caller: Invocation, args: Args) -> dict[str, Any]:
-    event, endpoint, priority = (
-        _need(args, "event", str),
-        _need(args, "endpoint_ref", str),
-        _need(args, "priority", int),
-    )
-    return register_hook(caller.state, event, endpoint, priority, caller)
-
-
-async def _context_get(caller: Invocation, _: Args) -> dict[str, Any]:
-    return context.get(caller.state, caller.span)
-
-
-async def _context_set_fragment(caller: Invocation, args: Args) -> dict[str, Any]:
-    if "value" not in args:
-        raise BadRequest("args.value: expected any JSON, got nothing")
-    return context.set_fragment(caller.state, _need(args, "key", str), args["value"], caller.span)
+def _check_mounted(caller: Invocation) -> None:
+    """Refuse what a module asks for after its unmount: its grants end with the mount."""
+    mount = caller.state.namespace.mounts.get(caller.module.path)
+    if mount is None or mount.module is not caller.module:
+        raise Forbidden(f"{caller.module.path} is no longer mounted, and its grants have ended")
 
 
 _NOUNS = {str: "text", bool: "true or false", int: "an integer", dict: "an object"}
 
 
 def _need(args: Args, name: str, kind: type) -> Any:
+    """Give an argument of the given type. Raises ``BadRequest``."""
     if name not in args:
         raise BadRequest(f"args.{name}: expected {_NOUNS[kind]}, got nothing")
     if type(args[name]) is not kind:
@@ -135,4 +172,5 @@ def _need(args: Args, name: str, kind: type) -> Any:
 
 
 def _may(args: Args, name: str, kind: type) -> Any:
+    """Give an argument that may be left out; ``None`` if it is, or is null."""
     return None if args.get(name) is None else _need(args, name, kind)

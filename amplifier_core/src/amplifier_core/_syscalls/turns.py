@@ -1,7 +1,7 @@
-"""Turns: how a module calls the kernel: it answers ``pending``, its calls are made, it is asked again (section 2).
+"""Turns of a module: it answers ``pending``, its system calls are made, and it is asked again (section 2).
 
-Owns the loop of turns and what each system call is checked against: the module's own capabilities, never its caller's.
-What the calls do is elsewhere. While a module waits here it holds nothing, so what it called may call it back.
+Owns the loop of turns and the number of calls in progress. `table` checks and makes each call. A module that waits for
+its calls holds no slot and no lock, so a module that it called may call it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from amplifier_core._protocol.capability import SYSTEM_CALLS, covers
-from amplifier_core._protocol.errors import BadRequest, Forbidden, Internal, KernelError, UnsupportedOp, short
-from amplifier_core._protocol.json import encode_checked, scrub
-from amplifier_core._sessions.policy import INVOKE, MOUNT, Question, authorize
+from amplifier_core._protocol.errors import BadRequest, Internal
+from amplifier_core._protocol.json import encode_checked
 from amplifier_core.hookspecs._chunks import Watched
 
 from .emit import emit_all
@@ -98,13 +96,14 @@ def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:
 
 async def _make_calls(invocation: Invocation, calls: Sequence[SystemCall]) -> list[msgspec.Raw]:
     _check_count(invocation, len(calls))
+    make = invocation.state.runtime.system_call
     tree = invocation.span.tree
     tree.calls += len(calls)
     try:
         if len(calls) == 1:  # no task for what runs alone
-            return [await _make_call(invocation, calls[0])]
+            return [await make(invocation, calls[0])]
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_make_call(invocation, call)) for call in calls]
+            tasks = [group.create_task(make(invocation, call)) for call in calls]
         return [task.result() for task in tasks]
     finally:
         tree.calls -= len(calls)
@@ -121,60 +120,5 @@ def _check_count(invocation: Invocation, count: int) -> None:
         raise BadRequest(f"{path}: with its system calls more than {_TREE_MAX} would be in progress in one request")
 
 
-async def _make_call(invocation: Invocation, call: SystemCall) -> msgspec.Raw:
-    """Check and make one system call; whatever it raises is its module's result."""
-    try:
-        await _check(invocation, call)
-        result = await invocation.state.runtime.system_call(invocation, call.name, call.args)
-        return msgspec.Raw(encode_checked({"ok": True, "result": result}))
-    except KernelError as error:
-        failure = error
-    except RecursionError:  # Python 3.11 reads what it cannot write again from further down its stack
-        failure = BadRequest(f"{call.name}: its arguments or its result are nested too deeply")
-    return msgspec.Raw(encode_checked({"ok": False, "error": scrub(failure.body())}))
-
-
-async def _check(invocation: Invocation, call: SystemCall) -> None:
-    """Hold a system call against the module's own capabilities, and ask policy unless it said yes for the session.
-
-    ``invoke`` and ``mount`` ask about their target, in its own name.
-    """
-    if call.name not in SYSTEM_CALLS:
-        raise UnsupportedOp(f"there is no system call {short(call.name)}")
-    _check_mounted(invocation)
-    field = _RESOURCES.get(call.name)
-    resource = call.args.get(field) if field else None
-    word = f"sys:{call.name}:{resource}" if isinstance(resource, str) else f"sys:{call.name}"
-    if not any(covers(capability, word) for capability in invocation.granted):
-        raise Forbidden(f"{invocation.module.path} was not granted {word}", details={"capabilities": [word]})
-    if call.name in (INVOKE, MOUNT) or invocation.lasting or not invocation.state.namespace.policy:
-        return
-    args = msgspec.Raw(encode_checked(call.args))
-    question = Question(call.name, invocation.module, [word], args=args)
-    await authorize(invocation.state, question, invocation.span)
-    _check_mounted(invocation)
-
-
-def _check_mounted(invocation: Invocation) -> None:
-    """Refuse what a module asks for after its unmount: grants end with the mount."""
-    mount = invocation.state.namespace.mounts.get(invocation.module.path)
-    if mount is None or mount.module is not invocation.module:
-        raise Forbidden(f"{invocation.module.path} is no longer mounted, and its grants have ended")
-
-
 _CALLS_MAX = 1000  # of one `pending`: more would keep the event loop from everybody else
 _TREE_MAX = 4000  # in progress in one request: a cycle that calls itself twice doubles them at each of 32 levels
-
-_RESOURCES = {
-    "invoke": "path",
-    "mount": "path",
-    "unmount": "path",
-    "mounts": "path",
-    "describe": "path",
-    "emit": "event",
-    "register_hook": "event",
-    "context.set_fragment": "key",
-    "session.fork": "parent_id",
-    "session.end": "session_id",
-}
-"""The argument of each system call that a pattern in ``sys:NAME:PATTERN`` is about."""
