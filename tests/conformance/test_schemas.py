@@ -422,4 +422,4 @@ def test_the_kernel_makes_the_system_calls_of_the_table_and_holds_patterns_again
     resources = {name: row.resource for name, row in SystemCalls._table.items() if row.resource}
     for argument, names in re.findall(r"`(\w+)` \(([^)]*)\)", told):
         assert {name for name, resource in resources.items() if resource == argument} == set(words(names))
-    assert set(resources.values()) == {word for word in words(re.sub(r"\([^)]*\)", "", told))}
+    assert set(resources.values()) == set(words(re.sub(r"\([^)]*\)", "", told)))

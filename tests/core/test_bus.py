@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from amplifier_core import BadRequest, Internal, Kernel, Plan, Unreachable
-from amplifier_core._events.bus import Bus
+from amplifier_core._events.bus import Bus, no_observers
 from amplifier_core._events.jsonl import JsonlSink
 from amplifier_core._events.observer import Observer
-from amplifier_core._protocol.event import Limit, decode_event, matches
+from amplifier_core._protocol.event import Event, Limit, decode_event, matches
 from amplifier_core._protocol.ids import Ids
 from amplifier_core.testing import SteadyClock, seeded_entropy
 
@@ -62,6 +62,14 @@ def bus_to(*sinks, clock=time, limit=math.inf):
     return Bus(clock, Ids(), sinks, Limit(limit))
 
 
+def emit(bus, name, observers_of=no_observers, *, bounded=False, span=None, error=None, **fields):
+    """Publish an event that is made here, as a session makes it."""
+    if span is not None:
+        fields |= {name: getattr(span, name) for name in ("request_id", "span_id", "parent_span_id")}
+    fields = {"component": "kernel", "error": error and error.body(), **fields}
+    bus.publish(Event("", 0.0, name, **fields), observers_of, bounded=bounded)
+
+
 def numbers(sink):
     return [event["seq"] for event in sink.events()]
 
@@ -73,8 +81,9 @@ def test_an_event_is_numbered_and_has_its_fields(sink):
     ids = Ids()
     root = ids.root()
     bus = Bus(StoppedClock(), ids, [sink], Limit())
-    bus.emit("a:b")
-    bus.emit(
+    emit(bus, "a:b")
+    emit(
+        bus,
         "c:d",
         component="/mnt/tools/a",
         session_id="ses_1",
@@ -109,7 +118,7 @@ def test_an_event_is_in_the_file_before_emit_returns(log):
     file = JsonlSink(log)
     bus = bus_to(file)
     for n in range(1, 201):
-        bus.emit("a:b", data={"n": n})
+        emit(bus, "a:b", data={"n": n})
         last = json.loads(log.read_bytes().splitlines()[-1])
         assert (last["seq"], last["data"]) == (n, {"n": n})
     bus.close()
@@ -119,7 +128,7 @@ def test_an_event_is_in_the_file_before_emit_returns(log):
 def test_numbers_have_no_gap_and_ids_sort_in_the_order_of_emission(sink, clock):
     bus = bus_to(sink, clock=clock)
     for _ in range(1000):
-        bus.emit("a:b")
+        emit(bus, "a:b")
     assert numbers(sink) == list(range(1, 1001))
     ids = [event["id"] for event in sink.events()]
     assert ids == sorted(ids)
@@ -128,7 +137,7 @@ def test_numbers_have_no_gap_and_ids_sort_in_the_order_of_emission(sink, clock):
 
 def test_two_kernels_give_different_ids_at_the_same_moment(sink):
     for _ in range(2):
-        bus_to(sink, clock=StoppedClock()).emit("a:b")
+        emit(bus_to(sink, clock=StoppedClock()), "a:b")
     one, two = sink.events()
     assert one["seq"] == two["seq"]
     assert one["id"] != two["id"]
@@ -154,7 +163,7 @@ def test_what_is_asked_about_has_an_id_of_its_own_and_no_number(sink):
         }
         for n, envelope in enumerate(asked)
     ]
-    bus.emit("a:b")
+    emit(bus, "a:b")
     assert numbers(sink) == [1]
 
 
@@ -190,8 +199,8 @@ async def test_a_run_with_seeded_ids_and_a_fixed_clock_is_the_same_to_the_byte(t
 
 def test_a_value_above_the_limit_stands_as_its_size(sink):
     bus = bus_to(sink, limit=100)
-    bus.emit("a:b", data={"large": "x" * 100, "small": "x" * 50, "list": [1] * 60})
-    bus.emit("a:b", data={"fits": "x" * 98})
+    emit(bus, "a:b", data={"large": "x" * 100, "small": "x" * 50, "list": [1] * 60})
+    emit(bus, "a:b", data={"fits": "x" * 98})
     assert [event["data"] for event in sink.events()] == [
         {"large": {"$omitted": 102}, "small": "x" * 50, "list": {"$omitted": 121}},
         {"fits": "x" * 98},
@@ -200,7 +209,7 @@ def test_a_value_above_the_limit_stands_as_its_size(sink):
 
 def test_the_limit_can_be_lifted(sink):
     bus = bus_to(sink, limit=math.inf)
-    bus.emit("a:b", data={"large": "x" * 100_000})
+    emit(bus, "a:b", data={"large": "x" * 100_000})
     assert sink.events()[0]["data"] == {"large": "x" * 100_000}
     assert bus.limit == Limit(math.inf)
     assert bus_to(limit=5).limit == Limit(5)
@@ -208,13 +217,13 @@ def test_the_limit_can_be_lifted(sink):
 
 @pytest.mark.parametrize("data", [{"a": "x" * 50}, msgspec.Raw(b'{"a":"' + b"x" * 50 + b'"}')], ids=["object", "raw"])
 def test_data_whose_size_has_been_seen_to_is_left_alone(sink, data):
-    bus_to(sink, limit=10).emit("a:b", data=data, bounded=True)
+    emit(bus_to(sink, limit=10), "a:b", data=data, bounded=True)
     assert sink.events()[0]["data"] == {"a": "x" * 50}
 
 
 def test_a_long_error_is_cut_like_everything_else(sink):
     error = BadRequest("x" * 1000, details={"small": 1, "large": "y" * 1000})
-    bus_to(sink, limit=800).emit("a:b", error=error)
+    emit(bus_to(sink, limit=800), "a:b", error=error)
     told = sink.events()[0]
     assert told["error"]["message"] == "x" * 100
     assert told["error"]["details"] == {"small": 1, "large": {"$omitted": 1002}}
@@ -229,9 +238,9 @@ def test_a_sink_that_raises_is_counted_and_told_of_once_and_the_others_go_on(sin
     bus = bus_to(sink, bad, after)
     bad.broken = True
     for _ in range(5):
-        bus.emit("a:b")
+        emit(bus, "a:b")
     bad.broken = False
-    bus.emit("a:b")
+    emit(bus, "a:b")
     assert bus.lost() == 5  # it is not told of its own failure
     assert [event["event"] for event in sink.events()] == ["a:b", "sink:error", *["a:b"] * 5]
     assert sorted(numbers(sink)) == sorted(numbers(after)) == list(range(1, 8))
@@ -245,8 +254,8 @@ def test_every_sink_that_fails_is_told_of(sink):
     one, two = Lines(), Lines()
     bus = bus_to(sink, one, two)
     one.broken = two.broken = True
-    bus.emit("a:b")
-    bus.emit("a:b")
+    emit(bus, "a:b")
+    emit(bus, "a:b")
     assert bus.lost() >= 4
     assert len(sink.events("sink:error")) == 2
     assert numbers(sink) == list(range(1, 5))
@@ -262,7 +271,7 @@ def test_a_sink_that_fails_at_the_report_of_another_one_is_told_of_too(sink):
     bad, picky = Lines(), Picky()
     bad.broken = True
     bus = bus_to(bad, picky, sink)
-    bus.emit("a:b")
+    emit(bus, "a:b")
     assert len(sink.events("sink:error")) == 2
     assert sorted(numbers(sink)) == [1, 2, 3]
     assert bus.lost() >= 2
@@ -273,9 +282,9 @@ def test_an_only_sink_that_fails_hurts_nobody():
     bad.broken = True
     bus = bus_to(bad)
     for _ in range(3):
-        bus.emit("a:b")
+        emit(bus, "a:b")
     bad.broken = False
-    bus.emit("a:b")
+    emit(bus, "a:b")
     assert bus.lost() in (3, 4)
     assert len(numbers(bad)) == 1
 
@@ -284,8 +293,8 @@ def test_sinks_after_the_one_that_fails_get_events_in_the_order_of_their_numbers
     bad = Lines()
     bad.broken = True
     bus = bus_to(bad, sink)
-    bus.emit("a:b")
-    bus.emit("a:b")
+    emit(bus, "a:b")
+    emit(bus, "a:b")
     assert numbers(sink) == [1, 2, 3]
 
 
@@ -304,21 +313,21 @@ class DataSink:
 
 def test_a_sink_need_not_be_hashable(sink):
     bus = bus_to(sink, DataSink(), DataSink())
-    bus.emit("a:b")
+    emit(bus, "a:b")
     assert len(sink.events("sink:error")) == 2
 
 
 @pytest.mark.parametrize("details", [{"path": Path("/x")}, {"a": {1}}, {"\ud800": 1}, {"a": b"x", "b": 1}], ids=ascii)
 def test_an_error_whose_details_are_not_json_is_recorded_all_the_same(sink, details):
     bus = bus_to(sink)
-    bus.emit("a:b", error=Unreachable("gone", details=details))
+    emit(bus, "a:b", error=Unreachable("gone", details=details))
     (event,) = sink.events()
     assert (event["seq"], event["error"]["code"], event["error"]["message"]) == (1, "unreachable", "gone")
 
 
 @pytest.mark.parametrize("limit", [math.inf, 8192])
 def test_an_error_whose_message_is_no_unicode_text_is_recorded_all_the_same(sink, limit):
-    bus_to(sink, limit=limit).emit("a:b", error=Unreachable("cat: \udcff: no such file"), data={"a": 1})
+    emit(bus_to(sink, limit=limit), "a:b", error=Unreachable("cat: \udcff: no such file"), data={"a": 1})
     (event,) = sink.events()
     assert event["error"] == {"code": "unreachable", "message": "cat: \\udcff: no such file"}
     assert event["data"] == {"a": 1}
@@ -338,8 +347,8 @@ DIRTY = {
 @pytest.mark.parametrize("size", [1, 1000])
 def test_data_that_is_not_json_is_recorded_as_well_as_may_be(sink, data, size):
     bus = bus_to(sink, limit=100)
-    bus.emit("a:b", data={**data, "more": "x" * size})
-    bus.emit("a:b")
+    emit(bus, "a:b", data={**data, "more": "x" * size})
+    emit(bus, "a:b")
     assert numbers(sink) == [1, 2]
     assert sink.events()[0]["data"]["more"] == ("x" if size == 1 else {"$omitted": 1002})
 
@@ -371,20 +380,20 @@ class Unprintable:
 )
 def test_nothing_that_is_emitted_can_make_a_gap(sink, fields):
     bus = bus_to(sink)
-    bus.emit("a:b", **fields)
-    bus.emit("a:b")
+    emit(bus, "a:b", **fields)
+    emit(bus, "a:b")
     assert numbers(sink) == [1, 2]
 
 
 def test_close_closes_every_sink_and_nothing_is_written_afterwards(sink):
     bad = Lines()
     bus = bus_to(bad, sink)
-    bus.emit("a:b")
+    emit(bus, "a:b")
     bad.broken = True
     assert not bus.closed
     bus.close()
     bus.close()
-    bus.emit("a:b")
+    emit(bus, "a:b")
     assert bus.closed
     assert (bad.closed, sink.closed) == (1, 1)
     assert numbers(sink) == [1]
@@ -407,9 +416,9 @@ class Room:
         return observer
 
     def emit(self, event, data=None, error=None):
-        self.bus.emit(event, told_of=self.told_of, data=data, error=error)
+        emit(self.bus, event, self.observers_of, data=data or {}, error=error)
 
-    def told_of(self, event):
+    def observers_of(self, event):
         return [observer for pattern, observer in self.observers if matches(pattern, event)]
 
     def report(self, event, data, error):

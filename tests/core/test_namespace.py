@@ -163,7 +163,7 @@ class Sessions(RuleBasedStateMachine):
             hooks = sorted(self.observers[session], key=lambda hook: hook[2])
             for event in EVENTS:
                 told = [observer for pattern, observer, _, _ in hooks if event in TOLD[pattern]]
-                assert list(namespace.told(event)) == told
+                assert list(namespace.observers_of(event)) == told
 
     @invariant()
     def nothing_is_held_that_nobody_sees(self):
@@ -232,8 +232,8 @@ async def test_who_is_told_of_names_that_modules_make_up_is_found_beyond_what_is
     observer = await an_observer()
     namespace.add_observer(ObserverHook("my:*", observer, 0, None))
     for _ in range(2):
-        assert [tuple(namespace.told(f"my:{n}")) for n in range(1000)] == [(observer,)] * 1000
-    assert len(namespace._told) < 1000
+        assert [tuple(namespace.observers_of(f"my:{n}")) for n in range(1000)] == [(observer,)] * 1000
+    assert len(namespace._observers_of) < 1000
     await observer.close()
 
 

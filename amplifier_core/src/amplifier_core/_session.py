@@ -11,7 +11,7 @@ from ._modules.deadline import seconds_of
 from ._protocol.errors import BadRequest
 from ._syscalls.context import get as get_fragments
 from ._syscalls.context import set_fragment
-from ._syscalls.emit import emit_or_drop
+from ._syscalls.emit import Emitter
 from ._syscalls.hooks import register_hook
 from ._syscalls.invoke import invoke
 from ._syscalls.mount import describe, mount, mounts, unmount
@@ -149,7 +149,7 @@ class Session:
         state = self._state
         if state.runtime.bus.closed:
             raise BadRequest("the kernel is closed")
-        emit_or_drop(state, event, data)
+        Emitter(state).emit_or_drop(event, data)
 
     async def register_hook(self, event: str, endpoint_ref: str | Hook, *, priority: int = 0) -> dict[str, Any]:
         """Have an async callable, or the module at a path, told of events (``name``, ``prefix:*`` or ``*``).

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from .observer import Observer
 
-_NOTHING: dict[str, Any] = {}
+_set = structs.force_setattr  # an event is frozen for everybody but the bus
 
 
-def nobody(event: str) -> Sequence[Observer]:  # noqa: ARG001
-    """List nobody: an event that is in the log alone."""
+def no_observers(_: str) -> Sequence[Observer]:
+    """List no observers: the event is in the log alone."""
     return ()
 
 
@@ -44,40 +44,25 @@ class Bus:
         self.limit = limit
         self.closed = False
 
-    def emit(  # noqa: PLR0913, PLR0917 - the fields of the envelope, by place: names cost every call of a module 0.4 µs
-        self,
-        event: str,
-        told_of: Callable[[str], Sequence[Observer]] = nobody,
-        component: str = "kernel",
-        session_id: str | None = None,
-        span: Span | None = None,
-        module: str | None = None,
-        status: str | None = None,
-        duration_ms: float | None = None,
-        data: Any = None,
-        error: KernelError | None = None,
-        bounded: bool = False,  # noqa: FBT001, FBT002
+    def publish(
+        self, event: Event, observers_of: Callable[[str], Sequence[Observer]] = no_observers, *, bounded: bool = False
     ) -> None:
-        """Number, write and offer one event to those who are told of its name.
+        """Give an event its id, time and number, write it to every sink, and offer it to the observers of its name.
 
-        ``data`` is JSON; ``bounded`` says that its size has been seen to.
+        The caller leaves the event to the bus. ``bounded``: no value in its ``data`` is larger than the limit.
         """
         self._seq = seq = self._seq + 1
         ts = self._clock.time()
-        request_id = span_id = parent_span_id = None
-        if span is not None:
-            request_id, span_id, parent_span_id = span.request_id, span.span_id, span.parent_span_id
-        told = Event(
-            event_id(ts, seq, self._tag), ts, event, component, seq, module, status, duration_ms, session_id,
-            request_id, span_id, parent_span_id, data or _NOTHING, error.body() if error else None,
-        )  # fmt: skip
+        _set(event, "id", event_id(ts, seq, self._tag))
+        _set(event, "ts", ts)
+        _set(event, "seq", seq)
         try:
-            line = encode_checked(told)
+            line = encode_checked(event)
         except (TypeError, ValueError, RecursionError):  # foreign text in an error or in a transport's report
-            told = convert(scrub(structs.asdict(told)), Event)
-            line = encode_checked(told)
+            event = convert(scrub(structs.asdict(event)), Event)
+            line = encode_checked(event)
         if len(line) > self.limit.size:
-            line = self._shortened(told, bounded=bounded)
+            line = self._shortened(event, bounded=bounded)
         line += b"\n"
         failed: tuple[tuple[Sink, Exception], ...] = ()
         for sink in self._sinks:
@@ -85,10 +70,10 @@ class Bus:
                 sink.write(line)
             except Exception as failure:  # noqa: BLE001 - a sink is foreign code, and the run goes on
                 failed += ((sink, failure),)
-        for observer in told_of(event):
-            observer.offer(event, line)
+        for observer in observers_of(event.event):
+            observer.offer(event.event, line)
         for sink, reason in failed:
-            self._sink_failed(sink, reason, told_of)
+            self._sink_failed(sink, reason, observers_of)
 
     def request(self, event: str, session_id: str, span: Span, data: dict[str, Any]) -> Event:
         """Make an envelope that is asked about rather than logged, such as ``policy:request``: it has no ``seq``."""
@@ -123,7 +108,7 @@ class Bus:
             line = encode_checked(structs.replace(event, error=self.limit.cut(event.error)))
         return line
 
-    def _sink_failed(self, sink: Sink, failure: Exception, told_of: Callable[[str], Sequence[Observer]]) -> None:
+    def _sink_failed(self, sink: Sink, failure: Exception, observers_of: Callable[[str], Sequence[Observer]]) -> None:
         """Count what a sink lost; the first time, tell the other sinks and the observers of who emitted."""
         first = id(sink) not in self._lost
         self._lost[id(sink)] = self._lost.get(id(sink), 0) + 1
@@ -133,5 +118,5 @@ class Bus:
         others = [other for other in self._sinks if id(other) not in self._lost]
         sinks, self._sinks = self._sinks, tuple(others)
         error = KernelError(f"sink {name}: {one_line(failure)}")
-        self.emit("sink:error", told_of=told_of, data={"sink": name}, error=error)
+        self.publish(Event("", 0.0, "sink:error", "kernel", data={"sink": name}, error=error.body()), observers_of)
         self._sinks = sinks

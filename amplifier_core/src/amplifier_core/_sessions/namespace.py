@@ -56,14 +56,14 @@ class ObserverHook(msgspec.Struct, frozen=True):
 class Namespace:
     """Mounts by path and hooks in order. Call ``own`` before any change, and change what it returns."""
 
-    __slots__ = ("_told", "mounts", "observers", "policy", "sharers")
+    __slots__ = ("_observers_of", "mounts", "observers", "policy", "sharers")
 
     def __init__(self) -> None:
         self.mounts: dict[str, Mount] = {}
         self.policy: tuple[PolicyHook, ...] = ()
         self.observers: tuple[ObserverHook, ...] = ()
         self.sharers = 1
-        self._told: dict[str, tuple[Observer, ...]] = {}
+        self._observers_of: dict[str, tuple[Observer, ...]] = {}
 
     def share(self) -> Namespace:
         """Give the same namespace to one session more."""
@@ -101,7 +101,7 @@ class Namespace:
         """Let a module and its observers go, and give what nobody holds any more. Its policy hooks stay, and deny."""
         observers = [hook.observer for hook in self.observers if hook.module == path]
         self.observers = tuple(hook for hook in self.observers if hook.module != path)
-        self._told = {}
+        self._observers_of = {}
         return _let_go(observers, [self.mounts.pop(path).module])
 
     def add_policy(self, hook: PolicyHook) -> None:
@@ -117,18 +117,18 @@ class Namespace:
         """Have an observer told."""
         hook.observer.holders += 1
         self.observers = tuple(sorted((*self.observers, hook), key=lambda hook: hook.priority))
-        self._told = {}
+        self._observers_of = {}
 
-    def told(self, event: str) -> Sequence[Observer]:
-        """List who is told of an event of that name; remembered, since names are few."""
-        told = self._told.get(event)
-        return self._find_told(event) if told is None else told
+    def observers_of(self, event: str) -> Sequence[Observer]:
+        """List the observers of an event's name. The lists are kept, since names are few."""
+        found = self._observers_of.get(event)
+        return self._find_observers(event) if found is None else found
 
-    def _find_told(self, event: str) -> Sequence[Observer]:
-        told = tuple(hook.observer for hook in self.observers if matches(hook.pattern, event))
-        if len(self._told) < _NAMES_MAX:
-            self._told[event] = told
-        return told
+    def _find_observers(self, event: str) -> Sequence[Observer]:
+        found = tuple(hook.observer for hook in self.observers if matches(hook.pattern, event))
+        if len(self._observers_of) < _NAMES_MAX:
+            self._observers_of[event] = found
+        return found
 
 
 _NAMES_MAX = 256  # modules make up names of their own

@@ -103,7 +103,7 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
         except Exception as error:  # noqa: BLE001 - an answer may be any object
             said = error if isinstance(error, ValueError) else one_line(error)
             failure = Internal(f"policy hook {hook.name} answered nonsense: {said}")
-    state.emit("hook:error", span, status="error", data={"hook": hook.name, "event": "policy:request"}, error=failure)
+    state.record("hook:error", span, status="error", data={"hook": hook.name, "event": "policy:request"}, error=failure)
     return Answer(hook.name, "deny", reason=f"the hook failed: {failure.message}")
 
 
@@ -122,6 +122,6 @@ def _record(
     shown["scope"] = decision.scope
     shown["reason"] = decision.reason
     shown["hooks"] = [{"hook": answer.hook, "decision": answer.decision, "reason": answer.reason} for answer in answers]
-    state.emit(
+    state.record(
         "policy:decision", span, module=question.module.path, status="ok" if decision.allowed else "error", data=shown
     )

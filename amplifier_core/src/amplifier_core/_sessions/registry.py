@@ -37,7 +37,7 @@ class Registry:
             plan = Plan.from_mapping(plan)
         state = self._add(runtime, plan, Namespace(), maker)
         data = {"plan": {"goal": plan.goal, "inputs": plan.inputs}}
-        state.emit("session:start", span, status="ok", data=data)
+        state.record("session:start", span, status="ok", data=data)
         return state
 
     def branch(self, parent_id: str, maker: SessionState | None = None, span: Span | None = None) -> SessionState:
@@ -49,7 +49,7 @@ class Registry:
         state.parent_id = parent_id
         state.fragments = parent.fragments
         state.fragments_shared = parent.fragments_shared = True
-        state.emit("session:fork", span, status="ok", data={"parent_id": parent_id})
+        state.record("session:fork", span, status="ok", data={"parent_id": parent_id})
         return state
 
     def find(self, session_id: object) -> SessionState:
@@ -98,7 +98,7 @@ async def end_session(state: SessionState, status: str, span: Span | None = None
     state.life = "ending"
     runtime = state.runtime
     await runtime.guards.stop(state, Cancelled(f"session {state.session_id} has ended"))
-    state.emit("session:end", span, status=status)
+    state.record("session:end", span, status=status)
     try:
         await runtime.close(*state.namespace.release())
     finally:

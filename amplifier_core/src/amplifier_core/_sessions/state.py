@@ -5,14 +5,13 @@ Owns the session's life. Whatever acts for a session is given this.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from amplifier_core._events.bus import nobody
+from amplifier_core._events.bus import no_observers
 from amplifier_core._protocol.errors import BadRequest
+from amplifier_core._protocol.event import Event
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from amplifier_core._protocol.errors import KernelError
     from amplifier_core._protocol.ids import Span
     from amplifier_core._protocol.plan import Plan
@@ -58,7 +57,7 @@ class SessionState:
         if self.life != "open":
             raise BadRequest(f"session {self.session_id} has ended")
 
-    def emit(  # noqa: PLR0913 - the fields of the envelope that differ
+    def record(  # noqa: PLR0913 - the fields of the envelope
         self,
         event: str,
         span: Span | None = None,
@@ -70,19 +69,20 @@ class SessionState:
         data: Any = None,
         error: KernelError | None = None,
         bounded: bool = False,
-        told: bool = True,
+        observed: bool = True,
     ) -> None:
-        """Emit one of the kernel's own events in this session; its observers are told, unless ``told`` is false."""
-        self.runtime.bus.emit(
-            event,
-            told_of=self.namespace.told if told else nobody,
-            component=component,
-            session_id=self.session_id,
-            span=span,
-            module=module,
-            status=status,
-            duration_ms=duration_ms,
-            data=data,
-            error=error,
-            bounded=bounded,
-        )
+        """Record an event of this session: in the log and, unless ``observed`` is false, for its observers.
+
+        ``bounded`` is that of ``Bus.publish``.
+        """
+        request_id, span_id, parent = (span.request_id, span.span_id, span.parent_span_id) if span else _NO_SPAN
+        made = Event(
+            "", 0.0, event, component, None, module, status, duration_ms, self.session_id, request_id, span_id, parent,
+            data or _NO_DATA, error.body() if error else None,
+        )  # fmt: skip
+        observers_of = self.namespace.observers_of if observed else no_observers
+        self.runtime.bus.publish(made, observers_of, bounded=bounded)
+
+
+_NO_SPAN = (None, None, None)
+_NO_DATA: dict[str, Any] = {}

@@ -20,7 +20,7 @@ def get(state: SessionState, span: Span | None = None) -> dict[str, Any]:
     """Give ``{"fragments": {key: value}}``, in the order in which the keys were first set."""
     state.check_open()
     fragments = {key: decode(text) for key, text in state.fragments.items()}
-    state.emit("context:get", span, status="ok", data={"keys": len(fragments)})
+    state.record("context:get", span, status="ok", data={"keys": len(fragments)})
     return {"fragments": fragments}
 
 
@@ -40,5 +40,5 @@ def set_fragment(state: SessionState, key: object, value: object, span: Span | N
     if state.fragments_shared:
         state.fragments, state.fragments_shared = dict(state.fragments), False
     state.fragments[key] = text
-    state.emit("context:set", span, status="ok", data={"key": key, "value": value})
+    state.record("context:set", span, status="ok", data={"key": key, "value": value})
     return {}

@@ -1,13 +1,14 @@
-"""Emitting: what an embedder or a module may put into the log, and what becomes of the rest.
+"""Emitting: the events that an embedder or a module puts into the log, under which names, and how many at once.
 
-Owns who may use which name. The bus takes what passes.
+Owns the check of names and of data. `SessionState.record` takes what passes.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from amplifier_core._events.bus import nobody
+import msgspec
+
 from amplifier_core._protocol.errors import BadRequest, Forbidden, short
 from amplifier_core._protocol.event import KERNEL_EVENTS, checked_data, is_event_name
 
@@ -19,78 +20,57 @@ if TYPE_CHECKING:
     from amplifier_core._sessions.state import SessionState
 
 
-def emit(
-    state: SessionState,
-    event: str,
-    data: object,
-    component: str = "kernel",
-    span: Span | None = None,
-    *,
-    answer: bool = False,
-) -> None:
-    """Emit one event. Raises ``BadRequest`` or ``Forbidden`` for a name; what of ``data`` is not JSON is left out.
+class Emitter(msgspec.Struct, frozen=True):
+    """Emits events in the name of a module, or of the embedder (``kernel``)."""
 
-    What an observer has to say (``answer``) is told to no observer, and comes while its session ends too.
-    """
-    if not is_event_name(event):
-        raise BadRequest(f"event: expected namespace:verb, got {short(event)}")
-    if event in KERNEL_EVENTS:
-        raise Forbidden(f"event: {event} is the kernel's own")
-    if not answer:
-        state.check_open()
-    shown, fault = checked_data(data, state.runtime.bus.limit)
-    error = BadRequest(fault) if fault else None
-    status = "error" if error else None
-    state.runtime.bus.emit(
-        event,
-        told_of=nobody if answer else state.namespace.told,
-        component=component,
-        session_id=state.session_id,
-        span=span,
-        status=status,
-        data=shown,
-        error=error,
-        bounded=True,
-    )
+    state: SessionState
+    component: str = "kernel"
+    span: Span | None = None
+    answering: bool = False
+    """Whether the events are an observer's answer: no observer hears them, and the session may be ending."""
 
+    def emit(self, event: str, data: object) -> None:
+        """Emit one event. Members of ``data`` that are not JSON are left out, and named in the event's ``error``.
 
-def emit_or_drop(
-    state: SessionState,
-    event: object,
-    data: object,
-    component: str = "kernel",
-    span: Span | None = None,
-    *,
-    answer: bool = False,
-) -> None:
-    """Emit one event, or record that it was refused and why, where nobody can be told by an error."""
-    try:
-        emit(state, event, data, component, span, answer=answer)  # type: ignore[arg-type]  # what is no text is refused in there
-    except (BadRequest, Forbidden) as error:
-        dropped = {"event": event[:128] if isinstance(event, str) else short(event), "count": 1}
-        _drop(state, dropped, error, component, span, answer=answer)
+        Raises ``BadRequest`` or ``Forbidden`` for a name that the emitter may not use.
+        """
+        if not is_event_name(event):
+            raise BadRequest(f"event: expected namespace:verb, got {short(event)}")
+        if event in KERNEL_EVENTS:
+            raise Forbidden(f"event: {event} is the kernel's own")
+        if not self.answering:
+            self.state.check_open()
+        shown, fault = checked_data(data, self.state.runtime.bus.limit)
+        self._record(event, shown, BadRequest(fault) if fault else None)
 
+    def emit_or_drop(self, event: Any, data: object) -> None:
+        """Emit one event. Record ``events:dropped`` with the error for one that is refused: no caller can be told."""
+        try:
+            self.emit(event, data)
+        except (BadRequest, Forbidden) as error:
+            name = event[:_NAME_MAX] if isinstance(event, str) else short(event)
+            self._record("events:dropped", {"event": name, "count": 1}, error)
 
-def emit_all(
-    state: SessionState,
-    events: Sequence[Mapping[str, Any]],
-    component: str,
-    span: Span | None = None,
-    *,
-    answer: bool = False,
-) -> None:
-    """Emit the events of one reply in its module's name; those beyond a thousand are counted in one event."""
-    for event in events[:_EVENTS_MAX]:
-        emit_or_drop(state, event.get("event"), event.get("data"), component, span, answer=answer)
-    if (more := len(events) - _EVENTS_MAX) > 0:
-        error = BadRequest(f"events: expected at most {_EVENTS_MAX} in one reply, got {len(events)}")
-        _drop(state, {"count": more}, error, component, span, answer=answer)
+    def emit_all(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Emit the events of one reply. Those beyond a thousand are counted in one ``events:dropped``."""
+        for event in events[:_EVENTS_MAX]:
+            self.emit_or_drop(event.get("event"), event.get("data"))
+        if (more := len(events) - _EVENTS_MAX) > 0:
+            error = BadRequest(f"events: expected at most {_EVENTS_MAX} in one reply, got {len(events)}")
+            self._record("events:dropped", {"count": more}, error)
+
+    def _record(self, event: str, data: Any, error: KernelError | None) -> None:
+        self.state.record(
+            event,
+            self.span,
+            component=self.component,
+            status="error" if error else None,
+            data=data,
+            error=error,
+            bounded=event != "events:dropped",
+            observed=not self.answering,
+        )
 
 
-_EVENTS_MAX = 1000  # more would keep the event loop from everybody else, and fill the log
-
-
-def _drop(
-    state: SessionState, data: dict[str, Any], error: KernelError, component: str, span: Span | None, *, answer: bool
-) -> None:
-    state.emit("events:dropped", span, component=component, status="error", data=data, error=error, told=not answer)
+_EVENTS_MAX = 1000  # more would keep the event loop from other tasks, and fill the log
+_NAME_MAX = 128  # characters of a refused name that the log shows

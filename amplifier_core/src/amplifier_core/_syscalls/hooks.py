@@ -47,7 +47,7 @@ def register_hook(
     name = _name(endpoint)
     _add(state, event, endpoint, priority, name, may_grant=state.parent_id is None and caller is None)
     data = {"event": event, "endpoint_ref": name, "priority": priority}
-    state.emit("hook:register", caller.span if caller else None, status="ok", data=data)
+    state.record("hook:register", caller.span if caller else None, status="ok", data=data)
     return {}
 
 
@@ -66,7 +66,7 @@ def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, n
         return
 
     def report(event: str, data: Mapping[str, Any], error: KernelError | None) -> None:
-        state.emit(event, status="error" if error else None, data=data, error=error)
+        state.record(event, status="error" if error else None, data=data, error=error)
 
     observer = Observer(name, tell, report, state.runtime.settings.observer_queue)
     state.namespace = state.namespace.own()

@@ -15,7 +15,7 @@ from amplifier_core._protocol.json import NotJson, encode, encode_checked
 from amplifier_core._protocol.message import result_of, result_size
 from amplifier_core._sessions.policy import INVOKE, Question, authorize
 
-from .emit import emit_all
+from .emit import Emitter
 from .turns import Invocation, ask, converse
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ async def tell_module(state: SessionState, module: Module, line: bytes) -> None:
     with state.runtime.guards.within(state.runtime.settings.timeout, module.path):
         message = await module.call("invoke", params)
     if message.events:
-        emit_all(state, message.events, module.path, answer=True)
+        Emitter(state, module.path, answering=True).emit_all(message.events)
     result_of(message, module.path)
 
 
@@ -195,17 +195,13 @@ def _record(
     data: dict[str, Any],
     error: KernelError | None = None,
 ) -> None:
-    runtime = state.runtime
-    runtime.bus.emit(
+    state.record(
         "module:invoke",
-        state.namespace.told,
-        "kernel",
-        state.session_id,
         span,
-        path,
-        "error" if error else "ok",
-        int((runtime.clock.monotonic() - began) * 1e6) / 1000,
-        data,
-        error,
-        True,  # noqa: FBT003 - bounded
+        module=path,
+        status="error" if error else "ok",
+        duration_ms=int((state.runtime.clock.monotonic() - began) * 1e6) / 1000,
+        data=data,
+        error=error,
+        bounded=True,
     )

@@ -71,7 +71,7 @@ async def mount(
         raise
     finally:
         state.mounting -= {full}
-        state.emit(
+        state.record(
             "mount:add",
             span,
             module=full,
@@ -107,7 +107,7 @@ async def unmount(state: SessionState, path: str, name: str | None, span: Span |
     state.namespace = state.namespace.own()
     loose = [state.namespace.remove(at) for at in removed]
     for at in removed:
-        state.emit("mount:remove", span, module=at, status="ok")
+        state.record("mount:remove", span, module=at, status="ok")
     await state.runtime.close(*(list(chain.from_iterable(groups)) for groups in zip(*loose, strict=True)))
     return removed
 
@@ -238,7 +238,7 @@ class _Report:
         if event not in _MODULE_EVENTS:
             raise Internal(f"a transport reported {event!r}, which is none of {', '.join(_MODULE_EVENTS)}")
         status = "error" if error else "ok"
-        self._state.emit(event, self.span, module=self._path, status=status, data=data, error=error)
+        self._state.record(event, self.span, module=self._path, status=status, data=data, error=error)
 
 
 async def _verify(module: Module) -> None:

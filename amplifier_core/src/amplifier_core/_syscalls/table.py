@@ -16,7 +16,7 @@ from amplifier_core._protocol.json import encode_checked, scrub
 from amplifier_core._sessions.policy import INVOKE, MOUNT, Question, authorize
 
 from .context import get, set_fragment
-from .emit import emit
+from .emit import Emitter
 from .hooks import register_hook
 from .invoke import invoke
 from .mount import describe, mount, mounts, unmount
@@ -104,7 +104,7 @@ class SystemCalls:
 
     async def _emit(self, caller: Invocation, args: Args) -> dict[str, Any]:
         event, data = _need(args, "event", str), _need(args, "data", dict)
-        emit(caller.state, event, data, caller.module.path, caller.span)
+        Emitter(caller.state, caller.module.path, caller.span).emit(event, data)
         return {}
 
     async def _register_hook(self, caller: Invocation, args: Args) -> dict[str, Any]:

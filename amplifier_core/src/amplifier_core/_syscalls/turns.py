@@ -15,7 +15,7 @@ from amplifier_core._protocol.errors import BadRequest, Internal
 from amplifier_core._protocol.json import encode_checked
 from amplifier_core.hookspecs._chunks import Watched
 
-from .emit import emit_all
+from .emit import Emitter
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -74,7 +74,7 @@ async def converse(invocation: Invocation, message: Message) -> Message:
     """Make the system calls that a reply wants and ask again, until there is one that is not ``pending``."""
     while True:
         if message.events:
-            emit_all(invocation.state, message.events, invocation.module.path, invocation.span)
+            Emitter(invocation.state, invocation.module.path, invocation.span).emit_all(message.events)
         if not message.pending or not message.is_reply():
             return message
         invocation.guard.rest()
