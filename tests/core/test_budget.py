@@ -107,7 +107,7 @@ async def budget():
 
     def make(*readings, **limits):
         connection = Metered(*readings)
-        made.append(Budget(asyncio.get_running_loop(), "/mnt/tools/m", connection, Limits(**limits)))
+        made.append(Budget(asyncio.get_running_loop(), "/mnt/tools/m", connection, Limits(**limits)))  # type: ignore[arg-type]
         return made[-1], connection
 
     yield make

@@ -141,8 +141,8 @@ async def test_the_first_installed_isolation_that_works_is_taken(site, opened, m
     assert host["unusable"] == {
         "aaa": "no luck",
         "aab": "isolation 'aab' of outside-aab fails to import: OSError: broken",
-        "aac": "the plugin opens nothing for these options",
-        "aad": "the plugin opened Env, which has no unenforced",
+        "aac": "isolation 'aac': the plugin opens nothing for the given options",
+        "aad": "isolation 'aad': the plugin opened Env, which has no unenforced",
         "aae": "ZeroDivisionError: division by zero",
     }
     await kernel.close()

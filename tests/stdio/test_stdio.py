@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 
 from amplifier_core import ModuleDescriptor, Timeout, Unreachable
-from amplifier_core._modules.host import Host
-from amplifier_core._modules.plugins import Plugins
-from amplifier_core.hookspecs import Launch
+from amplifier_core.hookspecs import Host, Launch
 from amplifier_core.hookspecs._chunks import ENOUGH
 from amplifier_transport_stdio import open_transport
 from amplifier_transport_stdio._connection import CANCEL_GRACE
@@ -338,7 +336,7 @@ else:
 async def test_a_connection_that_was_closed_takes_no_request(tmp_path):
     transport = {"type": "stdio", "command": ["cat"]}
     fields = {"name": "m", "kind": "tool", "capabilities": [], "transport": transport}
-    host = Host(Plugins(), wanted=False)
+    host = Host()
     connection = open_transport(ModuleDescriptor.from_mapping(fields), lambda *_: None, host)
     await connection.start((), None)
     await connection.close()
@@ -432,7 +430,7 @@ async def test_a_module_that_ends_before_it_spoke_tells_its_story(session):
     """Its pipe is broken when the first request is written, each time."""
     command = ["sh", "-c", "exec <&-; echo why >&2; sleep 0.02; exit 3"]
     descriptor = {"name": "m", "kind": "tool", "capabilities": [], "transport": {"type": "stdio", "command": command}}
-    host = Host(Plugins(), wanted=False)
+    host = Host()
     connection = open_transport(ModuleDescriptor.from_mapping(descriptor), lambda *_: None, host)
     await connection.start((), None)
     for _ in range(2):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ._events.bus import Bus
 from ._modules.deadline import Guards, seconds_of
-from ._modules.host import Host
+from ._modules.host import KernelHost
 from ._modules.plugins import Plugins
 from ._protocol.errors import BadRequest, Internal, KernelError, short
 from ._protocol.event import DATA_LIMIT, Limit
@@ -77,7 +77,7 @@ class Kernel:
         self._event_log_bytes = event_log_bytes
         self._sinks = sinks
         self._plugins = Plugins()
-        self._host = Host(self._plugins, isolation)
+        self._host = KernelHost(self._plugins, isolation)
         self._limit = Limit(math.inf if event_limit is None else event_limit, event_sha256)
         self._settings = Settings(seconds_of(timeout, 0), seconds_of(policy_timeout, 0), observer_queue, fragment_bytes)
         self._clock = clock
@@ -194,16 +194,7 @@ class Kernel:
         if not isinstance(name, str):
             raise BadRequest(f"sinks: expected a sink or an object whose type is text, got {sink!r}")
         options = {key: value for key, value in sink.items() if key != "type"}
-        try:
-            opened: Sink | None = plugins.hook(SINKS, name).open_sink(options=options)
-        except Exception as error:
-            if isinstance(error, KernelError):
-                raise
-            raise KernelError.from_exception(error, f"sink {name!r}") from error
-        if opened is None:
-            raise BadRequest(f"sink {name!r}: the plugin opens nothing for these options")
-        if not _is_sink(opened):
-            raise Internal(f"sink {name!r}: the plugin opened {type(opened).__name__}, which is no sink")
+        opened: Sink = plugins.open(SINKS, name, options=options)
         return opened
 
     def _running(self) -> Runtime:

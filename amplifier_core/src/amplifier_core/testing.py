@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ._modules.host import Host
+from ._modules.module import as_connection
 from ._modules.plugins import Plugins
 from ._protocol.description import check_description
 from ._protocol.errors import KernelError, UnsupportedOp
 from ._protocol.json import encode_checked
 from ._protocol.message import result_of
-from .hookspecs import TRANSPORTS
+from .hookspecs import TRANSPORTS, Host
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -74,9 +74,9 @@ async def check_module(
     ``KernelError`` only if the module cannot be started at all.
     """
     plugins = Plugins()
-    opened = plugins.hook(TRANSPORTS, descriptor.transport["type"])
-    host = Host(plugins, wanted=False)
-    connection: Connection = opened.open_transport(descriptor=descriptor, notify=_ignore, host=host)
+    host = Host()
+    opened = plugins.open(TRANSPORTS, descriptor.transport["type"], descriptor=descriptor, notify=_ignore, host=host)
+    connection = as_connection(opened)
     probe = _Probe(connection, descriptor, examples)
     try:
         await asyncio.wait_for(connection.start(descriptor.capabilities, None), seconds)

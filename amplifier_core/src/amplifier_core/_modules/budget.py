@@ -6,7 +6,7 @@ Owns the samples and what follows from them. How a process tree is measured, and
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from amplifier_core._protocol.errors import BudgetExceeded, Oom
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from amplifier_core._protocol.descriptor import Limits
+    from amplifier_core.hookspecs import Connection
 
     from .deadline import Guard
 
@@ -25,7 +26,7 @@ _IDLE_SECONDS = 0.25  # and while none does
 class Budget:
     """One module's budgets. It samples while a module with a memory budget lives, or an invocation runs."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, path: str, connection: Any, limits: Limits) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, path: str, connection: Connection, limits: Limits) -> None:
         self._loop = loop
         self._path = path
         self._connection = connection
@@ -102,8 +103,3 @@ class Budget:
         used, limit = round(guard.cpu_ms), self._limits.cpu_ms
         message = f"{self._path} used {used} ms of CPU time for one invocation, of {limit} (limits.cpu_ms)"
         return BudgetExceeded(message, details={"cpu_ms": used, "limit": limit})
-
-
-def can_be_kept(connection: object) -> bool:
-    """Tell whether a connection measures what its module uses, and can end it."""
-    return getattr(connection, "usage", None) is not None and getattr(connection, "kill", None) is not None

@@ -13,13 +13,13 @@ from msgspec import UNSET
 from amplifier_core._protocol.errors import Internal, KernelError, causes, one_line
 from amplifier_core._protocol.json import NotJson, encode
 from amplifier_core._protocol.message import Message
+from amplifier_core.hookspecs import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from amplifier_core._protocol.descriptor import ModuleDescriptor
-    from amplifier_core.hookspecs import Connection, Isolation
-    from amplifier_core.hookspecs._chunks import Chunks
+    from amplifier_core.hookspecs import Chunks, Isolation
 
     from .budget import Budget
 
@@ -68,19 +68,20 @@ class Module:
 
     async def start(self) -> None:
         """Start the module behind its transport, with what was granted."""
+        limits = self.descriptor.limits
         try:
             await self.connection.start(self.granted, self.isolation)
+            wanted = limits.memory_bytes is not None or limits.cpu_ms is not None
+            measured = wanted and self.connection.usage(exact=False) is not None
         except KernelError:
             raise
         except Exception as error:
             raise self._foreign(error) from error
-        limits = self.descriptor.limits
-        if limits.memory_bytes is not None or limits.cpu_ms is not None:
-            from .budget import Budget, can_be_kept  # noqa: PLC0415 - few modules have one
+        if measured:
+            from .budget import Budget  # noqa: PLC0415 - few modules have one
 
-            if can_be_kept(self.connection):
-                self.budget = Budget(asyncio.get_running_loop(), self.path, self.connection, limits)
-                self.budget.start()
+            self.budget = Budget(asyncio.get_running_loop(), self.path, self.connection, limits)
+            self.budget.start()
 
     async def call(
         self, method: str, params: bytes, chunks: Chunks | None = None, sent: Callable[[], None] | None = None
@@ -113,9 +114,8 @@ class Module:
         return reply
 
     def clues(self) -> dict[str, Any]:
-        """Ask the connection, if it can say, what may explain that no answer comes."""
-        clues = getattr(self.connection, "clues", None)
-        return dict(clues()) if clues else {}
+        """Give what may explain that no answer comes."""
+        return dict(self.connection.clues())
 
     async def close(self) -> None:
         """End the module; a transport that fails at it, or takes too long, is not the caller's concern any more."""
@@ -142,3 +142,38 @@ class Module:
 
     def _who(self) -> str:
         return f"transport {self.descriptor.transport['type']!r} of {self.path}"
+
+
+def as_connection(opened: Any) -> Connection:
+    """Give what a transport opened as a ``Connection``. A class of the same shape need not derive from that one.
+
+    Raises ``Internal`` for a local connection that says nothing of what it starts.
+    """
+    if isinstance(opened, Connection):
+        return opened
+    if opened.local and not hasattr(opened, "launch"):
+        raise Internal(f"the transport opened {type(opened).__name__}, which is local and has no launch")
+    return _Adapter(opened)
+
+
+class _Adapter(Connection):
+    """A connection that does not derive from the base class: its own members, and the defaults for those it lacks."""
+
+    def __init__(self, inner: Any) -> None:
+        self.local = inner.local
+        self.unenforced = inner.unenforced
+        self._inner = inner
+        measures = callable(getattr(inner, "usage", None)) and callable(getattr(inner, "kill", None))
+        for name in ("launch", "clues", *(("usage", "kill") if measures else ())):
+            if callable(member := getattr(inner, name, None)):
+                setattr(self, name, member)
+
+    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:
+        await self._inner.start(granted, isolation)
+
+    def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Awaitable[Message]:
+        answer: Awaitable[Message] = self._inner.request(method, params, chunks)
+        return answer
+
+    async def close(self) -> None:
+        await self._inner.close()

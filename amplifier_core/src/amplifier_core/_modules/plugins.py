@@ -1,23 +1,36 @@
-"""Plugins: found by explicit name among the installed entry points, and loaded only then.
+"""Plugins: found by explicit name among the installed entry points, loaded then, and asked to open what they are for.
 
-Owns the lookup. It does not know what a plugin does: each name has a pluggy manager of its own, so no plugin can answer
-for another one's name.
+Owns the lookup and the opening. Each name has a pluggy manager of its own, so no plugin can answer for another name.
+What is done with a transport, a sink or an isolation is for those who open it.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
-from amplifier_core._protocol.errors import BadRequest, one_line
+from amplifier_core._protocol.errors import BadRequest, Internal, KernelError, one_line
 from amplifier_core.hookspecs import ISOLATIONS, PROJECT, SINKS, TRANSPORTS, IsolationSpec, SinkSpec, TransportSpec
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-_SPECS: dict[str, type] = {TRANSPORTS: TransportSpec, SINKS: SinkSpec, ISOLATIONS: IsolationSpec}
+
+class _Group(NamedTuple):
+    """One kind of plugin: its hooks, the hook that opens one, and what the opened thing has."""
+
+    spec: type
+    opens: str
+    members: tuple[str, ...]
+
+
+_GROUPS = {
+    TRANSPORTS: _Group(TransportSpec, "open_transport", ("local", "unenforced", "start", "request", "close")),
+    SINKS: _Group(SinkSpec, "open_sink", ("write", "close")),
+    ISOLATIONS: _Group(IsolationSpec, "open_isolation", ("name", "trial", "describe", "unenforced", "confine")),
+}
 
 
 class Plugins:
@@ -26,12 +39,32 @@ class Plugins:
     def __init__(self) -> None:
         self._hooks: dict[tuple[str, str], Any] = {}
 
+    def open(self, group: str, name: str, **arguments: Any) -> Any:
+        """Have the plugin of that name open a transport's connection, a sink or an isolation.
+
+        Raises ``BadRequest`` for a plugin that is not there or opens nothing for these arguments, and ``Internal`` for
+        one that fails or opens something else.
+        """
+        what = f"{_noun(group)} {name!r}"
+        try:
+            opened = getattr(self.hook(group, name), _GROUPS[group].opens)(**arguments)
+        except Exception as error:
+            if isinstance(error, KernelError):
+                raise
+            raise KernelError.from_exception(error, what) from error
+        if opened is None:
+            raise BadRequest(f"{what}: the plugin opens nothing for the given {next(iter(arguments))}")
+        missing = [member for member in _GROUPS[group].members if not hasattr(opened, member)]
+        if missing:
+            raise Internal(f"{what}: the plugin opened {type(opened).__name__}, which has no {missing[0]}")
+        return opened
+
     def hook(self, group: str, name: str) -> Any:
         """Load the plugin of that name, once, and give its hooks. Raises ``BadRequest`` with one line."""
         hooks = self._hooks.get((group, name))
         if hooks is None:
             manager = pluggy.PluginManager(PROJECT)
-            manager.add_hookspecs(_SPECS[group])
+            manager.add_hookspecs(_GROUPS[group].spec)
             point = _only(group, name)
             plugin = _load(point)
             try:

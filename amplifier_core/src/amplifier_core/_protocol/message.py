@@ -9,10 +9,10 @@ import functools
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, structs
 
 from .errors import Internal, KernelError
-from .json import JSON_ERRORS, encode_checked, not_json
+from .json import JSON_ERRORS, encode, encode_checked, not_json
 
 
 class ErrorBody(msgspec.Struct):
@@ -79,6 +79,19 @@ def decode_message(text: bytes) -> Message:
         raise not_json(error) from None
     message.size = len(text)
     return message
+
+
+def encode_message(message: Message) -> bytes:
+    """Write one message as a module does, without ``size``. Raises ``NotJson`` with the path of what is not JSON."""
+    parts: dict[str, Any] = {name: getattr(message, name) for name in ("id", "ok", "chunk", "result", "events")}
+    if message.error is not UNSET:
+        parts["error"] = structs.asdict(message.error)
+    told = {name: msgspec.Raw(encode(value, name)) for name, value in parts.items() if value is not UNSET}
+    if message.pending is not UNSET:
+        calls = [structs.asdict(call) for call in message.pending.syscalls]
+        syscalls = msgspec.Raw(encode(calls, "pending.syscalls"))
+        told["pending"] = msgspec.Raw(encode_checked({"syscalls": syscalls, "state": message.pending.state}))
+    return encode_checked(told)
 
 
 def result_of(message: Message, who: str) -> Any:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from amplifier_core._events.bus import Bus
     from amplifier_core._modules.deadline import Guards
-    from amplifier_core._modules.host import Host
+    from amplifier_core._modules.host import KernelHost
     from amplifier_core._modules.plugins import Plugins
     from amplifier_core._protocol.ids import Clock, Ids
     from amplifier_core._protocol.message import SystemCall
@@ -49,7 +49,7 @@ class Runtime(msgspec.Struct, frozen=True, eq=False):
     bus: Bus
     guards: Guards
     plugins: Plugins
-    host: Host
+    host: KernelHost
     settings: Settings
     system_call: Callable[[Any, SystemCall], Coroutine[Any, Any, Raw]]  # `_syscalls.table`, which stands above
     _closing: set[asyncio.Task[None]] = msgspec.field(default_factory=set)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from msgspec import Raw
 
-from amplifier_core._modules.module import Module
+from amplifier_core._modules.module import Module, as_connection
 from amplifier_core._protocol.description import check_description
 from amplifier_core._protocol.descriptor import ModuleDescriptor
 from amplifier_core._protocol.errors import BadRequest, Forbidden, Internal, KernelError, Unreachable, failure_of, short
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from amplifier_core._protocol.ids import Span
     from amplifier_core._sessions.state import SessionState
-    from amplifier_core.hookspecs import Connection, Isolation, Notify
+    from amplifier_core.hookspecs import Connection, Isolation
 
     from .turns import Invocation
 
@@ -124,7 +124,10 @@ async def _bring_up(
 ) -> list[str]:
     """Do what ``mount`` says, and name the limits that nobody keeps."""
     report = _Report(state, path, span)
-    connection = _connect(state, descriptor, report)
+    opened = state.runtime.plugins.open(
+        TRANSPORTS, descriptor.transport["type"], descriptor=descriptor, notify=report, host=state.runtime.host
+    )
+    connection = as_connection(opened)
     by = caller.module.path if caller else None
     module: Module | None = None
     try:
@@ -160,7 +163,7 @@ async def _isolation(state: SessionState, path: str, connection: Connection, *, 
         raise Forbidden(f"{path}: {error.message}", details=error.details) from None
 
 
-def _plan(module: Module, connection: Any) -> dict[str, Any]:
+def _plan(module: Module, connection: Connection) -> dict[str, Any]:
     """Say for policy to judge what an isolation would open to a module if it is granted all that it wants.
 
     Raises ``Forbidden`` for a module that calls for more than the isolation enforces here.
@@ -200,30 +203,6 @@ def _shown(descriptor: ModuleDescriptor) -> dict[str, Any]:
     }
     limits = {name: value for name, value in attrs.asdict(descriptor.limits).items() if value is not None}
     return {"name": descriptor.name, "kind": descriptor.kind, "transport": transport, "limits": limits}
-
-
-def _connect(state: SessionState, descriptor: ModuleDescriptor, notify: Notify) -> Connection:
-    name = descriptor.transport["type"]
-    hooks = state.runtime.plugins.hook(TRANSPORTS, name)
-    try:
-        connection: Connection | None = hooks.open_transport(
-            descriptor=descriptor, notify=notify, host=state.runtime.host
-        )
-    except Exception as error:
-        if isinstance(error, KernelError):
-            raise
-        raise KernelError.from_exception(error, f"transport {name!r}") from error
-    if connection is None:
-        raise BadRequest(f"transport {name!r}: the plugin opens no connection for this descriptor")
-    missing = [name for name in _CONNECTION if not hasattr(connection, name)]
-    if not missing and connection.local and not hasattr(connection, "launch"):
-        missing = ["launch"]
-    if missing:
-        raise Internal(f"transport {name!r}: the plugin opened {type(connection).__name__}, which has no {missing[0]}")
-    return connection
-
-
-_CONNECTION = ("local", "unenforced", "start", "request", "close")
 
 
 class _Report:

@@ -1,0 +1,63 @@
+"""A process to start on this host: what a transport wants, and what an isolation makes of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping  # noqa: TC003 - help() reads the fields
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    import subprocess
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """A process to start on this host."""
+
+    command: tuple[str, ...]
+    """The program, an absolute path or a name on the ``PATH`` of ``env``, and its arguments."""
+    cwd: str
+    """The working directory, an absolute path."""
+    env: Mapping[str, str]
+    """The whole environment: the process inherits no variable."""
+    fds: tuple[int, ...] = ()
+    """File descriptors that the process inherits."""
+    limits: Mapping[int, int] = {}
+    """Its resource limits, by the numbers of the module ``resource``."""
+    gate: int | None = None
+    """A file descriptor that holds the process back for as long as it is open here."""
+    shown: Mapping[str, Any] = {}
+    """What an isolation opens to the module, as JSON for people. It is in the question to policy and in the log."""
+
+    def start(self, **options: Any) -> subprocess.Popen[Any]:
+        """Start the process, once. ``options`` of ``subprocess.Popen`` replace the launch's own.
+
+        Raises ``OSError``; then no process runs.
+        """
+        import subprocess  # noqa: PLC0415 - 5 ms at import, for those alone that start a process
+
+        try:
+            own = {"args": self.command, "cwd": self.cwd, "env": dict(self.env), "pass_fds": self.fds}
+            process = subprocess.Popen(**own | options)
+            try:
+                self._limit(process.pid)
+            except OSError:
+                with process:
+                    process.kill()
+                raise
+        finally:
+            self.close()
+        return process
+
+    def close(self) -> None:
+        """Close the descriptors of the launch. ``start`` does it; who does not start the process has to do it."""
+        for fd in (*self.fds, *(() if self.gate is None else (self.gate,))):
+            os.close(fd)
+
+    def _limit(self, pid: int) -> None:
+        if self.limits:
+            from resource import prlimit  # noqa: PLC0415 - exists on Linux alone, as the limits do
+
+            for number, value in self.limits.items():
+                prlimit(pid, number, (value, value))

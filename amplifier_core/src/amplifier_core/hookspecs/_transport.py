@@ -1,0 +1,125 @@
+"""What a transport implements: the base class of connections, and the hooks that open one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from amplifier_core._protocol.errors import Internal
+
+from ._markers import hookspec
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping, Sequence
+
+    from amplifier_core._protocol.descriptor import ModuleDescriptor
+    from amplifier_core._protocol.errors import KernelError
+    from amplifier_core._protocol.message import Message
+
+    from ._chunks import Chunks
+    from ._host import Host
+    from ._isolation import Isolation
+    from ._launch import Launch
+
+
+class Notify(Protocol):
+    """How a connection reports what happens to its module.
+
+    A transport that starts processes reports ``module:start`` (``pid``, ``command``), ``module:exit`` (``exit_code`` or
+    ``signal``, and the tail of ``stderr``) and ``module:noise``, output that is no protocol (``count``, ``first``). Any
+    transport reports ``events:dropped``: ``events`` of a reply whose request was cancelled (``count``, ``first``), with
+    the reason as ``error``.
+    """
+
+    def __call__(self, event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
+        """Record one of these four events at once; ``data`` is JSON. Raises ``Internal`` for any other name."""
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What the processes of a module use together, with the processes that they started."""
+
+    cpu_ms: float
+    """CPU time since the start of the first process."""
+    memory_bytes: int
+    """Resident memory."""
+    settling: bool = False
+    """Whether a cancelled request is in its grace. No invocation is charged for the CPU time spent meanwhile."""
+
+
+class Connection(ABC):
+    """One module behind one transport. The kernel alone calls it, on one event loop, many requests at once.
+
+    Making one checks the descriptor's ``transport`` fields and does nothing else: no process, no socket. It holds
+    replies to ``descriptor.message_bytes``, since no other code sees them come; a larger one is ``internal``.
+    """
+
+    local: bool
+    """Whether the module runs as processes on this host. Those have to be isolated or trusted (section 6)."""
+
+    unenforced: tuple[str, ...]
+    """Those of the descriptor's capabilities that the transport itself does not enforce (section 6)."""
+
+    @abstractmethod
+    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:
+        """Make the module ready, with the granted capabilities alone. Raises ``Unreachable`` with the cause.
+
+        With an ``isolation``, every process is started as its ``confine`` says.
+        """
+
+    @abstractmethod
+    def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Awaitable[Message]:
+        """Carry one ``health``, ``describe`` or ``invoke`` (``params``: a JSON object) and return the reply.
+
+        An ``async def``, or a function whose result one task awaits at once.
+
+        ``{"chunk": …}`` messages before the reply go to ``chunks.put``, in order; with ``None`` they are dropped.
+
+        ``health`` and ``describe`` come back as ``Message(ok=True, result=…)`` too. A field that a message does not
+        have is ``UNSET``. Failures of the transport are ``KernelError``, a new one for each request. Deadlines end a
+        request by cancelling the task that awaits it: then tell the module and clean up. The first request after the
+        end of a module starts it again.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End the module and release everything. Requests in flight fail with ``Unreachable``. Idempotent.
+
+        The kernel may call it without ``start``, or after a ``start`` that was cancelled. It waits for five seconds.
+        """
+
+    def launch(self) -> Launch:
+        """Give what a local connection starts if every capability is granted, before any isolation."""
+        raise Internal(f"{type(self).__name__} is local, and has no launch()")
+
+    def clues(self) -> Mapping[str, Any]:
+        """Give what may explain that no answer comes. It goes into the ``details`` of a timeout."""
+        return {}
+
+    def usage(self, *, exact: bool) -> Usage | None:  # noqa: ARG002 - for the connections that can measure
+        """Measure what the module uses now. ``exact`` counts memory that processes share once, and is slower.
+
+        ``None``: no process runs, or none can be measured. The kernel asks right after the start: after ``None`` it
+        keeps no memory or CPU budget, and lists both as unenforced. A connection that measures also has ``kill``.
+        """
+        return None
+
+    def kill(self, error: KernelError) -> None:  # noqa: B027 - nothing to end where nothing is measured
+        """End the module's processes at once. Requests in flight fail with errors of this class and message."""
+
+
+class TransportSpec:
+    """The hooks of a transport plugin. It may leave out ``describe_host``."""
+
+    @hookspec(firstresult=True)
+    def open_transport(self, descriptor: ModuleDescriptor, notify: Notify, host: Host) -> Connection | None:
+        """Make a connection, without starting it. An implementation may leave out parameters.
+
+        For a field that does not fit, raise ``descriptor.misfit(".url", "expected …")``. The path is below
+        ``transport``, and begins with a dot or a bracket.
+        """
+
+    @hookspec(firstresult=True)
+    def describe_host(self) -> Mapping[str, Any] | None:
+        """Give as JSON what the transport can do on this host, what it cannot, and why."""

@@ -1,0 +1,183 @@
+"""What plugins, and programs without a kernel, find behind the public doors."""
+
+import importlib
+import pydoc
+
+import pytest
+
+from amplifier_core import Internal, Kernel, Plan
+from amplifier_core.hookspecs import (
+    TRANSPORTS,
+    UNSET,
+    ErrorBody,
+    Host,
+    Message,
+    NotJson,
+    Pending,
+    SystemCall,
+    decode_message,
+    encode_message,
+)
+
+DOORS = ("amplifier_core", "amplifier_core.hookspecs", "amplifier_core.testing")
+NAMES = [(door, name) for door in DOORS for name in importlib.import_module(door).__all__]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_help_shows_a_door_with_all_its_names(door):
+    text = pydoc.plain(pydoc.render_doc(door))
+    assert all(name in text for name in importlib.import_module(door).__all__)
+
+
+@pytest.mark.parametrize(("door", "name"), NAMES)
+def test_help_shows_each_public_name_with_its_meaning(door, name):
+    assert name in pydoc.plain(pydoc.render_doc(f"{door}.{name}"))
+    value = getattr(importlib.import_module(door), name)
+    if isinstance(value, type) or callable(value):
+        assert (value.__doc__ or "").strip(), f"{door}.{name} has no docstring"
+
+
+DERIVED = """
+from amplifier_core.hookspecs import Connection, Message, hookimpl
+
+
+class Here(Connection):
+    unenforced = ()
+
+    def __init__(self, descriptor, *, local):
+        self.local = local
+        self._descriptor = descriptor
+
+    async def start(self, granted, isolation):
+        pass
+
+    async def request(self, method, params, chunks=None):
+        described = {"name": self._descriptor.name, "kind": self._descriptor.kind, "inputs": {}, "outputs": {}}
+        return Message(ok=True, result={"status": "ok", **described, "capabilities": []})
+
+    async def close(self):
+        pass
+
+
+@hookimpl
+def open_transport(descriptor):
+    return Here(descriptor, local=descriptor.transport["local"])
+"""
+
+
+def over(transport, *, local, **fields):
+    transport = {"type": transport, "local": local}
+    return {"name": "m", "kind": "tool", "capabilities": [], "transport": transport, **fields}
+
+
+async def test_a_connection_has_defaults_for_what_it_does_not_say(site, session, events):
+    site.install(TRANSPORTS, "derived", DERIVED)
+    limits = {"memory_bytes": 1000, "cpu_ms": 1000, "timeout_ms": 1000}
+    await session.mount("/mnt/tools", over("derived", local=False, limits=limits))
+    assert (await session.invoke("/mnt/tools/m", "any", {}))["status"] == "ok"
+    (added,) = events("mount:add")
+    assert added["data"]["unenforced"] == ["limits.memory_bytes", "limits.cpu_ms"]
+
+
+SHAPED = DERIVED.replace("(Connection)", "")
+
+
+async def test_a_connection_need_not_derive_from_the_base_class(site, session):
+    site.install(TRANSPORTS, "shaped", SHAPED)
+    await session.mount("/mnt/tools", over("shaped", local=False))
+    assert (await session.invoke("/mnt/tools/m", "any", {}))["status"] == "ok"
+
+
+@pytest.mark.parametrize("source", [DERIVED, SHAPED], ids=["derived", "shaped"])
+async def test_a_local_connection_that_says_nothing_of_what_it_starts_is_refused(site, log, source):
+    site.install(TRANSPORTS, "local", source)
+    site.install("amplifier_core.isolations", "any", ISOLATION)
+    async with Kernel(event_log=log, isolation="any") as kernel:
+        session = await kernel.session.create(Plan("x"))
+        with pytest.raises(Internal, match="Here.* is local.* has no launch"):
+            await session.mount("/mnt/tools", over("local", local=True))
+
+
+ISOLATION = """
+from amplifier_core.hookspecs import Isolation, hookimpl
+
+
+class Any(Isolation):
+    name = "any"
+
+    def trial(self):
+        return ""
+
+    def unenforced(self, capabilities):
+        return ()
+
+    def confine(self, launch, descriptor, granted):
+        return launch
+
+
+@hookimpl
+def open_isolation(options):
+    return Any()
+"""
+
+
+async def test_an_isolation_need_not_describe_itself(site, log):
+    site.install("amplifier_core.isolations", "any", ISOLATION)
+    async with Kernel(event_log=log, isolation="any") as kernel:
+        assert (await kernel.describe_host())["isolation"] == {"name": "any"}
+
+
+class Shared:
+    closed = 0
+
+    async def close(self):
+        self.closed += 1
+        raise OSError("it is gone already")
+
+
+async def test_a_program_without_a_kernel_has_a_host_that_closes_what_is_shared():
+    async with Host() as host:
+        one = host.shared(Shared)
+        assert host.shared(Shared) is one
+    assert one.closed == 1
+    await host.close()
+    assert one.closed == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"ok":true,"result":{"a":[1,2.5,null]}}',
+        b'{"id":"r1","ok":true,"result":null}',
+        b'{"chunk":"x"}',
+        b'{"id":"r1","ok":false,"error":{"code":"oom","message":"much","details":{"n":1}}}',
+        b'{"ok":true,"result":1,"events":[{"event":"a:b","data":{}}]}',
+        b'{"pending":{"syscalls":[{"name":"invoke","args":{"n":18446744073709551616}}],"state":{"a": 1}}}',
+    ],
+)
+def test_a_message_is_written_as_it_was_read(text):
+    assert encode_message(decode_message(text)) == text
+
+
+def test_a_message_that_a_program_makes_is_written_without_its_size():
+    calls = [SystemCall("mounts")]
+    assert encode_message(Message(pending=Pending(calls), size=7)) == (
+        b'{"pending":{"syscalls":[{"name":"mounts","args":{}}],"state":null}}'
+    )
+    assert encode_message(Message(ok=False, error=ErrorBody("a", "b"), result=UNSET)) == (
+        b'{"ok":false,"error":{"code":"a","message":"b","details":{}}}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "path"),
+    [
+        (Message(ok=True, result={"a": float("nan")}), "result.a"),
+        (Message(chunk=b"x"), "chunk"),
+        (Message(ok=False, error=ErrorBody("a", "b", {"c": {1}})), "error.details.c"),
+        (Message(pending=Pending([SystemCall("a", {"b": [set()]})])), r"pending.syscalls\[0\].args.b"),
+    ],
+)
+def test_a_message_that_is_not_json_is_refused_with_its_path(message, path):
+    with pytest.raises(NotJson, match=f"^{path}"):
+        encode_message(message)
