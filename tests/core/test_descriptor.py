@@ -392,8 +392,10 @@ def test_limits_that_are_not_said_are_none():
     assert all(getattr(Limits(), name) is None for name in LIMITS)
 
 
-def test_unknown_limits_are_ignored():
-    assert ModuleDescriptor.from_mapping({**VALID, "limits": {"gpu_ms": "x", "cpu_ms": 5}}).limits == Limits(cpu_ms=5)
+def test_unknown_limits_are_ignored_and_kept_as_unknown():
+    descriptor = ModuleDescriptor.from_mapping({**VALID, "limits": {"gpu_ms": "x", "cpu_ms": 5}})
+    assert descriptor.limits == Limits(cpu_ms=5)
+    assert descriptor.unknown == {"limits.gpu_ms": "x"}
 
 
 def test_the_largest_message_has_a_default():

@@ -283,9 +283,9 @@ async def test_trust_is_given_by_true_alone(session, module):
 
 
 async def test_what_nobody_reads_or_keeps_of_a_descriptor_shows_in_the_log(session, module, events):
-    await session.mount("/mnt/tools", module("echo.py", capabilites=[]), trusted=True)
+    await session.mount("/mnt/tools", module("echo.py", capabilites=[], limits={"timeout": 1}), trusted=True)
     data = events("mount:add")[0]["data"]
-    assert data["unknown"] == ["capabilites"]
+    assert data["unknown"] == ["capabilites", "limits.timeout"]
 
 
 async def test_policy_sees_what_a_mount_would_run_and_no_secret_of_it(session, module):

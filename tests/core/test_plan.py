@@ -14,8 +14,10 @@ def test_a_plan_is_a_goal_and_inputs():
     assert Plan.from_mapping({"goal": "count"}) == Plan("count") == Plan("count", MappingProxyType({}))
 
 
-def test_unknown_fields_of_a_plan_are_ignored():
-    assert Plan.from_mapping({"goal": "count", "more": 1}) == Plan("count")
+def test_unknown_fields_of_a_plan_are_ignored_and_named():
+    plan = Plan.from_mapping({"goal": "count", "input": 1, "more": 2})
+    assert plan == Plan("count")
+    assert plan.unknown == ("input", "more")
 
 
 def nested(levels):

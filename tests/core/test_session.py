@@ -285,3 +285,9 @@ async def test_errors_are_one_line_and_json(session):
         await session.invoke("/mnt/tools/none", "echo", {})
     assert "\n" not in str(caught.value)
     assert json.dumps(caught.value.body())
+
+
+async def test_a_typo_in_a_plan_is_in_the_log(kernel, events):
+    await kernel.session.create({"goal": "x", "inputs": {}})
+    await kernel.session.create({"goal": "x", "input": {}})
+    assert [event["data"].get("unknown") for event in events("session:start")] == [None, ["input"]]

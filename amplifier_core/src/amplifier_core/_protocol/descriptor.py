@@ -84,9 +84,9 @@ class ModuleDescriptor:
     """One module, as an embedder named it. Making one checks it and raises ``BadRequest``.
 
     ``capabilities`` are held in their canonical form, with paths resolved against ``base``, the descriptor's folder.
-    ``unknown`` keeps the fields that this version does not know; ``source`` names the file in errors. ``caller`` is the
-    path of the module whose system call brought it. It is ``None`` for what the embedder named, which alone is trusted
-    to say which files are the module's own.
+    ``unknown`` keeps the fields that this version does not know, those of ``limits`` as ``limits.NAME``. ``source``
+    names the file in errors. ``caller`` is the path of the module whose system call brought the descriptor, or ``None``
+    for one that the embedder named: only the embedder is trusted to say which files are the module's own.
     """
 
     __hash__ = None  # type: ignore[assignment]
@@ -130,6 +130,9 @@ class ModuleDescriptor:
             raise BadRequest(f"{source}: $: expected an object, got {type(mapping).__name__}")
         known = {name: mapping[name] for name in _FIELDS if name in mapping}
         more = {name: value for name, value in mapping.items() if name not in _FIELDS}
+        if isinstance(limits := mapping.get("limits"), Mapping):
+            names = {field.name for field in attrs.fields(Limits)}
+            more |= {f"limits.{name}": limits.get(name) for name in limits if name not in names}
         located = {**known, "base": base or Path.cwd(), "source": source, "unknown": more}
         try:
             return _converter().structure(located, cls)

@@ -19,6 +19,8 @@ class Plan:
 
     goal: str
     inputs: Mapping[str, Any] = attrs.field(factory=dict)
+    unknown: tuple[str, ...] = attrs.field(default=(), eq=False, kw_only=True)
+    """The fields that this version does not know. ``session:start`` lists them."""
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.goal, str):
@@ -38,4 +40,5 @@ class Plan:
             raise BadRequest(f"plan: expected an object, got {type(mapping).__name__}")
         if "goal" not in mapping:
             raise BadRequest("plan.goal: expected text, got nothing")
-        return cls(mapping["goal"], mapping.get("inputs", {}))
+        unknown = tuple(str(name) for name in mapping if name not in ("goal", "inputs"))
+        return cls(mapping["goal"], mapping.get("inputs", {}), unknown=unknown)

@@ -36,7 +36,9 @@ class Registry:
         if not isinstance(plan, Plan):
             plan = Plan.from_mapping(plan)
         state = self._add(runtime, plan, Namespace(), maker)
-        data = {"plan": {"goal": plan.goal, "inputs": plan.inputs}}
+        data: dict[str, Any] = {"plan": {"goal": plan.goal, "inputs": plan.inputs}}
+        if plan.unknown:
+            data["unknown"] = list(plan.unknown)
         state.record("session:start", span, status="ok", data=data)
         return state
 
