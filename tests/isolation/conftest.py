@@ -20,7 +20,7 @@ import pytest
 from amplifier_core import Kernel, ModuleDescriptor, Plan, load_descriptor
 from amplifier_core.hookspecs import Launch
 from amplifier_isolation_bwrap import open_isolation
-from amplifier_isolation_bwrap._limits import Limits, counting
+from amplifier_isolation_bwrap._limits import Limits, nproc_prefix
 
 ATTACKS = Path(__file__).parent / "attacks"
 SMALL = {"open_files": 256, "processes": 64, "file_bytes": 8 << 20, "scratch_bytes": 4 << 20}
@@ -90,7 +90,7 @@ def as_nobody(isolation, ground):
     if not open_to_all(ground.code):
         pytest.skip(f"an ordinary user cannot reach {ground.code}")
     # who starts it is root still: the limits are set before it becomes somebody else
-    isolation.__dict__["_limits"] = Limits({}, counting(SMALL["processes"]), "RLIMIT_NPROC")
+    isolation.__dict__["_limits"] = Limits({}, nproc_prefix(SMALL["processes"]), "RLIMIT_NPROC")
     limits = ("prlimit", "--core=0", f"--nofile={SMALL['open_files']}", f"--fsize={SMALL['file_bytes']}")
     return (*limits, "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "--")
 

@@ -121,7 +121,7 @@ def test_a_folder_that_became_a_link_since_is_refused(isolation, folders):
 
 def test_a_folder_swapped_between_the_look_and_the_mount_is_not_mounted(isolation, folders):
     """bwrap opens paths itself; with a descriptor it compares what it mounted with what was looked at."""
-    if "--bind-fd" not in isolation._program.offers:
+    if "--bind-fd" not in isolation._bwrap.offers:
         pytest.skip("this bwrap mounts by path alone")
     granted = [f"fs:read:{folders}/a"]
     confined = isolation.confine(launch("cat", f"{folders}/a/file"), mapping(granted), granted)
@@ -247,10 +247,10 @@ def test_single_hosts_and_what_policy_alone_decides_cannot_be_enforced(isolation
 def test_a_file_system_that_is_a_door_is_closed_wherever_it_is_mounted(isolation, monkeypatch, tmp_path):
     (tmp_path / "doors").mkdir()
     (tmp_path / "doors" / "kernel").mkdir()
-    from amplifier_isolation_bwrap import _view  # noqa: PLC0415
+    from amplifier_isolation_bwrap import _mounts  # noqa: PLC0415
 
     door = str(tmp_path / "doors" / "kernel")
-    monkeypatch.setattr(_view, "_mounts", lambda: [("/", "ext4"), ("/proc", "proc"), (door, "proc")])
+    monkeypatch.setattr(_mounts, "_mounts", lambda: [("/", "ext4"), ("/proc", "proc"), (door, "proc")])
     assert isolation.unenforced([f"fs:read:{door}"]) == (f"fs:read:{door}",)
     granted = [f"fs:read:{tmp_path}"]
     assert isolation.unenforced(granted) == ()
@@ -301,7 +301,7 @@ def test_a_descriptor_at_home_brings_what_it_names_at_home_and_not_the_home(conf
     (home / "private").write_text("private")
     (home / "m.json").write_text('{"name":"m","kind":"tool","capabilities":[],"transport":{"type":"stdio"}}')
     monkeypatch.setenv("HOME", str(home))
-    isolation.__dict__.pop("_crowd", None)
+    isolation.__dict__.pop("_shared_folders", None)
     descriptor = load_descriptor(home / "m.json")
     told = confined(sys.executable, str(home / "tool.py"), cwd=home, descriptor=descriptor).stdout
     assert told == "['tool.py']\n"

@@ -10,8 +10,8 @@ from tests.isolation.conftest import SMALL, start
 
 from amplifier_core import Kernel, Plan, Unreachable
 from amplifier_isolation_bwrap import _limits, open_isolation
-from amplifier_isolation_bwrap._cgroup import Cgroups, _finish, _sweep
-from amplifier_isolation_bwrap._limits import counting, find_limits, unbound
+from amplifier_isolation_bwrap._cgroup import Cgroups, _remove_all, _remove_ended
+from amplifier_isolation_bwrap._limits import find_limits, nproc_prefix, why_not_counted
 from amplifier_isolation_bwrap._options import Options
 
 pytestmark = pytest.mark.usefixtures("linux")
@@ -44,7 +44,7 @@ def test_an_ordinary_user_is_counted_by_namespace(isolation, as_nobody):
     ],
 )
 def test_when_the_limit_of_processes_holds(release, uid, reason):
-    assert unbound(release, uid) == reason
+    assert why_not_counted(release, uid) == reason
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_when_the_limit_of_processes_holds(release, uid, reason):
     ],
 )
 def test_what_counts_processes_is_said(monkeypatch, folder_of_cgroups, why, options, said):
-    monkeypatch.setattr(_limits, "unbound", lambda *_: why)
+    monkeypatch.setattr(_limits, "why_not_counted", lambda *_: why)
     monkeypatch.chdir(folder_of_cgroups)
     limits = find_limits(Options(**options))
     assert limits.processes == said
@@ -82,14 +82,14 @@ async def test_a_cgroup_holds_root_too(cgroup, attack, log):
         assert "Resource temporarily unavailable" in result["stopped"]
         assert await session.invoke("/mnt/tools/processes", "try", {}, timeout=20) == result
     async with asyncio.timeout(20):  # the last processes may just be dying
-        while _sweep(Path(cgroup), f"amplifier-{os.getpid()}-", 0.0):
+        while _remove_ended(Path(cgroup), f"amplifier-{os.getpid()}-", 0.0):
             await asyncio.sleep(0.01)
 
 
 def test_without_the_program_that_sets_limits_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(_limits, "_FOLDERS", str(tmp_path))
     with pytest.raises(Unreachable, match="prlimit is not installed; try: apt install util-linux"):
-        counting(1)
+        nproc_prefix(1)
 
 
 @pytest.fixture
@@ -124,24 +124,24 @@ def test_a_folder_without_the_controller_is_left_as_it_was(folder_of_cgroups, mo
 
 def test_a_launch_joins_a_cgroup_that_holds_so_many(folder_of_cgroups):
     cgroups = Cgroups(folder_of_cgroups, 5)
-    *command, file = cgroups.joining()
+    *command, file = cgroups.join_prefix()
     assert command == ["/bin/sh", "-c", 'echo 0 >"$0" && exec "$@"']
     assert Path(file).parent.parent == folder_of_cgroups
     assert (Path(file).parent / "pids.max").read_text() == "8"
     folder_of_cgroups.chmod(0o755)
     shutil.rmtree(folder_of_cgroups)
     with pytest.raises(Unreachable, match="no cgroup can be made"):
-        cgroups.joining()
+        cgroups.join_prefix()
 
 
 def test_what_has_ended_is_removed_and_what_has_not_stays(tmp_path):
     for name in ("amplifier-1-0", "amplifier-2-0", "other"):
         (tmp_path / name).mkdir()
     (tmp_path / "amplifier-2-0" / "running").touch()
-    assert not _sweep(tmp_path, "amplifier-", 60.0)  # they are new: a process may be about to join
-    assert _sweep(tmp_path, "amplifier-", 0.0)
+    assert not _remove_ended(tmp_path, "amplifier-", 60.0)  # they are new: a process may be about to join
+    assert _remove_ended(tmp_path, "amplifier-", 0.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["amplifier-2-0", "other"]
-    assert not _sweep(tmp_path / "none", "amplifier-", 0.0)
+    assert not _remove_ended(tmp_path / "none", "amplifier-", 0.0)
 
 
 def test_the_last_processes_are_waited_for_and_not_for_long(tmp_path, monkeypatch):
@@ -155,9 +155,9 @@ def test_the_last_processes_are_waited_for_and_not_for_long(tmp_path, monkeypatc
             (tmp_path / "amplifier-1-0" / "dying").unlink()
 
     monkeypatch.setattr("amplifier_isolation_bwrap._cgroup.time.sleep", sleep)
-    _finish(tmp_path, "amplifier-1-")
+    _remove_all(tmp_path, "amplifier-1-")
     assert len(looks) == 3
     (tmp_path / "amplifier-1-0").mkdir()
     (tmp_path / "amplifier-1-0" / "living").touch()
-    _finish(tmp_path, "amplifier-1-")
+    _remove_all(tmp_path, "amplifier-1-")
     assert len(looks) == 3 + 20

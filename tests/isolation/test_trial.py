@@ -9,8 +9,8 @@ from tests.isolation.conftest import SMALL
 
 from amplifier_core import BadRequest, Forbidden, Kernel, Plan
 from amplifier_core.hookspecs import Launch
-from amplifier_isolation_bwrap import _program, open_isolation
-from amplifier_isolation_bwrap._trial import try_here
+from amplifier_isolation_bwrap import _bwrap, open_isolation
+from amplifier_isolation_bwrap._trial import run_trial
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_host_that_forbids_it_is_told_with_the_reason(bwrap):
 def test_the_usual_reasons_are_looked_for(tmp_path, path, text, reason, linux):
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_text(text)
-    assert try_here(Launch(command=("false",), cwd="/", env={}), tmp_path) == f"exit code 1 ({reason})"
+    assert run_trial(Launch(command=("false",), cwd="/", env={}), tmp_path) == f"exit code 1 ({reason})"
 
 
 def test_a_bwrap_that_confines_nothing_fails(bwrap):
@@ -112,7 +112,7 @@ def test_a_bwrap_that_hangs_is_not_waited_for(monkeypatch, linux):
     from amplifier_isolation_bwrap import _trial  # noqa: PLC0415
 
     monkeypatch.setattr(_trial, "_SECONDS", 0.05)
-    reason = try_here(Launch(command=("sleep", "60"), cwd="/", env={}))
+    reason = run_trial(Launch(command=("sleep", "60"), cwd="/", env={}))
     assert reason.startswith("bwrap could not be tried: ")
 
 
@@ -135,7 +135,7 @@ def test_a_bwrap_without_the_newest_options_does_without(bwrap, isolation):
     older = open_isolation({"program": plain})
     assert older.trial() == ""
     assert older.describe()["mounts"].startswith("by path")
-    assert isolation.describe()["mounts"] == "by descriptor" or "--bind-fd" not in isolation._program.offers
+    assert isolation.describe()["mounts"] == "by descriptor" or "--bind-fd" not in isolation._bwrap.offers
 
 
 def test_without_bwrap_it_says_what_to_install(monkeypatch, tmp_path, linux):
@@ -156,7 +156,7 @@ def test_the_extra_brings_one(monkeypatch, tmp_path, bwrap):
 
 
 def test_the_extras_own_bwrap_works_like_the_systems(linux):
-    if not (path := _program._bundled()):
+    if not (path := _bwrap._bundled()):
         pytest.skip("the extra `bundled` is not installed")
     assert trial(path) == open_isolation({}).trial()
 

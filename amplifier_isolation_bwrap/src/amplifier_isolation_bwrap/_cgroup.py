@@ -33,12 +33,12 @@ class Cgroups:
         self._processes = processes
         self._prefix = f"{_NAME}-{os.getpid()}-{os.urandom(4).hex()}-"
         self._numbers = itertools.count()
-        weakref.finalize(self, _finish, parent, self._prefix)
+        weakref.finalize(self, _remove_all, parent, self._prefix)
         self._make().rmdir()  # a trial: it raises what is in the way
 
-    def joining(self) -> tuple[str, ...]:
+    def join_prefix(self) -> tuple[str, ...]:
         """Make a cgroup, and give what comes before a command that is to run in it. Raises ``Unreachable``."""
-        _sweep(self._parent, f"{_NAME}-", _AGE)
+        _remove_ended(self._parent, f"{_NAME}-", _AGE)
         try:
             return ("/bin/sh", "-c", _JOIN, f"{self._make()}/cgroup.procs")
         except OSError as error:
@@ -55,7 +55,7 @@ class Cgroups:
         return folder
 
 
-def _sweep(parent: Path, prefix: str, age: float) -> bool:
+def _remove_ended(parent: Path, prefix: str, age: float) -> bool:
     """Remove cgroups that have ended: those with processes refuse it. Tells whether any is left."""
     left = False
     with contextlib.suppress(OSError):
@@ -68,9 +68,9 @@ def _sweep(parent: Path, prefix: str, age: float) -> bool:
     return left
 
 
-def _finish(parent: Path, prefix: str) -> None:
+def _remove_all(parent: Path, prefix: str) -> None:
     """Remove all that was made; the last processes may just be dying."""
     for _ in range(_LAST_LOOKS):
-        if not _sweep(parent, prefix, 0.0):
+        if not _remove_ended(parent, prefix, 0.0):
             break
         time.sleep(_LAST_WAIT)

@@ -9,16 +9,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._paths import below, is_own
+from ._paths import is_pseudo, is_within
 
 if TYPE_CHECKING:
     from amplifier_core import ModuleDescriptor
     from amplifier_core.hookspecs import Launch
 
-    from ._paths import Crowd
+    from ._paths import SharedFolders
 
 
-def files_of(launch: Launch, descriptor: ModuleDescriptor, crowd: Crowd) -> list[str]:
+def find_code(launch: Launch, descriptor: ModuleDescriptor, shared: SharedFolders) -> list[str]:
     """List the folder of a descriptor's file, or else the files that the command names.
 
     A file that brings its folder along names nothing beyond it. One that lies in the home names files in there, and an
@@ -28,10 +28,10 @@ def files_of(launch: Launch, descriptor: ModuleDescriptor, crowd: Crowd) -> list
         return []
     base = os.path.realpath(descriptor.base)
     from_file = _is_from_file(descriptor, base)
-    if from_file and base not in crowd:
+    if from_file and base not in shared:
         return [base]
     named = (os.path.join(launch.cwd, word) for word in launch.command[1:])  # `..` after a link
-    return [path for path in named if _is_file(path) and (not from_file or below(os.path.realpath(path), base))]
+    return [path for path in named if _is_file(path) and (not from_file or is_within(os.path.realpath(path), base))]
 
 
 def _is_from_file(descriptor: ModuleDescriptor, base: str) -> bool:
@@ -40,4 +40,4 @@ def _is_from_file(descriptor: ModuleDescriptor, base: str) -> bool:
 
 
 def _is_file(path: str) -> bool:
-    return os.path.isfile(path) and not is_own(os.path.realpath(path))
+    return os.path.isfile(path) and not is_pseudo(os.path.realpath(path))

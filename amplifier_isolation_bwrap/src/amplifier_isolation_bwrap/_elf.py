@@ -18,7 +18,7 @@ _NEEDED, _STRINGS, _SIZE, _RPATH, _RUNPATH = 1, 5, 10, 15, 29
 _TABLE_MAX = 1 << 20  # bytes; more than any that a linker makes
 
 
-def libraries(program: str, env: Mapping[str, str], known: Callable[[str], bool]) -> list[str]:
+def find_libraries(program: str, env: Mapping[str, str], known: Callable[[str], bool]) -> list[str]:
     """List the libraries, and the loader, of a program that are looked for in folders of their own, with theirs.
 
     What is ``known`` is there anyway, and so is what it needs.

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from amplifier_core import Forbidden, KernelError
 from amplifier_core.hookspecs import Launch
 
-from ._code import files_of
-from ._command import find_needs, is_system
-from ._descriptors import Descriptors
-from ._house import USER, House
+from ._bwrap import Bwrap, find_bwrap
+from ._code import find_code
+from ._dependencies import find_dependencies, is_system
+from ._file_descriptors import FileDescriptors
 from ._limits import Limits, find_limits
-from ._paths import Crowd, below, follow
-from ._program import Program, find_program
-from ._seccomp import program, supported
-from ._trial import COMMAND, try_here
-from ._view import SCRATCH, View, closed
+from ._mounts import SCRATCH, MountTable, closed
+from ._paths import SharedFolders, is_within, resolve
+from ._root_filesystem import USER, RootFilesystem
+from ._seccomp import build_filter, is_supported
+from ._trial import COMMAND, run_trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -54,8 +54,8 @@ class BwrapIsolation:
         if self.trial():
             return {"unusable": self._failure}
         return {
-            "program": self._program.path,
-            "version": self._program.version,
+            "program": self._bwrap.path,
+            "version": self._bwrap.version,
             "enforces": ["fs:read", "fs:write", "env", "net:connect:*", "net:listen:*"],
             "refuses": ["net:connect:HOST:PORT"],
             "processes": self._limits.processes,
@@ -71,78 +71,78 @@ class BwrapIsolation:
 
     def confine(self, launch: Launch, descriptor: ModuleDescriptor, granted: Sequence[str]) -> Launch:
         """Put the launch into a sandbox of its own. Raises ``Unreachable`` or ``Forbidden``."""
-        own = files_of(launch, descriptor, self._crowd)
+        own = find_code(launch, descriptor, self._shared_folders)
         if descriptor.caller is not None:
             self._check_needs(launch, descriptor.caller, granted)
         return self._confined(launch, own, granted)
 
     def _check_needs(self, launch: Launch, caller: str, granted: Sequence[str]) -> None:
         """Refuse what another module would have opened by naming a program, such as one that it wrote itself."""
-        needs = find_needs(launch.command, launch.cwd, launch.env, self._crowd)
+        needs = find_dependencies(launch.command, launch.cwd, launch.env, self._shared_folders)
         folders = [word.split(":", 2)[2] for word in granted if word.startswith("fs:")]
         for path in needs.paths:
-            real = follow(path).real
-            if not is_system(real) and not any(below(real, folder) for folder in folders):
+            real = resolve(path).real
+            if not is_system(real) and not any(is_within(real, folder) for folder in folders):
                 raise Forbidden(
                     f"{launch.command[0]}: it needs {real}, which {caller} can have opened for it by fs:read: alone",
                     details={"capabilities": [f"fs:read:{real}"]},
                 )
 
     @functools.cached_property
-    def _program(self) -> Program:
-        return find_program(self._options.program)
+    def _bwrap(self) -> Bwrap:
+        return find_bwrap(self._options.program)
 
     @functools.cached_property
     def _limits(self) -> Limits:
         return find_limits(self._options)
 
     @functools.cached_property
-    def _house(self) -> House:
-        return House()
+    def _root_filesystem(self) -> RootFilesystem:
+        return RootFilesystem()
 
     @functools.cached_property
-    def _crowd(self) -> Crowd:
-        return Crowd()
+    def _shared_folders(self) -> SharedFolders:
+        return SharedFolders()
 
     @property
     def _by_descriptor(self) -> bool:
-        return "--bind-fd" in self._program.offers
+        return "--bind-fd" in self._bwrap.offers
 
     def _try(self) -> str:
         if platform.system() != "Linux":
             return f"bubblewrap is a program for Linux, and this is {platform.system()}"
-        if not supported(platform.machine()):
+        if not is_supported(platform.machine()):
             return f"there is no system call filter for {platform.machine()}"
         try:
-            return try_here(self._confined(Launch(command=COMMAND, cwd="/", env={}), (), ()))
+            return run_trial(self._confined(Launch(command=COMMAND, cwd="/", env={}), (), ()))
         except KernelError as error:
             return error.message
 
     def _confined(self, launch: Launch, own: Sequence[str], granted: Sequence[str]) -> Launch:
-        needs = find_needs(launch.command, launch.cwd, launch.env, self._crowd)
+        needs = find_dependencies(launch.command, launch.cwd, launch.env, self._shared_folders)
         around = self._limits.around()
-        with Descriptors() as fds:
-            view = View(fds.keep, self._by_descriptor)
+        with FileDescriptors() as fds:
+            view = MountTable(fds.keep, self._by_descriptor)
             for path in (*own, *needs.paths):
                 view.show(path)
             self._open(view, granted)
             shown = self._shown(view, granted)
-            arguments = fds.hold("\0".join(self._options_for(launch, view, fds, granted)))
+            arguments = fds.memory_file("\0".join(self._options_for(launch, view, fds, granted)))
             waiting, gate = fds.pipe()  # bwrap reads until its end, before it makes any process
             inherited = (*launch.fds, *fds.release())
-        bwrap = (self._program.path, "--args", str(arguments), "--args", str(waiting), "--")
+        bwrap = (self._bwrap.path, "--args", str(arguments), "--args", str(waiting), "--")
         command = (*around, *bwrap, *self._limits.inside, needs.program, *launch.command[1:])
         return Launch(command=command, cwd="/", env={}, fds=inherited, limits=self._limits.each, gate=gate, shown=shown)
 
-    def _options_for(self, launch: Launch, view: View, fds: Descriptors, granted: Sequence[str]) -> list[str]:
+    def _options_for(self, launch: Launch, view: MountTable, fds: FileDescriptors, granted: Sequence[str]) -> list[str]:
         """Give bwrap's options; they are read from a descriptor, since everybody can read a command line."""
         network = _wants_network(granted)
         env = {**({"TMPDIR": SCRATCH} if f"fs:write:{_PLACE}" in granted else {}), **launch.env}
-        self._house.furnish(view, fds.hold, network=network)
-        view.put(follow(launch.cwd).real, "--dir")
+        self._root_filesystem.add_to(view, fds.memory_file, network=network)
+        view.put(resolve(launch.cwd).real, "--dir")
         options = [
             *self._around(network=network),
-            *("--seccomp", str(fds.hold(program(platform.machine(), network=network)))),
+            *("--seccomp", str(fds.memory_file(build_filter(platform.machine(), network=network)))),
             *(word for name, value in env.items() for word in ("--setenv", name, value)),
             *view.options(),
             *("--remount-ro", "/dev", "--remount-ro", "/proc"),  # to the files of /proc, root's module is root
@@ -157,12 +157,12 @@ class BwrapIsolation:
         yield from ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
         if not network:
             yield "--unshare-net"
-        if "--disable-userns" in self._program.offers:
+        if "--disable-userns" in self._bwrap.offers:
             yield "--disable-userns"
         yield from ("--uid", str(USER), "--gid", str(USER), "--hostname", "module", "--cap-drop", "ALL")
         yield from ("--die-with-parent", "--new-session", "--clearenv")
 
-    def _open(self, view: View, granted: Sequence[str]) -> None:
+    def _open(self, view: MountTable, granted: Sequence[str]) -> None:
         """Open the paths that were granted. Raises ``Forbidden`` for those that no isolated module may see."""
         for word in granted:
             namespace, _, rest = word.partition(":")
@@ -175,7 +175,7 @@ class BwrapIsolation:
                 view.scratch(SCRATCH + path.removeprefix(_PLACE), self._options.scratch_bytes)
                 view.scratch(_SHARED_MEMORY, self._options.scratch_bytes)
 
-    def _shown(self, view: View, granted: Sequence[str]) -> dict[str, Any]:
+    def _shown(self, view: MountTable, granted: Sequence[str]) -> dict[str, Any]:
         """Say for people what is open beyond the system's own folders."""
         paths = sorted(path for path in view.opened() if not is_system(path))
         scratch = any(word.startswith(f"fs:write:{_PLACE}") for word in granted)

@@ -42,7 +42,7 @@ class Limits:
 
     def around(self) -> tuple[str, ...]:
         """Give what comes before bwrap itself. Raises ``Unreachable``."""
-        return self.cgroups.joining() if self.cgroups else ()
+        return self.cgroups.join_prefix() if self.cgroups else ()
 
 
 def find_limits(options: Options) -> Limits:
@@ -55,12 +55,12 @@ def find_limits(options: Options) -> Limits:
     if options.cgroup is not None:
         said = f"at most {options.processes}: a cgroup"
         return Limits(each, (), said, _cgroups(Path(options.cgroup), options.processes))
-    if why_not := unbound(platform.release(), os.getuid()):
+    if why_not := why_not_counted(platform.release(), os.getuid()):
         return Limits(each, (), f"not limited: {why_not}, and no cgroup is given")
-    return Limits(each, counting(options.processes), f"at most {options.processes}: RLIMIT_NPROC")
+    return Limits(each, nproc_prefix(options.processes), f"at most {options.processes}: RLIMIT_NPROC")
 
 
-def counting(processes: int) -> tuple[str, ...]:
+def nproc_prefix(processes: int) -> tuple[str, ...]:
     """Give what comes before a command to limit its processes: set outside, the limit would count the user's others."""
     setter = shutil.which("prlimit", path=_FOLDERS)
     if setter is None:
@@ -75,7 +75,7 @@ def _cgroups(parent: Path, processes: int) -> Cgroups:
         raise Unreachable(f"isolation bwrap: cgroup: {parent}: {error.strerror}") from error
 
 
-def unbound(release: str, uid: int) -> str:
+def why_not_counted(release: str, uid: int) -> str:
     """Say why RLIMIT_NPROC does not hold on this version of Linux, for this user; empty if it does."""
     if uid == 0:
         return "RLIMIT_NPROC does not bind uid 0"

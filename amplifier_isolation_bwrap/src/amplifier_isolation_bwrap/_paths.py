@@ -20,14 +20,14 @@ _TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108 - named to b
 
 
 @attrs.frozen
-class Trail:
+class ResolvedPath:
     """The way to a path: the symbolic links on it with their targets, and what it leads to."""
 
     links: dict[str, str]
     real: str
 
 
-def follow(path: str) -> Trail:
+def resolve(path: str) -> ResolvedPath:
     """Resolve a path link by link. Raises ``OSError`` when links go in a circle; what is not there is not looked at."""
     links: dict[str, str] = {}
     todo, real, count = path.split("/")[::-1], "", 0
@@ -50,20 +50,20 @@ def follow(path: str) -> Trail:
         if target.startswith("/"):
             real = ""
         todo += target.split("/")[::-1]
-    return Trail(links, real or "/")
+    return ResolvedPath(links, real or "/")
 
 
-def below(path: str, folder: str) -> bool:
+def is_within(path: str, folder: str) -> bool:
     """Tell whether a path is a folder or lies in it; both are real."""
     return path == folder or path.startswith(folder if folder.endswith("/") else f"{folder}/")
 
 
-def is_own(path: str) -> bool:
+def is_pseudo(path: str) -> bool:
     """Tell whether a real path is where a module has its own things."""
-    return any(below(path, folder) for folder in OWN)
+    return any(is_within(path, folder) for folder in OWN)
 
 
-class Crowd:
+class SharedFolders:
     """The folders that hold what nobody named: the home with what is above it, and those that everyone shares."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Crowd:
 
     def __contains__(self, folder: str) -> bool:
         """Tell whether showing this real folder as a whole would show too much."""
-        return folder in self._shared or below(self._home, folder)
+        return folder in self._shared or is_within(self._home, folder)
 
 
 def _target(path: str) -> str | None:

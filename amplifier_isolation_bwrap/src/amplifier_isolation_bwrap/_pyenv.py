@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HEAD = 1024
 
 
-def behind_shim(path: str, cwd: str, env: Mapping[str, str], search: Callable[[str], str]) -> str:
+def resolve_shim(path: str, cwd: str, env: Mapping[str, str], search: Callable[[str], str]) -> str:
     """Give the program that a shim would run, and any other path as it is.
 
     ``search`` looks on another PATH, which is what the version ``system`` means. Raises ``Unreachable``.

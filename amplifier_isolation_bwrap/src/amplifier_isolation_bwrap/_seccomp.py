@@ -104,7 +104,7 @@ _ENOSYS = {  # so that programs do without, as they do on an older kernel
 _NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # type into a terminal
 _SET_ID = 0o6000  # a file that runs as its owner, made on the host's disk
-_MAKES_A_FILE = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE
+_CREATE_FLAGS = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE
 _AF_INET, _AF_INET6 = 2, 10
 _PROTOCOLS = (0, 1, 6, 17, 58)  # ICMP, TCP, UDP, ICMPv6: not MPTCP, SCTP and the like, which other rules do not know
 
@@ -120,15 +120,15 @@ _MODES = {  # calls that set a mode: the number of that argument
 _OPENS = {"open": ((2, None), 1), "openat": ((257, 56), 2)}  # the number of the flags; the mode follows
 _CLONE, _IOCTL, _SOCKET = (56, 220), (16, 29), (41, 198)
 
-_LEAF = 3  # numbers that are looked at one after another
+_LEAF_SIZE = 3  # numbers that are looked at one after another
 _JUMP = 0x05
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_ERRNO = 0x00050000
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets into struct seccomp_data
 
 
 @attrs.frozen
-class _Step:
+class _Instruction:
     """One instruction; the jumps skip so many of those that follow, if the test holds and if it does not."""
 
     code: int
@@ -137,81 +137,86 @@ class _Step:
     otherwise: int = 0
 
 
-def supported(machine: str) -> bool:
+_ALLOW, _KILL = _Instruction(_RETURN, 0x7FFF0000), _Instruction(_RETURN, 0x80000000)
+
+
+def is_supported(machine: str) -> bool:
     """Tell whether there is a filter for this kind of machine, as ``os.uname`` names it."""
     return machine in _MACHINES
 
 
 @functools.cache  # the same for every module, and of two kinds
-def program(machine: str, *, network: bool) -> bytes:
+def build_filter(machine: str, *, network: bool) -> bytes:
     """Make the filter. Without ``network`` there are no sockets but pairs; with it TCP, UDP and ICMP alone.
 
     Sockets with a path are refused always: one that lies in a folder opened for reading would reach whoever listens.
     """
     column = _MACHINES[machine]
-    steps = [_Step(_LOAD, _ARCHITECTURE), _Step(_EQUAL, _ARCHITECTURES[column], 1), _Step(_RETURN, _KILL)]
-    steps += [_Step(_LOAD, _NUMBER)]
+    steps = [_Instruction(_LOAD, _ARCHITECTURE), _Instruction(_EQUAL, _ARCHITECTURES[column], 1), _KILL]
+    steps += [_Instruction(_LOAD, _NUMBER)]
     if column == _X86_64:
-        steps += [_Step(_AT_LEAST, _X32, 0, 1), _Step(_RETURN, _KILL)]
-    steps += [_Step(_AT_LEAST, _NEWEST + 1, 0, 1), _refuse(errno.ENOSYS)]
-    answers = [(numbers[column], answer) for numbers, answer in _answers(network=network)]
-    steps += _tree(sorted(((number, answer) for number, answer in answers if number is not None), key=itemgetter(0)))
+        steps += [_Instruction(_AT_LEAST, _X32, 0, 1), _KILL]
+    steps += [_Instruction(_AT_LEAST, _NEWEST + 1, 0, 1), _refuse(errno.ENOSYS)]
+    answers = [(numbers[column], answer) for numbers, answer in _rules(network=network)]
+    steps += _search_tree(
+        sorted(((number, answer) for number, answer in answers if number is not None), key=itemgetter(0))
+    )
     return b"".join(struct.pack("=HBBI", step.code, step.then, step.otherwise, step.value) for step in steps)
 
 
-def _answers(*, network: bool) -> Iterator[tuple[_Numbers, list[_Step]]]:
+def _rules(*, network: bool) -> Iterator[tuple[_Numbers, list[_Instruction]]]:
     """Give the calls that are not simply allowed, each with the steps that end in an answer."""
     for table, number in ((_EPERM, errno.EPERM), (_ENOSYS, errno.ENOSYS)):
         for numbers in table.values():
             yield numbers, [_refuse(number)]
-    yield _CLONE, _unless_any(0, _NAMESPACES)
-    yield _IOCTL, _unless_equal(1, (_TIOCSTI, _TIOCLINUX))
-    yield _SOCKET, _internet() if network else [_refuse(errno.EACCES)]
+    yield _CLONE, _refuse_if_any(0, _NAMESPACES)
+    yield _IOCTL, _refuse_if_equal(1, (_TIOCSTI, _TIOCLINUX))
+    yield _SOCKET, _allow_internet() if network else [_refuse(errno.EACCES)]
     for numbers, argument in _MODES.values():
-        yield numbers, _unless_any(argument, _SET_ID)
+        yield numbers, _refuse_if_any(argument, _SET_ID)
     for numbers, argument in _OPENS.values():
-        yield numbers, _unless_made(argument)
+        yield numbers, _refuse_set_id(argument)
 
 
-def _tree(answers: Sequence[tuple[int, list[_Step]]]) -> list[_Step]:
+def _search_tree(answers: Sequence[tuple[int, list[_Instruction]]]) -> list[_Instruction]:
     """Look a number up by halves: the kernel runs the program for each number there is before a process starts."""
-    if len(answers) <= _LEAF:
-        tests = [step for number, steps in answers for step in (_Step(_EQUAL, number, 0, len(steps)), *steps)]
-        return [*tests, _Step(_RETURN, _ALLOW)]
+    if len(answers) <= _LEAF_SIZE:
+        tests = [step for number, steps in answers for step in (_Instruction(_EQUAL, number, 0, len(steps)), *steps)]
+        return [*tests, _ALLOW]
     middle = len(answers) // 2
-    below, above = _tree(answers[:middle]), _tree(answers[middle:])
-    return [_Step(_AT_LEAST, answers[middle][0], 0, 1), _Step(_JUMP, len(below)), *below, *above]
+    below, above = _search_tree(answers[:middle]), _search_tree(answers[middle:])
+    return [_Instruction(_AT_LEAST, answers[middle][0], 0, 1), _Instruction(_JUMP, len(below)), *below, *above]
 
 
-def _refuse(number: int) -> _Step:
-    return _Step(_RETURN, _ERRNO | number)
+def _refuse(number: int) -> _Instruction:
+    return _Instruction(_RETURN, _ERRNO | number)
 
 
-def _argument(number: int) -> _Step:
+def _argument(number: int) -> _Instruction:
     """Load the lower half: all that the kernel looks at in flags, modes and commands, on little-endian machines."""
-    return _Step(_LOAD, _ARGUMENTS + 8 * number)
+    return _Instruction(_LOAD, _ARGUMENTS + 8 * number)
 
 
-def _unless_any(argument: int, bits: int) -> list[_Step]:
-    return [_argument(argument), _Step(_ANY_BIT, bits, 0, 1), _refuse(errno.EPERM), _Step(_RETURN, _ALLOW)]
+def _refuse_if_any(argument: int, bits: int) -> list[_Instruction]:
+    return [_argument(argument), _Instruction(_ANY_BIT, bits, 0, 1), _refuse(errno.EPERM), _ALLOW]
 
 
-def _unless_equal(argument: int, values: Sequence[int]) -> list[_Step]:
-    tests = [step for value in values for step in (_Step(_EQUAL, value, 0, 1), _refuse(errno.EPERM))]
-    return [_argument(argument), *tests, _Step(_RETURN, _ALLOW)]
+def _refuse_if_equal(argument: int, values: Sequence[int]) -> list[_Instruction]:
+    tests = [step for value in values for step in (_Instruction(_EQUAL, value, 0, 1), _refuse(errno.EPERM))]
+    return [_argument(argument), *tests, _ALLOW]
 
 
-def _unless_made(flags: int) -> list[_Step]:
+def _refuse_set_id(flags: int) -> list[_Instruction]:
     """Refuse to make a set-id file; where nothing is made, the mode is whatever the register held."""
     return [
         _argument(flags),
-        _Step(_ANY_BIT, _MAKES_A_FILE, 1),
-        _Step(_RETURN, _ALLOW),
-        *_unless_any(flags + 1, _SET_ID),
+        _Instruction(_ANY_BIT, _CREATE_FLAGS, 1),
+        _ALLOW,
+        *_refuse_if_any(flags + 1, _SET_ID),
     ]
 
 
-def _internet() -> list[_Step]:
-    families = [_Step(_EQUAL, _AF_INET, 2), _Step(_EQUAL, _AF_INET6, 1), _refuse(errno.EACCES)]
-    known = [_Step(_EQUAL, value, len(_PROTOCOLS) - n) for n, value in enumerate(_PROTOCOLS)]
-    return [_argument(0), *families, _argument(2), *known, _refuse(errno.EPROTONOSUPPORT), _Step(_RETURN, _ALLOW)]
+def _allow_internet() -> list[_Instruction]:
+    families = [_Instruction(_EQUAL, _AF_INET, 2), _Instruction(_EQUAL, _AF_INET6, 1), _refuse(errno.EACCES)]
+    known = [_Instruction(_EQUAL, value, len(_PROTOCOLS) - n) for n, value in enumerate(_PROTOCOLS)]
+    return [_argument(0), *families, _argument(2), *known, _refuse(errno.EPROTONOSUPPORT), _ALLOW]

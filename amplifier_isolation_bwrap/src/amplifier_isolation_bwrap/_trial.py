@@ -36,7 +36,7 @@ _SWITCHES = (  # a file, what it says where namespaces are closed, and what that
 _CONTAINER = ("/.dockerenv", "/run/.containerenv")
 
 
-def try_here(launch: Launch, root: Path = Path("/")) -> str:
+def run_trial(launch: Launch, root: Path = Path("/")) -> str:
     """Start the confined probe, and say in one line what it could not do or could; empty if all is well."""
     try:
         told, said, code = _run(launch)

@@ -12,7 +12,7 @@ import attrs
 
 from amplifier_core import Forbidden, Unreachable
 
-from ._paths import OWN, below, follow, is_own
+from ._paths import OWN, is_pseudo, is_within, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -46,7 +46,7 @@ _FOREIGN = frozenset(
 
 
 @attrs.define
-class View:
+class MountTable:
     """The files of one launch. ``keep`` takes each descriptor that is opened, until whoever starts it closes it."""
 
     keep: Callable[[int], None]
@@ -61,7 +61,7 @@ class View:
     @staticmethod
     def system(paths: Iterable[str]) -> tuple[dict[str, str], dict[str, bool]]:
         """Look up those of the system's paths that are there, once for many views: who could change them owns all."""
-        trails = [follow(path) for path in paths if os.path.exists(path)]
+        trails = [resolve(path) for path in paths if os.path.exists(path)]
         links = {link: target for trail in trails for link, target in trail.links.items()}
         return links, {trail.real: False for trail in trails}
 
@@ -73,8 +73,8 @@ class View:
 
     def show(self, path: str) -> str:
         """Let a path, with the links on the way, be read. Returns the real path."""
-        trail = follow(path)
-        self._links |= {link: target for link, target in trail.links.items() if not is_own(link)}
+        trail = resolve(path)
+        self._links |= {link: target for link, target in trail.links.items() if not is_pseudo(link)}
         self.shown.setdefault(trail.real, False)
         return trail.real
 
@@ -84,9 +84,9 @@ class View:
         if why := _closed(real, mounts):
             raise Forbidden(f"{real}: {why}")
         self.shown[real] = writable or self.shown.get(real, False)
-        doors = sorted(place for place, kind in mounts if kind in _FOREIGN and below(place, real))
+        doors = sorted(place for place, kind in mounts if kind in _FOREIGN and is_within(place, real))
         for place in doors:
-            if not any(below(place, hidden) for hidden in (*_REPLACED, *self._own)):
+            if not any(is_within(place, hidden) for hidden in (*_REPLACED, *self._own)):
                 self.hide(place)
 
     def put(self, place: str, *options: str) -> None:
@@ -155,9 +155,9 @@ def closed(real: str) -> str:
 
 
 def _closed(real: str, mounts: list[tuple[str, str]]) -> str:
-    if is_own(real):
+    if is_pseudo(real):
         return f"no isolated module sees the host's /{real.split('/')[1]}"
-    kind = max(((len(place), kind) for place, kind in mounts if below(real, place)), default=(0, ""))[1]
+    kind = max(((len(place), kind) for place, kind in mounts if is_within(real, place)), default=(0, ""))[1]
     return f"it lies in a file system of type {kind}" if kind in _FOREIGN else ""
 
 

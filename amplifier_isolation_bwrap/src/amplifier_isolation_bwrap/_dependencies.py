@@ -15,14 +15,14 @@ import attrs
 
 from amplifier_core import Unreachable
 
-from ._elf import libraries
-from ._paths import below, follow, is_own
-from ._pyenv import behind_shim
+from ._elf import find_libraries
+from ._paths import is_pseudo, is_within, resolve
+from ._pyenv import resolve_shim
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ._paths import Crowd
+    from ._paths import SharedFolders
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
 """The folders of the system's programs and libraries: every module sees them."""
@@ -39,7 +39,7 @@ _SHEBANG_MAX = 256
 
 
 @attrs.define
-class Needs:
+class Dependencies:
     """What was found: ``program`` takes the place of the command's first word; ``paths`` are to be there."""
 
     program: str
@@ -47,16 +47,16 @@ class Needs:
 
     def brings(self, path: str) -> bool:
         """Tell whether a path is the system's, or in a folder that was found."""
-        return is_system(path) or any(below(path, folder) for folder in self.paths)
+        return is_system(path) or any(is_within(path, folder) for folder in self.paths)
 
 
-def find_needs(command: Sequence[str], cwd: str, env: Mapping[str, str], crowd: Crowd) -> Needs:
+def find_dependencies(command: Sequence[str], cwd: str, env: Mapping[str, str], shared: SharedFolders) -> Dependencies:
     """Find out what a command needs. Raises ``Unreachable`` if there is no such program."""
     folder, name = os.path.split(_find(command[0], cwd, env))
-    program = f"{follow(folder).real}/{name}"  # a way with `..` in it may lead through folders that are not shown
-    program = follow(program).real if is_own(program) else program  # /proc/self/exe is another one inside
-    needs = Needs(program)
-    _add_program(needs, program, cwd, env, crowd, _NESTED)
+    program = f"{resolve(folder).real}/{name}"  # a way with `..` in it may lead through folders that are not shown
+    program = resolve(program).real if is_pseudo(program) else program  # /proc/self/exe is another one inside
+    needs = Dependencies(program)
+    _add_program(needs, program, cwd, env, shared, _NESTED)
     return needs
 
 
@@ -71,7 +71,7 @@ def _find(name: str, cwd: str, env: Mapping[str, str]) -> str:
     for folder in searched:
         path = os.path.join(cwd, folder, name)  # Path would drop `..`, and what it is after a link
         if _is_program(path):
-            return behind_shim(path, cwd, env, lambda rest: _find(name, cwd, {**env, "PATH": rest}))
+            return resolve_shim(path, cwd, env, lambda rest: _find(name, cwd, {**env, "PATH": rest}))
     where = "not found or not executable" if "/" in name else "not found on PATH"
     raise Unreachable(f"command {name}: {where}", details={"command": name, "path": env.get("PATH", "")})
 
@@ -83,33 +83,35 @@ def _is_program(path: str) -> bool:
         return False
 
 
-def _add_program(needs: Needs, program: str, cwd: str, env: Mapping[str, str], crowd: Crowd, depth: int) -> None:
+def _add_program(
+    needs: Dependencies, program: str, cwd: str, env: Mapping[str, str], shared: SharedFolders, depth: int
+) -> None:
     """Add a program: each place that its links lead through, what it comes with there, and what runs it."""
-    trail = follow(program)
+    trail = resolve(program)
     for place in (*trail.links, trail.real):
-        _add_installation(needs, os.path.dirname(place), crowd)
-    if below(trail.real, _JDKS):
+        _add_installation(needs, os.path.dirname(place), shared)
+    if is_within(trail.real, _JDKS):
         needs.paths |= dict.fromkeys(glob.glob(_JDK_SETTINGS))
     if is_system(trail.real):
         return
     needs.paths[program] = None
     head = _head(trail.real)
     if not head.startswith(b"#!"):
-        needs.paths |= dict.fromkeys(libraries(trail.real, env, needs.brings))
+        needs.paths |= dict.fromkeys(find_libraries(trail.real, env, needs.brings))
     elif depth and (interpreter := _interpreter(head, cwd, env)):
-        _add_program(needs, interpreter, cwd, env, crowd, depth - 1)
+        _add_program(needs, interpreter, cwd, env, shared, depth - 1)
 
 
-def _add_installation(needs: Needs, folder: str, crowd: Crowd) -> None:
+def _add_installation(needs: Dependencies, folder: str, shared: SharedFolders) -> None:
     """Add what is installed around ``…/bin``: its own libraries, a virtual environment and what that is based on."""
     prefix, name = os.path.split(folder)
-    if name != "bin" or is_system(folder) or prefix in crowd or needs.brings(folder):
+    if name != "bin" or is_system(folder) or prefix in shared or needs.brings(folder):
         return
     if not os.path.lexists(f"{prefix}/lib"):
         return
     needs.paths |= dict.fromkeys(_parts_of(prefix))
     if base := _base_of(f"{prefix}/pyvenv.cfg"):
-        _add_installation(needs, follow(base).real, crowd)
+        _add_installation(needs, resolve(base).real, shared)
 
 
 def _parts_of(prefix: str) -> list[str]:

@@ -12,9 +12,9 @@ import pytest
 from tests.isolation.conftest import missing_here
 
 from amplifier_core import Unreachable
-from amplifier_isolation_bwrap._command import _head, find_needs
-from amplifier_isolation_bwrap._elf import libraries
-from amplifier_isolation_bwrap._paths import Crowd, follow
+from amplifier_isolation_bwrap._dependencies import _head, find_dependencies
+from amplifier_isolation_bwrap._elf import find_libraries
+from amplifier_isolation_bwrap._paths import SharedFolders, resolve
 
 pytestmark = pytest.mark.usefixtures("linux")
 
@@ -26,8 +26,10 @@ def script(path, text, mode=0o755):
     return path
 
 
-def needs(*command, cwd="/", path="/usr/bin:/bin", env=(), crowd=None):
-    return find_needs([str(word) for word in command], str(cwd), {"PATH": str(path), **dict(env)}, crowd or Crowd())
+def needs(*command, cwd="/", path="/usr/bin:/bin", env=(), shared=None):
+    return find_dependencies(
+        [str(word) for word in command], str(cwd), {"PATH": str(path), **dict(env)}, shared or SharedFolders()
+    )
 
 
 def test_a_program_of_the_system_needs_nothing_more():
@@ -166,11 +168,11 @@ def test_who_has_no_home_has_roots(monkeypatch, tmp_path):
         raise RuntimeError
 
     monkeypatch.setattr(Path, "home", nobody_says)
-    crowd = Crowd()
-    assert "/root" in crowd
-    assert "/" in crowd
-    assert "/tmp" in crowd
-    assert str(tmp_path) not in crowd
+    shared = SharedFolders()
+    assert "/root" in shared
+    assert "/" in shared
+    assert "/tmp" in shared
+    assert str(tmp_path) not in shared
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_links_in_a_circle_end(tmp_path):
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(OSError, match="levels of symbolic links"):
-        follow(f"{tmp_path}/a")
+        resolve(f"{tmp_path}/a")
     with pytest.raises(Unreachable):
         needs(f"{tmp_path}/a")
 
@@ -202,10 +204,10 @@ def test_links_in_a_circle_end(tmp_path):
 def test_a_way_up_from_a_link_goes_up_from_where_it_leads(tmp_path):
     (tmp_path / "far" / "deep").mkdir(parents=True)
     (tmp_path / "near").symlink_to("far/deep")
-    trail = follow(f"{tmp_path}/near/../x/./y/")
+    trail = resolve(f"{tmp_path}/near/../x/./y/")
     assert trail.real == f"{tmp_path}/far/x/y"
     assert trail.links[f"{tmp_path}/near"] == "far/deep"
-    assert follow("/").real == "/"
+    assert resolve("/").real == "/"
 
 
 # pyenv
@@ -332,16 +334,16 @@ def test_a_table_that_lies_outside_the_program_is_not_looked_for(tmp_path):
     entry = next(at for at in range(start, len(whole), 16) if struct.unpack_from("<q", whole, at) == (5,))
     struct.pack_into("<Q", whole, entry + 8, 1 << 60)
     (tmp_path / "lost").write_bytes(whole)
-    assert libraries(str(tmp_path / "lost"), {}, lambda _: False) == []
+    assert find_libraries(str(tmp_path / "lost"), {}, lambda _: False) == []
 
 
 @pytest.mark.parametrize("size", [0, 3, 6, 63, 64, 100, 400, 1000, 5000])
 def test_what_is_no_whole_program_has_no_libraries(tmp_path, size):
     whole = Path(sys.executable).resolve().read_bytes()
     (tmp_path / "torn").write_bytes(whole[:size])
-    assert isinstance(libraries(str(tmp_path / "torn"), {}, lambda _: False), list)
+    assert isinstance(find_libraries(str(tmp_path / "torn"), {}, lambda _: False), list)
     damaged = bytearray(whole[:5000])
     damaged[64:2000] = os.urandom(1936)
     (tmp_path / "damaged").write_bytes(damaged)
-    assert isinstance(libraries(str(tmp_path / "damaged"), {}, lambda _: False), list)
-    assert libraries(str(tmp_path / "none"), {}, lambda _: False) == []
+    assert isinstance(find_libraries(str(tmp_path / "damaged"), {}, lambda _: False), list)
+    assert find_libraries(str(tmp_path / "none"), {}, lambda _: False) == []

@@ -10,7 +10,7 @@ import os
 from typing import Self
 
 
-class Descriptors:
+class FileDescriptors:
     """A context that closes what it keeps, unless that was released."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Descriptors:
         self._kept.append(fd)
         self._closing.callback(os.close, fd)
 
-    def hold(self, content: str | bytes) -> int:
+    def memory_file(self, content: str | bytes) -> int:
         """Make a descriptor that reads so: memory that has no name."""
         fd = os.memfd_create("amplifier")
         self.keep(fd)

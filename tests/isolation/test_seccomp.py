@@ -12,7 +12,7 @@ import pytest
 from tests.isolation.conftest import missing_here
 
 from amplifier_isolation_bwrap import _seccomp
-from amplifier_isolation_bwrap._seccomp import program, supported
+from amplifier_isolation_bwrap._seccomp import build_filter, is_supported
 
 X86, ARM = 0xC000003E, 0xC00000B7
 ARCHITECTURES = {"x86_64": X86, "aarch64": ARM}
@@ -25,7 +25,7 @@ def decide(machine, number, *arguments, network=False, architecture=None):
     filled = [*arguments, *[0] * (6 - len(arguments))]
     chosen = ARCHITECTURES[machine] if architecture is None else architecture
     data = struct.pack("=IIQ6Q", number, chosen, 0, *(value & (1 << 64) - 1 for value in filled))
-    steps = list(struct.iter_unpack("=HBBI", program(machine, network=network)))
+    steps = list(struct.iter_unpack("=HBBI", build_filter(machine, network=network)))
     at = accumulator = 0
     while True:
         code, then, otherwise, value = steps[at]
@@ -140,7 +140,7 @@ def test_no_file_gets_its_owners_rights(machine):
 @machines
 def test_the_program_is_one_that_the_kernel_takes(machine):
     """Jumps go forward and stay inside, and the end is an answer."""
-    steps = list(struct.iter_unpack("=HBBI", program(machine, network=True)))
+    steps = list(struct.iter_unpack("=HBBI", build_filter(machine, network=True)))
     assert len(steps) < 4096
     assert steps[-1][0] == 0x06
     for at, (code, then, otherwise, value) in enumerate(steps):
@@ -151,9 +151,9 @@ def test_the_program_is_one_that_the_kernel_takes(machine):
 
 
 def test_only_machines_that_it_knows_have_one():
-    assert supported("x86_64")
-    assert supported("aarch64")
-    assert not supported("riscv64")
+    assert is_supported("x86_64")
+    assert is_supported("aarch64")
+    assert not is_supported("riscv64")
 
 
 @machines

@@ -8,8 +8,8 @@ from __future__ import annotations
 import glob
 from typing import TYPE_CHECKING
 
-from ._command import SYSTEM
-from ._view import SCRATCH, View
+from ._dependencies import SYSTEM
+from ._mounts import SCRATCH, MountTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,14 +41,14 @@ _ETC_NETWORK = (  # no keys, no accounts
 )
 
 
-class House:
+class RootFilesystem:
     """What this host has of it; looked up once."""
 
     def __init__(self) -> None:
-        self._always = View.system([*SYSTEM, *_found(_ETC)])
-        self._network = View.system(_found(_ETC_NETWORK))
+        self._always = MountTable.system([*SYSTEM, *_found(_ETC)])
+        self._network = MountTable.system(_found(_ETC_NETWORK))
 
-    def furnish(self, view: View, keep: Callable[[str], int], *, network: bool) -> None:
+    def add_to(self, view: MountTable, keep: Callable[[str], int], *, network: bool) -> None:
         """Put it there. ``keep`` makes a descriptor of a text."""
         view.show_system(self._always)
         if network:

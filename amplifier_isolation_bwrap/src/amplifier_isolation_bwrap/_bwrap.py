@@ -19,7 +19,7 @@ _NEEDED = ("--args", "--seccomp", "--cap-drop", "--clearenv", "--size", "--perms
 
 
 @attrs.frozen
-class Program:
+class Bwrap:
     """A bwrap that answers."""
 
     path: str
@@ -27,7 +27,7 @@ class Program:
     offers: frozenset[str]
 
 
-def find_program(wanted: str | None) -> Program:
+def find_bwrap(wanted: str | None) -> Bwrap:
     """Find bwrap and ask what it offers. Raises ``Unreachable`` with one line that says what to do."""
     path = wanted or shutil.which("bwrap") or _bundled()
     if not path:
@@ -36,7 +36,7 @@ def find_program(wanted: str | None) -> Program:
     offers = frozenset(re.findall(r"^\s+(--[a-z0-9-]+)", offered, re.MULTILINE))
     if missing := [name for name in _NEEDED if name not in offers]:
         raise Unreachable(f"{path} ({version.strip()}) has no {missing[0]}; bubblewrap 0.8 has")
-    return Program(path, version.split()[-1], offers)
+    return Bwrap(path, version.split()[-1], offers)
 
 
 def _ask(path: str, option: str) -> str:
