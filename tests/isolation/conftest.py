@@ -26,6 +26,13 @@ ATTACKS = Path(__file__).parent / "attacks"
 SMALL = {"open_files": 256, "processes": 64, "file_bytes": 8 << 20, "scratch_bytes": 4 << 20}
 NOBODY = 65534
 TOKEN = "AMPLIFIER_TEST_TOKEN"
+DESCRIPTOR = ModuleDescriptor.from_mapping(
+    {"name": "m", "kind": "tool", "capabilities": [], "transport": {"type": "stdio"}}
+)
+
+
+def launch(*command):
+    return Launch(command=command, cwd="/", env={"PATH": os.environ["PATH"]})
 
 
 def missing_here(reason):

@@ -26,10 +26,9 @@ def script(path, text, mode=0o755):
     return path
 
 
-def needs(*command, cwd="/", path="/usr/bin:/bin", env=(), shared=None):
-    return find_dependencies(
-        [str(word) for word in command], str(cwd), {"PATH": str(path), **dict(env)}, shared or SharedFolders()
-    )
+def needs(*command, cwd="/", path="/usr/bin:/bin", env=()):
+    environment = {"PATH": str(path), **dict(env)}
+    return find_dependencies([str(word) for word in command], str(cwd), environment, SharedFolders())
 
 
 def test_a_program_of_the_system_needs_nothing_more():

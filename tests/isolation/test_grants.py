@@ -4,10 +4,11 @@ import os
 import sys
 
 import pytest
-from tests.isolation.conftest import SMALL, service, start
+from tests.isolation.conftest import DESCRIPTOR, SMALL, launch, service, start
 
-from amplifier_core import Forbidden, ModuleDescriptor, Unreachable, load_descriptor
+from amplifier_core import Forbidden, Unreachable, load_descriptor
 from amplifier_core.hookspecs import Launch
+from amplifier_isolation_bwrap import _mounts
 
 pytestmark = pytest.mark.usefixtures("linux")
 
@@ -115,16 +116,16 @@ def test_a_folder_that_became_a_link_since_is_refused(isolation, folders):
     granted = [f"fs:read:{folders}/a"]
     (folders / "a").rename(folders / "moved")
     (folders / "a").symlink_to("b")
-    with pytest.raises(Unreachable, match=f"{folders}/a: it leads to {folders}/b now"):
-        isolation.confine(launch("true"), mapping(granted), granted)
+    with pytest.raises(Unreachable, match=f"{folders}/a was replaced: it leads to {folders}/b now"):
+        isolation.confine(launch("true"), DESCRIPTOR, granted)
 
 
 def test_a_folder_swapped_between_the_look_and_the_mount_is_not_mounted(isolation, folders):
     """bwrap opens paths itself; with a descriptor it compares what it mounted with what was looked at."""
-    if "--bind-fd" not in isolation._bwrap.offers:
+    if "--bind-fd" not in isolation._bwrap.options:
         pytest.skip("this bwrap mounts by path alone")
     granted = [f"fs:read:{folders}/a"]
-    confined = isolation.confine(launch("cat", f"{folders}/a/file"), mapping(granted), granted)
+    confined = isolation.confine(launch("cat", f"{folders}/a/file"), DESCRIPTOR, granted)
     (folders / "a").rename(folders / "moved")
     (folders / "b").rename(folders / "a")
     done = start(confined)
@@ -134,15 +135,17 @@ def test_a_folder_swapped_between_the_look_and_the_mount_is_not_mounted(isolatio
 def test_what_is_not_there_cannot_be_given(isolation, folders):
     for action in ("read", "write"):
         granted = [f"fs:{action}:{folders}/none"]
-        with pytest.raises(Unreachable, match=f"{folders}/none: No such file or directory; a module can be given only"):
-            isolation.confine(launch("true"), mapping(granted), granted)
+        with pytest.raises(
+            Unreachable, match=f"{folders}/none: No such file or directory; only a path that exists can be granted"
+        ):
+            isolation.confine(launch("true"), DESCRIPTOR, granted)
 
 
 def test_a_refusal_leaves_no_open_files(isolation, folders):
     before = len(os.listdir("/proc/self/fd"))
     granted = [f"fs:read:{folders}/a", f"fs:read:{folders}/none"]
     with pytest.raises(Unreachable):
-        isolation.confine(launch("true"), mapping(granted), granted)
+        isolation.confine(launch("true"), DESCRIPTOR, granted)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -151,7 +154,7 @@ def test_the_hosts_processes_and_devices_are_never_opened(isolation, path):
     granted = [f"fs:read:{path}"]
     assert isolation.unenforced(granted) == tuple(granted)
     with pytest.raises(Forbidden, match="no isolated module sees the host's"):
-        isolation.confine(launch("true"), mapping([]), granted)
+        isolation.confine(launch("true"), DESCRIPTOR, granted)
 
 
 def test_everything_opens_everything_but_processes_and_devices(confined, folders):
@@ -247,15 +250,13 @@ def test_single_hosts_and_what_policy_alone_decides_cannot_be_enforced(isolation
 def test_a_file_system_that_is_a_door_is_closed_wherever_it_is_mounted(isolation, monkeypatch, tmp_path):
     (tmp_path / "doors").mkdir()
     (tmp_path / "doors" / "kernel").mkdir()
-    from amplifier_isolation_bwrap import _mounts  # noqa: PLC0415
-
     door = str(tmp_path / "doors" / "kernel")
-    monkeypatch.setattr(_mounts, "_mounts", lambda: [("/", "ext4"), ("/proc", "proc"), (door, "proc")])
+    monkeypatch.setattr(_mounts, "_mount_points", lambda: [("/", "ext4"), ("/proc", "proc"), (door, "proc")])
     assert isolation.unenforced([f"fs:read:{door}"]) == (f"fs:read:{door}",)
     granted = [f"fs:read:{tmp_path}"]
     assert isolation.unenforced(granted) == ()
     (tmp_path / "doors" / "kernel" / "secret").write_text("secret")
-    done = start(isolation.confine(launch("ls", "-A", door), mapping(granted), granted))
+    done = start(isolation.confine(launch("ls", "-A", door), DESCRIPTOR, granted))
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -310,19 +311,9 @@ def test_a_descriptor_at_home_brings_what_it_names_at_home_and_not_the_home(conf
     )
 
 
-def mapping(granted):
-    return ModuleDescriptor.from_mapping(
-        {"name": "m", "kind": "tool", "capabilities": [], "transport": {"type": "stdio"}}
-    )
-
-
-def launch(*command):
-    return Launch(command=command, cwd="/", env={"PATH": os.environ["PATH"]})
-
-
 def test_what_was_opened_is_told(isolation, folders):
     granted = [f"fs:read:{folders}/a", f"fs:write:{folders}/b", "net:connect:*"]
-    confined = isolation.confine(launch("sh"), mapping(granted), granted)
+    confined = isolation.confine(launch("sh"), DESCRIPTOR, granted)
     confined.close()
     told = {"isolation": "bwrap", "read": [f"{folders}/a"], "write": [f"{folders}/b"], "network": "host", "tmp": 0}
     assert confined.shown == told
@@ -334,7 +325,7 @@ def test_what_was_opened_is_told(isolation, folders):
 def test_a_nul_ends_no_option(isolation):
     wanted = Launch(command=("true",), cwd="/", env={"NAME": "value\0--bind\0/\0/"})
     with pytest.raises(Forbidden, match="a NUL in the environment"):
-        isolation.confine(wanted, mapping([]), [])
+        isolation.confine(wanted, DESCRIPTOR, [])
 
 
 def test_what_was_to_be_inherited_still_is(isolation):
@@ -344,7 +335,7 @@ def test_what_was_to_be_inherited_still_is(isolation):
     wanted = Launch(
         command=("sh", "-c", f"cat /proc/self/fd/{reading}"), cwd="/", env={"PATH": "/usr/bin:/bin"}, fds=(reading,)
     )
-    assert start(isolation.confine(wanted, mapping([]), [])).stdout == "passed on"
+    assert start(isolation.confine(wanted, DESCRIPTOR, [])).stdout == "passed on"
 
 
 def test_what_a_command_names_of_the_hosts_processes_is_not_brought(confined):
@@ -359,7 +350,7 @@ def test_a_program_by_a_name_in_proc_is_that_program(confined):
 
 def test_a_name_that_nobody_has_is_refused(isolation):
     with pytest.raises(Unreachable, match="command no-such-program: not found on PATH"):
-        isolation.confine(launch("no-such-program"), mapping([]), [])
+        isolation.confine(launch("no-such-program"), DESCRIPTOR, [])
 
 
 def test_sockets_in_pairs_stay(confined):

@@ -93,7 +93,7 @@ async def test_a_single_host_is_refused_with_the_way_out(isolated, folders):
 
 
 async def test_a_folder_that_is_not_there_is_refused_before_anything_starts(isolated, folders, events):
-    with pytest.raises(Unreachable, match="No such file or directory; a module can be given only what is there"):
+    with pytest.raises(Unreachable, match="No such file or directory; only a path that exists can be granted"):
         await isolated.mount("/mnt/tools", descriptor(folders, f"fs:write:{folders}/none"))
     assert events("module:start") == []
 
@@ -155,7 +155,7 @@ async def test_what_a_module_mounts_brings_no_file_along(isolated, module, folde
     tool.chmod(0o755)
     failed = await mount(str(tool))
     assert failed["error"]["code"] == "forbidden"
-    assert "which /mnt/agents/caller can have opened for it by fs:read: alone" in failed["error"]["message"]
+    assert "what /mnt/agents/caller mounts can read that only with a granted fs:read:" in failed["error"]["message"]
     tool.write_text("#!/bin/sh" + SHELL_MODULE.replace("WORDS", json.dumps([f"fs:read:{folders}/code"])))
     assert (await mount(str(tool), str(secret), capabilities=[f"fs:read:{folders}/code"]))["ok"] is True
     assert await isolated.invoke(FILES, "look", {}) == "nothing there"

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.isolation.conftest import SMALL, start
+from tests.isolation.conftest import DESCRIPTOR, SMALL, launch, start
 
 from amplifier_core import Kernel, Plan, Unreachable
 from amplifier_isolation_bwrap import _limits, open_isolation
@@ -26,11 +26,7 @@ def test_each_process_is_held(confined):
 
 
 def test_an_ordinary_user_is_counted_by_namespace(isolation, as_nobody):
-    from tests.isolation.test_grants import launch, mapping  # noqa: PLC0415
-
-    confined = isolation.confine(
-        launch("prlimit", "--raw", "--noheadings", "--nproc", "--output=SOFT"), mapping([]), ()
-    )
+    confined = isolation.confine(launch("prlimit", "--raw", "--noheadings", "--nproc", "--output=SOFT"), DESCRIPTOR, ())
     assert start(confined, prefix=as_nobody).stdout == f"{SMALL['processes']}\n"
 
 
@@ -60,8 +56,8 @@ def test_what_counts_processes_is_said(monkeypatch, folder_of_cgroups, why, opti
     monkeypatch.chdir(folder_of_cgroups)
     limits = find_limits(Options(**options))
     assert limits.processes == said
-    assert any("--nproc" in word for word in limits.inside) == said.endswith("NPROC")
-    assert bool(limits.around()) == said.endswith("cgroup")
+    assert any("--nproc" in word for word in limits.command_prefix) == said.endswith("NPROC")
+    assert bool(limits.bwrap_prefix()) == said.endswith("cgroup")
 
 
 @pytest.fixture
@@ -87,7 +83,7 @@ async def test_a_cgroup_holds_root_too(cgroup, attack, log):
 
 
 def test_without_the_program_that_sets_limits_it_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr(_limits, "_FOLDERS", str(tmp_path))
+    monkeypatch.setattr(_limits, "_PATH", str(tmp_path))
     with pytest.raises(Unreachable, match="prlimit is not installed; try: apt install util-linux"):
         nproc_prefix(1)
 

@@ -9,7 +9,7 @@ from tests.isolation.conftest import SMALL
 
 from amplifier_core import BadRequest, Forbidden, Kernel, Plan
 from amplifier_core.hookspecs import Launch
-from amplifier_isolation_bwrap import _bwrap, open_isolation
+from amplifier_isolation_bwrap import _bwrap, _trial, open_isolation
 from amplifier_isolation_bwrap._trial import run_trial
 
 
@@ -18,7 +18,7 @@ def bwrap(tmp_path, linux):
     """Make a program that says of itself what the real one says, and when it is to start something does this."""
 
     def make(does, version='exec "$real" --version', offers='exec "$real" --help'):
-        real = shutil.which("bwrap") or "/usr/bin/bwrap"
+        real = shutil.which("bwrap") or _bwrap._bundled()
         file = tmp_path / "bwrap"
         body = f"case $1 in --version) {version} ;; --help) {offers} ;; *) {does} ;; esac"
         file.write_text(f"#!/bin/sh\nreal={real}\n{body}\n")
@@ -69,7 +69,7 @@ def test_a_host_that_forbids_it_is_told_with_the_reason(bwrap):
         ("proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n", "AppArmor closes user namespaces to bwrap"),
         ("proc/sys/kernel/unprivileged_userns_clone", "0\n", "kernel.unprivileged_userns_clone is 0"),
         ("proc/sys/user/max_user_namespaces", "0\n", "user.max_user_namespaces is 0"),
-        ("proc/sys/user/max_user_namespaces", "9\n", "is something here forbidding user namespaces?"),
+        ("proc/sys/user/max_user_namespaces", "9\n", "perhaps this host forbids user namespaces"),
         (".dockerenv", "", "this is a container, whose own filter may forbid namespaces"),
     ],
 )
@@ -109,8 +109,6 @@ def test_each_promise_is_looked_at(bwrap, told, reason):
 
 
 def test_a_bwrap_that_hangs_is_not_waited_for(monkeypatch, linux):
-    from amplifier_isolation_bwrap import _trial  # noqa: PLC0415
-
     monkeypatch.setattr(_trial, "_SECONDS", 0.05)
     reason = run_trial(Launch(command=("sleep", "60"), cwd="/", env={}))
     assert reason.startswith("bwrap could not be tried: ")
@@ -126,7 +124,7 @@ def test_what_is_no_bwrap_is_said(program, fault, linux):
 
 def test_an_old_bwrap_is_told_what_it_lacks(bwrap):
     lacking = bwrap("exit 1", version="echo bubblewrap 0.4.0", offers="echo '    --args FD'")
-    assert trial(lacking) == f"{lacking} (bubblewrap 0.4.0) has no --seccomp; bubblewrap 0.8 has"
+    assert trial(lacking) == f"{lacking} (bubblewrap 0.4.0) has no --seccomp; bubblewrap 0.8 or later is needed"
 
 
 def test_a_bwrap_without_the_newest_options_does_without(bwrap, isolation):
@@ -135,7 +133,7 @@ def test_a_bwrap_without_the_newest_options_does_without(bwrap, isolation):
     older = open_isolation({"program": plain})
     assert older.trial() == ""
     assert older.describe()["mounts"].startswith("by path")
-    assert isolation.describe()["mounts"] == "by descriptor" or "--bind-fd" not in isolation._bwrap.offers
+    assert isolation.describe()["mounts"] == "by descriptor" or "--bind-fd" not in isolation._bwrap.options
 
 
 def test_without_bwrap_it_says_what_to_install(monkeypatch, tmp_path, linux):

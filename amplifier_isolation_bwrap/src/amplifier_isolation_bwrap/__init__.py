@@ -1,4 +1,4 @@
-"""Modules in a sandbox: bubblewrap, with a system call filter, opens what was granted and nothing else (section 6)."""
+"""An isolation on bubblewrap: a module can access what was granted, and nothing else (section 6 of the protocol)."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ __all__ = ["open_isolation"]
 
 @hookimpl
 def open_isolation(options: Mapping[str, Any]) -> BwrapIsolation:
-    """Check the options; what this host allows is found out by the trial."""
+    """Check the options. Whether it works on this host is the trial's part."""
     return BwrapIsolation(read_options(options))

@@ -1,7 +1,7 @@
-"""Cgroups that count processes: what holds uid 0, whom RLIMIT_NPROC does not bind.
+"""Cgroups that limit the number of processes, for uid 0: RLIMIT_NPROC does not bind it.
 
-Owns one folder a launch, below a folder that the embedder names: a cgroup that has processes can have none below it, so
-the kernel's own would not do. To join one costs 10 ms, so nobody joins one unasked.
+Owns one folder for each launch, below a folder that the embedder names. The kernel's own cgroup cannot be that folder:
+a cgroup with processes can have no child. To join a cgroup costs 10 ms, so there is none unless the embedder asks.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NAME = "amplifier"
-_AGE = 60.0  # seconds after which an empty cgroup is nobody's: a process that is starting has joined long before
-_LAST_LOOKS, _LAST_WAIT = 20, 0.005
-_OF_BWRAP = 3  # processes that are counted and are not the module's
+_AGE = 60.0  # seconds; an empty cgroup that is older has ended: a process that starts joins much earlier
+_LAST_ATTEMPTS, _LAST_WAIT = 20, 0.005
+_OF_BWRAP = 3  # processes of bwrap, which count too
 _JOIN = 'echo 0 >"$0" && exec "$@"'
 
 
 class Cgroups:
-    """Makes a cgroup a launch below ``parent``, and removes those that have ended, its own and others'."""
+    """Makes a cgroup below ``parent`` for each launch. It removes those that have ended, of any kernel."""
 
     def __init__(self, parent: Path, processes: int) -> None:
         self._parent = parent
@@ -34,10 +34,10 @@ class Cgroups:
         self._prefix = f"{_NAME}-{os.getpid()}-{os.urandom(4).hex()}-"
         self._numbers = itertools.count()
         weakref.finalize(self, _remove_all, parent, self._prefix)
-        self._make().rmdir()  # a trial: it raises what is in the way
+        self._make().rmdir()  # a trial: it raises OSError if no cgroup can be made here
 
     def join_prefix(self) -> tuple[str, ...]:
-        """Make a cgroup, and give what comes before a command that is to run in it. Raises ``Unreachable``."""
+        """Make a cgroup, and return the words before a command that shall run in it. Raises ``Unreachable``."""
         _remove_ended(self._parent, f"{_NAME}-", _AGE)
         try:
             return ("/bin/sh", "-c", _JOIN, f"{self._make()}/cgroup.procs")
@@ -56,7 +56,7 @@ class Cgroups:
 
 
 def _remove_ended(parent: Path, prefix: str, age: float) -> bool:
-    """Remove cgroups that have ended: those with processes refuse it. Tells whether any is left."""
+    """Remove cgroups without processes; one with processes cannot be removed. Tell whether any is left."""
     left = False
     with contextlib.suppress(OSError):
         for folder in parent.iterdir():
@@ -69,8 +69,8 @@ def _remove_ended(parent: Path, prefix: str, age: float) -> bool:
 
 
 def _remove_all(parent: Path, prefix: str) -> None:
-    """Remove all that was made; the last processes may just be dying."""
-    for _ in range(_LAST_LOOKS):
+    """Remove every cgroup of this kernel. The last processes may still be ending, so try several times."""
+    for _ in range(_LAST_ATTEMPTS):
         if not _remove_ended(parent, prefix, 0.0):
             break
         time.sleep(_LAST_WAIT)

@@ -1,6 +1,6 @@
-"""A module's own code: which files of the host come with a descriptor.
+"""A module's own code: the files of the host that its descriptor brings into the sandbox.
 
-Owns that rule: the descriptor's folder, unless that would be the home or what everyone shares.
+Owns that rule: it is the descriptor's folder, unless that is a shared one. What a command needs to start is not here.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def find_code(launch: Launch, descriptor: ModuleDescriptor, shared: SharedFolders) -> list[str]:
-    """List the folder of a descriptor's file, or else the files that the command names.
+    """List the folder of a descriptor's file. If there is none, or it is shared, list files that the command names.
 
-    A file that brings its folder along names nothing beyond it. One that lies in the home names files in there, and an
-    object that a program made names any. What another module named brings nothing along.
+    For a file in a shared folder, these are files below that folder; for an object that a program made, any files. A
+    descriptor that comes from a module brings nothing.
     """
     if descriptor.caller is not None:
         return []
@@ -30,7 +30,7 @@ def find_code(launch: Launch, descriptor: ModuleDescriptor, shared: SharedFolder
     from_file = _is_from_file(descriptor, base)
     if from_file and base not in shared:
         return [base]
-    named = (os.path.join(launch.cwd, word) for word in launch.command[1:])  # `..` after a link
+    named = (os.path.join(launch.cwd, word) for word in launch.command[1:])  # Path would drop `..` after a link
     return [path for path in named if _is_file(path) and (not from_file or is_within(os.path.realpath(path), base))]
 
 

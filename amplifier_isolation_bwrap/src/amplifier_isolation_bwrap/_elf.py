@@ -1,6 +1,6 @@
-"""The libraries beside a program: what an ELF file asks its loader for, outside the system's folders.
+"""The libraries of a program that are not the system's: those that an ELF file asks its loader for.
 
-Owns reading the file's headers. What it does not understand has no libraries, and the loader will say what is missing.
+Owns reading the file's headers. In a file that it cannot read it finds no libraries; the loader then names the missing.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-_MAGIC = b"\x7fELF\x02\x01"  # 64 bits, little-endian: what the system call filter is made for
+_MAGIC = b"\x7fELF\x02\x01"  # 64 bits, little-endian, as on each machine that has a filter
 _LOAD, _DYNAMIC, _INTERPRETER = 1, 2, 3
 _NEEDED, _STRINGS, _SIZE, _RPATH, _RUNPATH = 1, 5, 10, 15, 29
-_TABLE_MAX = 1 << 20  # bytes; more than any that a linker makes
+_TABLE_MAX = 1 << 20  # bytes; more than a linker makes
 
 
 def find_libraries(program: str, env: Mapping[str, str], known: Callable[[str], bool]) -> list[str]:
-    """List the libraries, and the loader, of a program that are looked for in folders of their own, with theirs.
+    """List a program's loader and libraries, with the libraries that these need.
 
-    What is ``known`` is there anyway, and so is what it needs.
+    A path that is ``known`` is left out, with all that it needs: the sandbox has it already.
     """
     found: dict[str, None] = {}
     todo = [program]
     while todo:
-        for path in _beside(todo.pop(), env.get("LD_LIBRARY_PATH", "")):
+        for path in _candidates(todo.pop(), env.get("LD_LIBRARY_PATH", "")):
             if path not in found and not known(path) and _is_elf(path):
                 found[path] = None
                 todo.append(path)
     return list(found)
 
 
-def _beside(path: str, more: str) -> Iterator[str]:
-    """Say where the loader may look for what a file needs."""
+def _candidates(path: str, more: str) -> Iterator[str]:
+    """Yield the paths at which the loader may look for the libraries that a file needs."""
     try:
         with open(path, "rb") as file:
             loader, needed, folders = _read(file)
@@ -50,7 +50,7 @@ def _beside(path: str, more: str) -> Iterator[str]:
 
 
 def _is_elf(path: str) -> bool:
-    """Tell whether this is a program or a library: any other file is one that somebody would like to read."""
+    """Tell whether this is a program or a library. Else a program could bring any file by naming it as a library."""
     try:
         with open(path, "rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
@@ -59,7 +59,7 @@ def _is_elf(path: str) -> bool:
 
 
 def _read(file: BinaryIO) -> tuple[str, list[str], str]:
-    """Read the loader, the names of the libraries, and the folders to look in."""
+    """Return the loader, the names of the libraries, and the folders to look in, parted by colons."""
     head = file.read(64)
     if not head.startswith(_MAGIC):
         return "", [], ""
@@ -81,7 +81,7 @@ def _read(file: BinaryIO) -> tuple[str, list[str], str]:
 
 
 def _offset(address: int, segments: list[tuple[int, ...]]) -> int:
-    """Find where in the file an address is."""
+    """Return the offset in the file of an address in memory."""
     for kind, _, place, start, _, length in segments:
         if kind == _LOAD and start <= address < start + length:
             return place + address - start

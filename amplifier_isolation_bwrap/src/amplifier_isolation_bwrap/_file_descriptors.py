@@ -1,6 +1,6 @@
-"""The descriptors that a launch hands over: closed here if it comes to nothing, else by whoever starts it.
+"""The file descriptors that a launch hands over to the process that it starts.
 
-Owns them until then. What they hold is their owners' business.
+Owns them until the launch is complete, and closes them if it fails. It does not know what they are for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Self
 
 
 class FileDescriptors:
-    """A context that closes what it keeps, unless that was released."""
+    """A context that closes what it keeps at its end, unless ``release`` was called."""
 
     def __init__(self) -> None:
         self._kept: list[int] = []
@@ -24,12 +24,12 @@ class FileDescriptors:
         self._closing.close()
 
     def keep(self, fd: int) -> None:
-        """Take an open descriptor."""
+        """Take over an open file descriptor."""
         self._kept.append(fd)
         self._closing.callback(os.close, fd)
 
     def memory_file(self, content: str | bytes) -> int:
-        """Make a descriptor that reads so: memory that has no name."""
+        """Make a file in memory, without a name, and keep a file descriptor that reads this content."""
         fd = os.memfd_create("amplifier")
         self.keep(fd)
         os.write(fd, content if isinstance(content, bytes) else content.encode(errors="surrogateescape"))
@@ -37,13 +37,13 @@ class FileDescriptors:
         return fd
 
     def pipe(self) -> tuple[int, int]:
-        """Make a pipe, and keep the end that is read. The other one is handed over beside, open here alone."""
+        """Make a pipe, and keep the end to read from. ``release`` does not return the other end: no child gets it."""
         reading, writing = os.pipe()
         self.keep(reading)
         self._closing.callback(os.close, writing)
         return reading, writing
 
     def release(self) -> tuple[int, ...]:
-        """Hand them over."""
+        """Hand over what was kept: from now on the caller closes it, and the writing end of each pipe."""
         self._closing.pop_all()
         return tuple(self._kept)

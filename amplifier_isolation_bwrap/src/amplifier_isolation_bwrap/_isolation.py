@@ -1,6 +1,6 @@
-"""The isolation itself: one launch made into another one, and what can be said about it.
+"""The isolation: it makes one launch into another that runs in a sandbox, and says what it enforces.
 
-Owns which capability opens what. Finding, arranging and limiting are its neighbours'.
+Owns which capability gives access to what. How paths are found, mounts ordered and limits set is not here.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from amplifier_core.hookspecs import Launch
 
 from ._bwrap import Bwrap, find_bwrap
 from ._code import find_code
-from ._dependencies import find_dependencies, is_system
+from ._dependencies import Dependencies, find_dependencies, is_system
 from ._file_descriptors import FileDescriptors
 from ._limits import Limits, find_limits
-from ._mounts import SCRATCH, MountTable, closed
-from ._paths import SharedFolders, is_within, resolve
+from ._mounts import MountTable, why_forbidden
+from ._paths import SCRATCH, SHARED_MEMORY, SharedFolders, is_within, resolve
 from ._root_filesystem import USER, RootFilesystem
 from ._seccomp import build_filter, is_supported
-from ._trial import COMMAND, run_trial
+from ._trial import PROBE, run_trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,12 +30,11 @@ if TYPE_CHECKING:
 
     from ._options import Options
 
-_PLACE = "$tmp"  # how a capability names it
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the module's own
+_TMP = "$tmp"  # the scratch folder, in a capability
 
 
 class BwrapIsolation:
-    """Modules in bubblewrap. Made for one kernel; it remembers what it found out about this host."""
+    """Modules in bubblewrap. Each kernel has one; it remembers what it found out about this host."""
 
     name = "bwrap"
 
@@ -44,13 +43,13 @@ class BwrapIsolation:
         self._failure: str | None = None
 
     def trial(self) -> str:
-        """Start a probe with all that a module is started with, once."""
+        """Start a probe in the same way as a module; only the first call does so."""
         if self._failure is None:
             self._failure = self._try()
         return self._failure
 
     def describe(self) -> Mapping[str, Any]:
-        """Say what it enforces here, and what not."""
+        """Say what it enforces on this host, and what not."""
         if self.trial():
             return {"unusable": self._failure}
         return {
@@ -66,27 +65,13 @@ class BwrapIsolation:
         }
 
     def unenforced(self, capabilities: Sequence[str]) -> tuple[str, ...]:
-        """List single hosts, which nothing here tells apart, paths that no module may see, and ``x-`` words."""
-        return tuple(word for word in capabilities if _is_out_of_reach(word))
+        """List the capabilities for single hosts and for paths that no module may see, and those with ``x-``."""
+        return tuple(capability for capability in capabilities if _is_unenforceable(capability))
 
     def confine(self, launch: Launch, descriptor: ModuleDescriptor, granted: Sequence[str]) -> Launch:
         """Put the launch into a sandbox of its own. Raises ``Unreachable`` or ``Forbidden``."""
-        own = find_code(launch, descriptor, self._shared_folders)
-        if descriptor.caller is not None:
-            self._check_needs(launch, descriptor.caller, granted)
-        return self._confined(launch, own, granted)
-
-    def _check_needs(self, launch: Launch, caller: str, granted: Sequence[str]) -> None:
-        """Refuse what another module would have opened by naming a program, such as one that it wrote itself."""
-        needs = find_dependencies(launch.command, launch.cwd, launch.env, self._shared_folders)
-        folders = [word.split(":", 2)[2] for word in granted if word.startswith("fs:")]
-        for path in needs.paths:
-            real = resolve(path).real
-            if not is_system(real) and not any(is_within(real, folder) for folder in folders):
-                raise Forbidden(
-                    f"{launch.command[0]}: it needs {real}, which {caller} can have opened for it by fs:read: alone",
-                    details={"capabilities": [f"fs:read:{real}"]},
-                )
+        code = find_code(launch, descriptor, self._shared_folders)
+        return self._confine(launch, code, granted, descriptor.caller)
 
     @functools.cached_property
     def _bwrap(self) -> Bwrap:
@@ -106,7 +91,7 @@ class BwrapIsolation:
 
     @property
     def _by_descriptor(self) -> bool:
-        return "--bind-fd" in self._bwrap.offers
+        return "--bind-fd" in self._bwrap.options
 
     def _try(self) -> str:
         if platform.system() != "Linux":
@@ -114,88 +99,104 @@ class BwrapIsolation:
         if not is_supported(platform.machine()):
             return f"there is no system call filter for {platform.machine()}"
         try:
-            return run_trial(self._confined(Launch(command=COMMAND, cwd="/", env={}), (), ()))
+            return run_trial(self._confine(Launch(command=PROBE, cwd="/", env={}), (), (), None))
         except KernelError as error:
             return error.message
 
-    def _confined(self, launch: Launch, own: Sequence[str], granted: Sequence[str]) -> Launch:
-        needs = find_dependencies(launch.command, launch.cwd, launch.env, self._shared_folders)
-        around = self._limits.around()
+    def _confine(self, launch: Launch, code: Sequence[str], granted: Sequence[str], caller: str | None) -> Launch:
+        dependencies = find_dependencies(launch.command, launch.cwd, launch.env, self._shared_folders)
+        if caller is not None:
+            _check_granted(dependencies, launch.command[0], granted, caller)
+        prefix = self._limits.bwrap_prefix()
         with FileDescriptors() as fds:
-            view = MountTable(fds.keep, self._by_descriptor)
-            for path in (*own, *needs.paths):
-                view.show(path)
-            self._open(view, granted)
-            shown = self._shown(view, granted)
-            arguments = fds.memory_file("\0".join(self._options_for(launch, view, fds, granted)))
-            waiting, gate = fds.pipe()  # bwrap reads until its end, before it makes any process
+            mounts = MountTable(fds.keep, self._by_descriptor)
+            for path in (*code, *dependencies.paths):
+                mounts.bind(path)
+            self._add_granted(mounts, granted)
+            shown = self._describe_access(mounts, granted)
+            arguments = fds.memory_file("\0".join(self._arguments(launch, mounts, fds, granted)))
+            waiting, gate = fds.pipe()  # bwrap reads this to its end before it makes any process
             inherited = (*launch.fds, *fds.release())
         bwrap = (self._bwrap.path, "--args", str(arguments), "--args", str(waiting), "--")
-        command = (*around, *bwrap, *self._limits.inside, needs.program, *launch.command[1:])
-        return Launch(command=command, cwd="/", env={}, fds=inherited, limits=self._limits.each, gate=gate, shown=shown)
+        command = (*prefix, *bwrap, *self._limits.command_prefix, dependencies.program, *launch.command[1:])
+        return Launch(
+            command=command, cwd="/", env={}, fds=inherited, limits=self._limits.rlimits, gate=gate, shown=shown
+        )
 
-    def _options_for(self, launch: Launch, view: MountTable, fds: FileDescriptors, granted: Sequence[str]) -> list[str]:
-        """Give bwrap's options; they are read from a descriptor, since everybody can read a command line."""
-        network = _wants_network(granted)
-        env = {**({"TMPDIR": SCRATCH} if f"fs:write:{_PLACE}" in granted else {}), **launch.env}
-        self._root_filesystem.add_to(view, fds.memory_file, network=network)
-        view.put(resolve(launch.cwd).real, "--dir")
-        options = [
-            *self._around(network=network),
+    def _arguments(self, launch: Launch, mounts: MountTable, fds: FileDescriptors, granted: Sequence[str]) -> list[str]:
+        """Return bwrap's options. It reads them from a file descriptor, as every user can read a command line."""
+        network = _needs_network(granted)
+        env = {**({"TMPDIR": SCRATCH} if f"fs:write:{_TMP}" in granted else {}), **launch.env}
+        self._root_filesystem.add_to(mounts, fds.memory_file, network=network)
+        mounts.add_default(resolve(launch.cwd).real, "--dir")
+        arguments = [
+            *self._process_options(network=network),
             *("--seccomp", str(fds.memory_file(build_filter(platform.machine(), network=network)))),
             *(word for name, value in env.items() for word in ("--setenv", name, value)),
-            *view.options(),
-            *("--remount-ro", "/dev", "--remount-ro", "/proc"),  # to the files of /proc, root's module is root
+            *mounts.options(),
+            *("--remount-ro", "/dev", "--remount-ro", "/proc"),  # root's module is root to the files of /proc
             *("--chdir", launch.cwd),
         ]
-        if any("\0" in word for word in options):
+        if any("\0" in word for word in arguments):
             raise Forbidden("a NUL in the environment or the folder of a launch would end one option and begin another")
-        return options
+        return arguments
 
-    def _around(self, *, network: bool) -> Iterator[str]:
-        """Give the options that have nothing to do with files."""
+    def _process_options(self, *, network: bool) -> Iterator[str]:
+        """Yield the options that are not about files."""
         yield from ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
         if not network:
             yield "--unshare-net"
-        if "--disable-userns" in self._bwrap.offers:
+        if "--disable-userns" in self._bwrap.options:
             yield "--disable-userns"
         yield from ("--uid", str(USER), "--gid", str(USER), "--hostname", "module", "--cap-drop", "ALL")
         yield from ("--die-with-parent", "--new-session", "--clearenv")
 
-    def _open(self, view: MountTable, granted: Sequence[str]) -> None:
-        """Open the paths that were granted. Raises ``Forbidden`` for those that no isolated module may see."""
-        for word in granted:
-            namespace, _, rest = word.partition(":")
+    def _add_granted(self, mounts: MountTable, granted: Sequence[str]) -> None:
+        """Add the paths that were granted. Raises ``Forbidden`` for those that no isolated module may see."""
+        for capability in granted:
+            namespace, _, rest = capability.partition(":")
             action, _, path = rest.partition(":")
             if namespace != "fs":
                 continue
-            if path.split("/")[0] != _PLACE:
-                view.grant(path, writable=action == "write")
+            if path.split("/")[0] != _TMP:
+                mounts.grant(path, writable=action == "write")
             elif action == "write":
-                view.scratch(SCRATCH + path.removeprefix(_PLACE), self._options.scratch_bytes)
-                view.scratch(_SHARED_MEMORY, self._options.scratch_bytes)
+                mounts.mount_tmpfs(SCRATCH + path.removeprefix(_TMP), self._options.scratch_bytes)
+                mounts.mount_tmpfs(SHARED_MEMORY, self._options.scratch_bytes)
 
-    def _shown(self, view: MountTable, granted: Sequence[str]) -> dict[str, Any]:
-        """Say for people what is open beyond the system's own folders."""
-        paths = sorted(path for path in view.opened() if not is_system(path))
-        scratch = any(word.startswith(f"fs:write:{_PLACE}") for word in granted)
+    def _describe_access(self, mounts: MountTable, granted: Sequence[str]) -> dict[str, Any]:
+        """Say for people what the module can access beyond the system's own folders."""
+        paths = sorted(path for path in mounts.separate_binds() if not is_system(path))
+        scratch = any(capability.startswith(f"fs:write:{_TMP}") for capability in granted)
         return {
             "isolation": self.name,
-            "read": [path for path in paths if not view.shown[path]],
-            "write": [path for path in paths if view.shown[path]],
-            "network": "host" if _wants_network(granted) else "none",
+            "read": [path for path in paths if not mounts.binds[path]],
+            "write": [path for path in paths if mounts.binds[path]],
+            "network": "host" if _needs_network(granted) else "none",
             "tmp": self._options.scratch_bytes if scratch else 0,
         }
 
 
-def _is_out_of_reach(word: str) -> bool:
-    if word.startswith("net:connect:"):
-        return word != "net:connect:*"
-    if word.startswith("x-"):
+def _check_granted(dependencies: Dependencies, command: str, granted: Sequence[str], caller: str) -> None:
+    """Refuse a command that a module names if it needs an ungranted file, such as a script that the module wrote."""
+    folders = [capability.split(":", 2)[2] for capability in granted if capability.startswith("fs:")]
+    for path in dependencies.paths:
+        real = resolve(path).real
+        if not is_system(real) and not any(is_within(real, folder) for folder in folders):
+            raise Forbidden(
+                f"{command}: it needs {real}, and what {caller} mounts can read that only with a granted fs:read:",
+                details={"capabilities": [f"fs:read:{real}"]},
+            )
+
+
+def _is_unenforceable(capability: str) -> bool:
+    if capability.startswith("net:connect:"):
+        return capability != "net:connect:*"
+    if capability.startswith("x-"):
         return True
-    path = word.partition(":")[2].partition(":")[2]
-    return word.startswith("fs:") and path.startswith("/") and bool(closed(path))
+    path = capability.partition(":")[2].partition(":")[2]
+    return capability.startswith("fs:") and path.startswith("/") and bool(why_forbidden(path))
 
 
-def _wants_network(granted: Sequence[str]) -> bool:
-    return any(word.startswith("net:") for word in granted)
+def _needs_network(granted: Sequence[str]) -> bool:
+    return any(capability.startswith("net:") for capability in granted)

@@ -1,6 +1,6 @@
-"""The limits inside: what each process may have open and write, and how many processes a module may have.
+"""The limits that this distribution sets: open files and file size of each process, and the number of processes.
 
-Owns which of them holds here. Memory and CPU of the whole tree are the core's, by looking.
+Owns the choice of how each is set on this host. Memory and CPU time of all processes together are the kernel's part.
 """
 
 from __future__ import annotations
@@ -24,45 +24,44 @@ if TYPE_CHECKING:
 
     from ._options import Options
 
-_FOLDERS = "/usr/bin:/bin"  # the system's own, which every module sees
-_COUNTS_PER_NAMESPACE = (5, 14)  # since this Linux: before, the user's processes outside count too
+_PATH = "/usr/bin:/bin"  # of the system, so every module sees it
+_COUNTS_PER_NAMESPACE = (5, 14)  # since this Linux; before, the user's processes outside of the sandbox count too
 
 
 @attrs.frozen
 class Limits:
-    """``each`` is set from outside, for each process: a program that does it inside costs most of a millisecond.
+    """How the limits are set. ``processes`` says for people how processes are limited."""
 
-    ``inside`` comes before the module's command; ``processes`` says for people what counts them.
-    """
-
-    each: Mapping[int, int]
-    inside: tuple[str, ...]
+    rlimits: Mapping[int, int]
+    """Set from outside, for each process: a program that sets them inside would cost most of a millisecond."""
+    command_prefix: tuple[str, ...]
+    """The words before the module's command."""
     processes: str
     cgroups: Cgroups | None = None
 
-    def around(self) -> tuple[str, ...]:
-        """Give what comes before bwrap itself. Raises ``Unreachable``."""
+    def bwrap_prefix(self) -> tuple[str, ...]:
+        """Return the words before bwrap itself. Raises ``Unreachable``."""
         return self.cgroups.join_prefix() if self.cgroups else ()
 
 
 def find_limits(options: Options) -> Limits:
-    """Find out what can be kept here. Raises ``Unreachable`` without the program that sets the one set inside."""
-    each = {
+    """Find out how limits can be set here. Raises ``Unreachable`` if ``prlimit`` or the cgroup cannot be used."""
+    rlimits = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: options.open_files,
         resource.RLIMIT_FSIZE: options.file_bytes,
     }
     if options.cgroup is not None:
-        said = f"at most {options.processes}: a cgroup"
-        return Limits(each, (), said, _cgroups(Path(options.cgroup), options.processes))
-    if why_not := why_not_counted(platform.release(), os.getuid()):
-        return Limits(each, (), f"not limited: {why_not}, and no cgroup is given")
-    return Limits(each, nproc_prefix(options.processes), f"at most {options.processes}: RLIMIT_NPROC")
+        processes = f"at most {options.processes}: a cgroup"
+        return Limits(rlimits, (), processes, _cgroups(Path(options.cgroup), options.processes))
+    if reason := why_not_counted(platform.release(), os.getuid()):
+        return Limits(rlimits, (), f"not limited: {reason}, and no cgroup is given")
+    return Limits(rlimits, nproc_prefix(options.processes), f"at most {options.processes}: RLIMIT_NPROC")
 
 
 def nproc_prefix(processes: int) -> tuple[str, ...]:
-    """Give what comes before a command to limit its processes: set outside, the limit would count the user's others."""
-    setter = shutil.which("prlimit", path=_FOLDERS)
+    """Return the words before a command that limit its processes. Set outside, the limit counts the user's others."""
+    setter = shutil.which("prlimit", path=_PATH)
     if setter is None:
         raise Unreachable("prlimit is not installed; try: apt install util-linux")
     return (setter, f"--nproc={processes}", "--")
@@ -76,7 +75,7 @@ def _cgroups(parent: Path, processes: int) -> Cgroups:
 
 
 def why_not_counted(release: str, uid: int) -> str:
-    """Say why RLIMIT_NPROC does not hold on this version of Linux, for this user; empty if it does."""
+    """Say why RLIMIT_NPROC does not limit a module, on this release of Linux and for this user; empty if it does."""
     if uid == 0:
         return "RLIMIT_NPROC does not bind uid 0"
     version = tuple(map(int, re.findall(r"\d+", release)[:2]))

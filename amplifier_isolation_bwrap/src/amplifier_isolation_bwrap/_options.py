@@ -1,6 +1,6 @@
-"""What an embedder may say beside ``"type": "bwrap"``: which program, and the limits inside.
+"""The options that an embedder may give beside ``"type": "bwrap"``: the program, and the limits of a module.
 
-Owns their names, their defaults and their errors.
+Owns their names, defaults and errors. How the limits are set is not here.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ _MIB = 1024 * 1024
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """The limits hold for one module with all that it starts; ``open_files`` and ``file_bytes`` for each process."""
+    """``open_files`` and ``file_bytes`` limit each process; the others, one module with all processes it starts."""
 
     program: str | None = None
-    """The path of bwrap; without it the one on PATH, or else the one of the extra ``bundled``."""
+    """The path of bwrap. The default is the one on PATH, or else that of the extra ``bundled``."""
     cgroup: str | None = None
-    """A folder below which cgroups may be made, with the pids controller: what counts processes of uid 0."""
+    """A folder below which cgroups with the pids controller can be made, to limit processes of uid 0."""
     processes: int = 512
     """Processes and threads."""
     open_files: int = 1024
     file_bytes: int = 1024 * _MIB
     """The size of one file."""
     scratch_bytes: int = 256 * _MIB
-    """What ``$tmp`` holds; it is memory. ``/dev/shm``, which comes with it, holds as much again."""
+    """The size of ``$tmp``, in memory. ``/dev/shm`` comes with it, and has this size too."""
 
 
 def read_options(given: Mapping[str, Any]) -> Options:
-    """Read them strictly; raises ``BadRequest`` with one line."""
+    """Read the options. Raises ``BadRequest`` for an unknown name and for a wrong type or value."""
     kinds = {field.name: int if isinstance(field.default, int) else str for field in attrs.fields(Options)}
     for name, value in given.items():
         if name not in kinds:

@@ -1,6 +1,6 @@
-"""Paths of the host: what lies between a name and the real thing, and which folders are too much to show.
+"""Paths of the host: symbolic links resolved one by one, and the folders that need special care.
 
-Owns looking. It opens nothing to anybody.
+Owns the rules about paths. It opens no file, and it gives no module access to anything.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ from pathlib import Path
 
 import attrs
 
-OWN = ("/proc", "/dev", "/sys")
-"""What a module has of its own, or not at all, and never the host's."""
+SCRATCH, SHARED_MEMORY = "/tmp", "/dev/shm"
+"""Inside a sandbox, these two folders are the module's own."""
+PSEUDO_FOLDERS = ("/proc", "/dev", "/sys")
+"""The host's pseudo file systems, which no module sees. A sandbox has its own ``/proc`` and ``/dev``, no ``/sys``."""
 
 _LINKS_MAX = 40  # as many as the operating system follows
-_TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108 - named to be refused
+_TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 
 
 @attrs.frozen
 class ResolvedPath:
-    """The way to a path: the symbolic links on it with their targets, and what it leads to."""
+    """A real path, and the symbolic links on the way to it, each with its target."""
 
     links: dict[str, str]
     real: str
 
 
 def resolve(path: str) -> ResolvedPath:
-    """Resolve a path link by link. Raises ``OSError`` when links go in a circle; what is not there is not looked at."""
+    """Resolve a path link by link; parts of it need not exist. Raises ``OSError`` if the links form a loop."""
     links: dict[str, str] = {}
     todo, real, count = path.split("/")[::-1], "", 0
     while todo:
@@ -39,7 +41,7 @@ def resolve(path: str) -> ResolvedPath:
             real = real.rpartition("/")[0]
             continue
         here = f"{real}/{part}"
-        target = _target(here)
+        target = _read_link(here)
         if target is None:
             real = here
             continue
@@ -54,31 +56,31 @@ def resolve(path: str) -> ResolvedPath:
 
 
 def is_within(path: str, folder: str) -> bool:
-    """Tell whether a path is a folder or lies in it; both are real."""
+    """Tell whether a path is this folder or lies below it; both must be real paths."""
     return path == folder or path.startswith(folder if folder.endswith("/") else f"{folder}/")
 
 
 def is_pseudo(path: str) -> bool:
-    """Tell whether a real path is where a module has its own things."""
-    return any(is_within(path, folder) for folder in OWN)
+    """Tell whether a real path lies in a pseudo file system."""
+    return any(is_within(path, folder) for folder in PSEUDO_FOLDERS)
 
 
 class SharedFolders:
-    """The folders that hold what nobody named: the home with what is above it, and those that everyone shares."""
+    """The folders that hold files of many owners: the home, the folders above it, and the temporary folders."""
 
     def __init__(self) -> None:
         try:
             self._home = os.path.realpath(Path.home())
-        except RuntimeError:  # nobody says where it is
+        except RuntimeError:  # neither HOME nor the accounts name one
             self._home = "/root"
-        self._shared = {*_TEMPORARY, os.path.realpath(tempfile.gettempdir())}
+        self._temporary = {*_TEMPORARY, os.path.realpath(tempfile.gettempdir())}
 
     def __contains__(self, folder: str) -> bool:
-        """Tell whether showing this real folder as a whole would show too much."""
-        return folder in self._shared or is_within(self._home, folder)
+        """Tell whether this real folder is too much to show as a whole."""
+        return folder in self._temporary or is_within(self._home, folder)
 
 
-def _target(path: str) -> str | None:
+def _read_link(path: str) -> str | None:
     try:
         return os.readlink(path)
     except OSError:

@@ -1,6 +1,6 @@
-"""pyenv's shims: shell scripts that stand for the interpreter of whichever version is in force.
+"""pyenv's shims: shell scripts that run the interpreter of the version that pyenv selects.
 
-Owns finding the interpreter behind one, by the files that pyenv reads: in a sandbox the script has no pyenv to ask.
+Owns finding that interpreter, from the files that pyenv reads. It does not run pyenv, which a sandbox does not have.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _HEAD = 1024
 
 
 def resolve_shim(path: str, cwd: str, env: Mapping[str, str], search: Callable[[str], str]) -> str:
-    """Give the program that a shim would run, and any other path as it is.
+    """Return the program that a shim would run; return any other path unchanged.
 
-    ``search`` looks on another PATH, which is what the version ``system`` means. Raises ``Unreachable``.
+    ``search`` finds the program on another PATH, for the version ``system``. Raises ``Unreachable``.
     """
     shim = Path(path)
     if shim.parent.name != "shims" or not _is_shim(shim):
@@ -44,7 +44,7 @@ def _is_shim(path: Path) -> bool:
 
 
 def _wanted(root: Path, cwd: Path, env: Mapping[str, str]) -> Iterator[str]:
-    """Name the versions in force: the variable's, those of the nearest ``.python-version``, or the global ones."""
+    """List the selected versions: the variable's, those of the nearest ``.python-version``, or the global ones."""
     if named := env.get("PYENV_VERSION"):
         return iter(named.split(":"))
     for file in (*(folder / ".python-version" for folder in (cwd, *cwd.parents)), root / "version"):
@@ -58,7 +58,7 @@ def _wanted(root: Path, cwd: Path, env: Mapping[str, str]) -> Iterator[str]:
 
 
 def _installed(root: Path, version: str) -> list[Path]:
-    """Give the folders of a version, the newest first: `3.13` stands for each 3.13.x."""
+    """List the folders of a version, the newest first: `3.13` means each 3.13.x."""
     if "/" in version or version.startswith("."):
         return []
     exact = root / "versions" / version

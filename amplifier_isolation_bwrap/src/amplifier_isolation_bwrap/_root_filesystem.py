@@ -1,65 +1,54 @@
-"""What every module finds in its sandbox: the system's programs and libraries, ``/proc``, ``/dev``, a user's name.
+"""The part of a sandbox's root file system that every module gets: the system, ``/proc``, ``/dev``, an account.
 
-Owns that list, and what of it needs the network. What one module has beyond it is not here.
+Owns the list of these paths, and of those that need the network. What one module gets beyond them is not here.
 """
 
 from __future__ import annotations
 
-import glob
+import os
 from typing import TYPE_CHECKING
 
 from ._dependencies import SYSTEM
-from ._mounts import SCRATCH, MountTable
+from ._paths import SCRATCH, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ._mounts import MountTable
+    from ._paths import ResolvedPath
+
 USER = 1000
-"""The user inside, whoever runs the kernel: a module has no use for knowing that it is root's."""
+"""The user id inside a sandbox, whatever user runs the kernel: a module need not know that root does."""
 
 _ACCOUNTS = {
     "/etc/passwd": f"module:x:{USER}:{USER}::/:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
     "/etc/group": f"module:x:{USER}:\nnogroup:x:65534:\n",
 }
-_ETC = ("ld.so.cache", "alternatives", "localtime")  # what it takes to start and to tell the time
-_ETC_NETWORK = (  # no keys, no accounts
-    "hosts",
-    "resolv.conf",
-    "nsswitch.conf",
-    "host.conf",
-    "gai.conf",
-    "services",
-    "protocols",
-    "ssl/certs",
-    "ssl/cert.pem",
-    "ssl/openssl.cnf",
-    "pki/tls/certs",
-    "pki/tls/openssl.cnf",
-    "pki/ca-trust/extracted",
-    "ca-certificates/extracted",
-    "crypto-policies",
-)
+_ETC = ("ld.so.cache", "alternatives", "localtime")  # what programs need to start and to tell the time
+_ETC_NETWORK = ("hosts", "resolv.conf", "nsswitch.conf", "host.conf", "gai.conf", "services", "protocols")
+_ETC_TLS = ("ssl/certs", "ssl/cert.pem", "ssl/openssl.cnf", "pki/tls/certs", "pki/tls/openssl.cnf", "crypto-policies")
+_ETC_CA = ("pki/ca-trust/extracted", "ca-certificates/extracted")  # no private keys in any of them, and no accounts
 
 
 class RootFilesystem:
-    """What this host has of it; looked up once."""
+    """The paths of the system that this host has. It looks them up once, for all launches."""
 
     def __init__(self) -> None:
-        self._always = MountTable.system([*SYSTEM, *_found(_ETC)])
-        self._network = MountTable.system(_found(_ETC_NETWORK))
+        self._always = _existing([*SYSTEM, *(f"/etc/{name}" for name in _ETC)])
+        self._network = _existing([f"/etc/{name}" for name in _ETC_NETWORK + _ETC_TLS + _ETC_CA])
 
-    def add_to(self, view: MountTable, keep: Callable[[str], int], *, network: bool) -> None:
-        """Put it there. ``keep`` makes a descriptor of a text."""
-        view.show_system(self._always)
+    def add_to(self, mounts: MountTable, memory_file: Callable[[str], int], *, network: bool) -> None:
+        """Add the mounts of every module. ``memory_file`` makes a file descriptor from a text."""
+        mounts.bind_system(self._always)
         if network:
-            view.show_system(self._network)
+            mounts.bind_system(self._network)
         for path, text in _ACCOUNTS.items():
-            view.put(path, "--perms", "0444", "--file", str(keep(text)))
-        view.put(SCRATCH, "--dir")
-        view.mount("/dev", "--dev")
-        view.mount("/proc", "--proc")
-        view.hide("/proc/1")  # bwrap: no filter binds it, so nobody may write to its memory
+            mounts.add_default(path, "--perms", "0444", "--file", str(memory_file(text)))
+        mounts.add_default(SCRATCH, "--dir")
+        mounts.mount("/dev", "--dev")
+        mounts.mount("/proc", "--proc")
+        mounts.mask("/proc/1")  # this is bwrap, which has no filter: a module must not write to its memory
 
 
-def _found(names: Sequence[str]) -> list[str]:
-    return [path for name in names for path in glob.glob(f"/etc/{name}")]
+def _existing(paths: Sequence[str]) -> list[ResolvedPath]:
+    return [resolve(path) for path in paths if os.path.exists(path)]

@@ -1,9 +1,9 @@
-"""The system call filter: a classic BPF program for bubblewrap's ``--seccomp``, made here, for two machines.
+"""The system call filter: a classic BPF program for bubblewrap's ``--seccomp``, for two kinds of machine.
 
-Owns what no module may ask of the operating system's kernel. Files and processes are the namespaces' business.
+Owns the list of the system calls that no module may make. Files and processes are not its part: namespaces hide them.
 
-Everything that is not named here is allowed: a list of what is allowed would have to follow each C library and runtime.
-What is newer than the list gets ENOSYS, so what the operating system learns later is closed until it is looked at.
+A call that is not listed is allowed: a list of the allowed calls would change with each C library and runtime. A call
+that is newer than the list gets ENOSYS, so it stays closed until somebody has examined it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 _X86_64, _AARCH64 = range(2)
 _MACHINES = {"x86_64": _X86_64, "aarch64": _AARCH64}
-_ARCHITECTURES = (0xC000003E, 0xC00000B7)  # AUDIT_ARCH_…: a 32-bit call has another one, and its own numbers
-_X32 = 0x40000000  # the bit of x86_64's third set of numbers
+_ARCHITECTURES = (0xC000003E, 0xC00000B7)  # AUDIT_ARCH_…: a 32-bit call has another one, and other numbers
+_X32 = 0x40000000  # the bit that marks the numbers of the x32 ABI
 _NEWEST = 462  # mseal
 
 _EPERM = {  # name: (number on x86_64, on aarch64); None where there is no such call
-    # into other processes, and past the filter
+    # access to other processes, and around the filter
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
     "process_madvise": (440, 440),
     "pidfd_getfd": (438, 438),
     "kcmp": (312, 272),
-    # the kernel's keys, counters, programs and page faults: shared with the host, or often broken into
+    # the kernel's keys, counters, programs and page faults: shared with the host, or often attacked
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
@@ -85,16 +85,16 @@ _EPERM = {  # name: (number on x86_64, on aarch64); None where there is no such 
     "ioperm": (173, None),
     "modify_ldt": (154, None),
     "uselib": (134, None),
-    # memory that belongs to no process, and so to no budget
+    # memory that belongs to no process, so no limit counts it
     "shmget": (29, 194),
     "semget": (64, 190),
     "msgget": (68, 186),
 }
 
-_ENOSYS = {  # so that programs do without, as they do on an older kernel
-    "clone3": (435, 435),  # its flags are behind a pointer, where no filter sees them; so are openat2's
+_ENOSYS = {  # programs do without these, as on an older kernel
+    "clone3": (435, 435),  # a filter cannot read its flags, which are behind a pointer; nor openat2's
     "openat2": (437, 437),
-    "io_uring_setup": (425, 425),  # makes system calls that no filter sees
+    "io_uring_setup": (425, 425),  # it makes system calls that no filter sees
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
     "memfd_create": (319, 279),  # memory that belongs to no process
@@ -102,13 +102,13 @@ _ENOSYS = {  # so that programs do without, as they do on an older kernel
 }
 
 _NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
-_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # type into a terminal
-_SET_ID = 0o6000  # a file that runs as its owner, made on the host's disk
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # these type into a terminal
+_SET_ID = 0o6000  # the mode of a program that runs with its owner's rights
 _CREATE_FLAGS = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE
 _AF_INET, _AF_INET6 = 2, 10
-_PROTOCOLS = (0, 1, 6, 17, 58)  # ICMP, TCP, UDP, ICMPv6: not MPTCP, SCTP and the like, which other rules do not know
+_PROTOCOLS = (0, 1, 6, 17, 58)  # any, ICMP, TCP, UDP, ICMPv6; rules of firewalls often miss MPTCP, SCTP …
 
-_MODES = {  # calls that set a mode: the number of that argument
+_MODES = {  # calls that set a mode, with the index of that argument
     "chmod": ((90, None), 1),
     "fchmod": ((91, 52), 1),
     "fchmodat": ((268, 53), 2),
@@ -117,10 +117,10 @@ _MODES = {  # calls that set a mode: the number of that argument
     "mknod": ((133, None), 1),
     "mknodat": ((259, 33), 2),
 }
-_OPENS = {"open": ((2, None), 1), "openat": ((257, 56), 2)}  # the number of the flags; the mode follows
+_OPENS = {"open": ((2, None), 1), "openat": ((257, 56), 2)}  # with the index of the flags; the mode is next
 _CLONE, _IOCTL, _SOCKET = (56, 220), (16, 29), (41, 198)
 
-_LEAF_SIZE = 3  # numbers that are looked at one after another
+_LEAF_SIZE = 3  # numbers that are compared one after another
 _JUMP = 0x05
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ERRNO = 0x00050000
@@ -129,7 +129,7 @@ _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets into struct seccomp_dat
 
 @attrs.frozen
 class _Instruction:
-    """One instruction; the jumps skip so many of those that follow, if the test holds and if it does not."""
+    """One instruction. A test skips ``then`` of the instructions after it if it holds, and ``otherwise`` if not."""
 
     code: int
     value: int
@@ -145,11 +145,11 @@ def is_supported(machine: str) -> bool:
     return machine in _MACHINES
 
 
-@functools.cache  # the same for every module, and of two kinds
+@functools.cache  # there are two filters for a machine, and they are the same for every module
 def build_filter(machine: str, *, network: bool) -> bytes:
-    """Make the filter. Without ``network`` there are no sockets but pairs; with it TCP, UDP and ICMP alone.
+    """Build the filter. With ``network`` it allows sockets of TCP, UDP and ICMP; without it, only ``socketpair``.
 
-    Sockets with a path are refused always: one that lies in a folder opened for reading would reach whoever listens.
+    It never allows Unix sockets: by the path of one in a readable folder, a module would reach a service of the host.
     """
     column = _MACHINES[machine]
     steps = [_Instruction(_LOAD, _ARCHITECTURE), _Instruction(_EQUAL, _ARCHITECTURES[column], 1), _KILL]
@@ -157,15 +157,13 @@ def build_filter(machine: str, *, network: bool) -> bytes:
     if column == _X86_64:
         steps += [_Instruction(_AT_LEAST, _X32, 0, 1), _KILL]
     steps += [_Instruction(_AT_LEAST, _NEWEST + 1, 0, 1), _refuse(errno.ENOSYS)]
-    answers = [(numbers[column], answer) for numbers, answer in _rules(network=network)]
-    steps += _search_tree(
-        sorted(((number, answer) for number, answer in answers if number is not None), key=itemgetter(0))
-    )
+    rules = [(numbers[column], rule) for numbers, rule in _rules(network=network)]
+    steps += _search_tree(sorted(((number, rule) for number, rule in rules if number is not None), key=itemgetter(0)))
     return b"".join(struct.pack("=HBBI", step.code, step.then, step.otherwise, step.value) for step in steps)
 
 
 def _rules(*, network: bool) -> Iterator[tuple[_Numbers, list[_Instruction]]]:
-    """Give the calls that are not simply allowed, each with the steps that end in an answer."""
+    """Yield each call that is not always allowed, with the instructions that decide on it."""
     for table, number in ((_EPERM, errno.EPERM), (_ENOSYS, errno.ENOSYS)):
         for numbers in table.values():
             yield numbers, [_refuse(number)]
@@ -178,23 +176,23 @@ def _rules(*, network: bool) -> Iterator[tuple[_Numbers, list[_Instruction]]]:
         yield numbers, _refuse_set_id(argument)
 
 
-def _search_tree(answers: Sequence[tuple[int, list[_Instruction]]]) -> list[_Instruction]:
-    """Look a number up by halves: the kernel runs the program for each number there is before a process starts."""
-    if len(answers) <= _LEAF_SIZE:
-        tests = [step for number, steps in answers for step in (_Instruction(_EQUAL, number, 0, len(steps)), *steps)]
+def _search_tree(rules: Sequence[tuple[int, list[_Instruction]]]) -> list[_Instruction]:
+    """Look up a call's number by binary search: before a process starts, Linux runs the filter once for each number."""
+    if len(rules) <= _LEAF_SIZE:
+        tests = [step for number, rule in rules for step in (_Instruction(_EQUAL, number, 0, len(rule)), *rule)]
         return [*tests, _ALLOW]
-    middle = len(answers) // 2
-    below, above = _search_tree(answers[:middle]), _search_tree(answers[middle:])
-    return [_Instruction(_AT_LEAST, answers[middle][0], 0, 1), _Instruction(_JUMP, len(below)), *below, *above]
+    middle = len(rules) // 2
+    below, above = _search_tree(rules[:middle]), _search_tree(rules[middle:])
+    return [_Instruction(_AT_LEAST, rules[middle][0], 0, 1), _Instruction(_JUMP, len(below)), *below, *above]
 
 
 def _refuse(number: int) -> _Instruction:
     return _Instruction(_RETURN, _ERRNO | number)
 
 
-def _argument(number: int) -> _Instruction:
-    """Load the lower half: all that the kernel looks at in flags, modes and commands, on little-endian machines."""
-    return _Instruction(_LOAD, _ARGUMENTS + 8 * number)
+def _argument(index: int) -> _Instruction:
+    """Load the lower half of an argument: of flags, modes and commands the kernel reads no more (little-endian)."""
+    return _Instruction(_LOAD, _ARGUMENTS + 8 * index)
 
 
 def _refuse_if_any(argument: int, bits: int) -> list[_Instruction]:
@@ -207,13 +205,8 @@ def _refuse_if_equal(argument: int, values: Sequence[int]) -> list[_Instruction]
 
 
 def _refuse_set_id(flags: int) -> list[_Instruction]:
-    """Refuse to make a set-id file; where nothing is made, the mode is whatever the register held."""
-    return [
-        _argument(flags),
-        _Instruction(_ANY_BIT, _CREATE_FLAGS, 1),
-        _ALLOW,
-        *_refuse_if_any(flags + 1, _SET_ID),
-    ]
+    """Refuse to make a set-id file. If the call makes no file, the register of the mode may hold anything."""
+    return [_argument(flags), _Instruction(_ANY_BIT, _CREATE_FLAGS, 1), _ALLOW, *_refuse_if_any(flags + 1, _SET_ID)]
 
 
 def _allow_internet() -> list[_Instruction]:
