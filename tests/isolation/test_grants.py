@@ -211,6 +211,10 @@ def test_a_folder_below_the_hosts_scratch_stays_where_it_is(confined, folders):
     assert done.stdout == "a"
 
 
+def test_a_folder_of_the_system_can_be_granted_too(confined):
+    assert "bin" in confined("ls", "/usr", granted=["fs:read:/usr"]).stdout.split()
+
+
 CONNECT = (
     "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5); print(s.recv(9).decode())"
 )
