@@ -2,6 +2,7 @@
 
 import platform
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -191,6 +192,11 @@ def test_elsewhere_it_says_so_and_is_no_trouble(monkeypatch, system, machine, re
     isolation = open_isolation({})
     assert isolation.trial() == reason
     assert isolation.describe() == {"unusable": reason}
+
+
+def test_it_can_be_opened_where_python_has_no_resource_limits():
+    code = "import sys; sys.modules['resource'] = None; import amplifier_isolation_bwrap as it; it.open_isolation({})"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 async def test_a_kernel_whose_isolation_does_not_work_refuses_and_says_why(bwrap, log, module):

@@ -5,10 +5,10 @@ Owns the choice of how each is set on this host. Memory and CPU time of all proc
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import re
-import resource
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +46,7 @@ class Limits:
 
 def find_limits(options: Options) -> Limits:
     """Find out how limits can be set here. Raises ``Unreachable`` if ``prlimit`` or the cgroup cannot be used."""
+    resource = importlib.import_module("resource")  # Windows has none; the trial ends before this
     rlimits = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: options.open_files,
