@@ -1,4 +1,4 @@
-"""What the tests of the isolation share: a host with something to steal, modules to try it, and ways to run them."""
+"""Shared by the tests of the isolation: a host with secrets and services, modules that attack it, ways to run them."""
 
 import contextlib
 import ctypes
@@ -36,7 +36,7 @@ def launch(*command):
 
 
 def missing_here(reason):
-    """Skip what this host cannot do, with the reason; in CI, fail."""
+    """Skip a test that this host cannot run, with the reason; in CI, fail it."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -44,13 +44,13 @@ def missing_here(reason):
 
 @pytest.fixture(scope="session")
 def works():
-    """Say why bwrap does not isolate on this host; empty if it does. Asked once."""
+    """Say why bwrap does not isolate on this host; empty if it does. The trial runs once."""
     return open_isolation({}).trial()
 
 
 @pytest.fixture
 def isolation(works):
-    """An isolation with small limits, that works here."""
+    """Return an isolation with small limits, or skip the test if none works here."""
     if works:
         missing_here(works)
     made = open_isolation(SMALL)
@@ -60,7 +60,7 @@ def isolation(works):
 
 @pytest.fixture
 def confined(isolation):
-    """Run a command under isolation, with the rights of whoever runs the tests, and give what it printed."""
+    """Run a command under isolation, as the user who runs the tests, and return its outcome."""
 
     def run(*command, granted=(), cwd="/", env=None, descriptor=None, check=True, prefix=(), **fields):
         descriptor = descriptor or ModuleDescriptor.from_mapping(
@@ -89,21 +89,21 @@ def start(launch, prefix=(), **options):
 
 @pytest.fixture
 def as_nobody(isolation, ground):
-    """How to start a launch as an ordinary user: as it would be for one, whose processes are counted."""
+    """Return the words before a launch that start it as an ordinary user, with an ordinary user's limits."""
     if os.getuid() != 0:
-        pytest.skip("only root can become somebody else; the other tests run as an ordinary user here")
+        pytest.skip("only root can become another user; the other tests run as an ordinary user here")
     if shutil.which("setpriv") is None:
         missing_here("setpriv is not installed")
     if not open_to_all(ground.code):
         pytest.skip(f"an ordinary user cannot reach {ground.code}")
-    # who starts it is root still: the limits are set before it becomes somebody else
+    # it is started by root: the limits are set before it becomes another user
     isolation.__dict__["_limits"] = Limits({}, nproc_prefix(SMALL["processes"]), "RLIMIT_NPROC")
     limits = ("prlimit", "--core=0", f"--nofile={SMALL['open_files']}", f"--fsize={SMALL['file_bytes']}")
     return (*limits, "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "--")
 
 
 def python_for_all():
-    """Give a Python that every user can start."""
+    """Return a Python that every user can start."""
     candidates = map(Path, (os.path.realpath(sys.executable), "/usr/local/bin/python3", "/usr/bin/python3"))
     for path in candidates:
         if path.exists() and open_to_all(path):
@@ -117,7 +117,7 @@ def open_to_all(path):
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory):
-    """Compile an attack in C, once, and give the program."""
+    """Compile an attack in C, once, and return the program."""
     folder = tmp_path_factory.mktemp("compiled")
 
     def compile_one(name):
@@ -153,9 +153,9 @@ class Ground:
 
 @pytest.fixture
 def ground(monkeypatch, log):
-    """Set the host up, with its services, for as long as the test runs.
+    """Set up the host and its services while the test runs.
 
-    Not in pytest's folder, through which it lets nobody else: another run of it closes that again.
+    It is not in pytest's folder: pytest lets no other user in there, and a second run would close the folder again.
     """
     monkeypatch.setenv(TOKEN, "a secret of the kernel's")
     with tempfile.TemporaryDirectory(prefix="ground-") as place:
@@ -199,7 +199,7 @@ def prepared(place, log):
 
 @contextlib.contextmanager
 def victim():
-    """Run a process that others should leave alone; its output is a pipe."""
+    """Run a process for attacks to aim at; its output is a pipe."""
     with subprocess.Popen(["sleep", "600"], stdout=subprocess.PIPE) as process:
         try:
             yield process
@@ -219,7 +219,7 @@ def terminal():
 
 @contextlib.contextmanager
 def service(address):
-    """Greet whoever connects."""
+    """Send hello on each connection."""
     family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
     with socket.socket(family) as server:
         server.bind(address)
@@ -307,7 +307,7 @@ def attack(ground, compiled):
 
 @pytest.fixture
 async def isolated(log, works):
-    """A session of a kernel that isolates with small limits, and grants whatever is asked for."""
+    """Yield a session of a kernel that isolates with small limits and grants each request."""
     if works:
         missing_here(works)
     async with Kernel(event_log=log, isolation={"type": "bwrap", **SMALL}) as kernel:

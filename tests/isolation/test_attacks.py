@@ -1,6 +1,6 @@
-"""What a hostile module tries: each attack succeeds where nothing isolates, and fails where bubblewrap does.
+"""Attacks of a hostile module: each one succeeds without isolation, and fails under bubblewrap.
 
-The first half shows that an attack is one; without it, a typing error would pass for a defence.
+The first half proves that the attack works: without it, a mistake in an attack would look like a defence.
 """
 
 import json
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="namespaces
 
 @attrs.frozen
 class Attack:
-    """``root``: without isolation it takes root to succeed. ``host``: not each host lets anybody do it."""
+    """``root``: without isolation, only root succeeds. ``host``: the setting by which some hosts forbid it."""
 
     name: str
     capabilities: tuple = ()
@@ -102,7 +102,7 @@ TABLE = [
     Attack("trigger", root=True, host="kernel.sysrq"),
     Attack("sysfs"),
     Attack("hostname", root=True),
-    # what is there for all
+    # limits
     Attack("memfd"),
     Attack("sysv_shm"),
     Attack("descriptors"),
@@ -113,14 +113,14 @@ TABLE = [
 each = pytest.mark.parametrize("case", TABLE, ids=lambda case: case.label)
 
 
-def test_there_are_enough_of_them_and_none_is_forgotten():
+def test_every_attack_is_in_the_table():
     written = {file.stem for file in ATTACKS.iterdir() if file.is_file() and file.stem != "module"}
     assert written == {case.name for case in TABLE}
     assert len(written) >= 30
 
 
 @each
-async def test_where_nothing_isolates_the_attack_succeeds(case, attack, session):
+async def test_without_isolation_the_attack_succeeds(case, attack, session):
     if case.root and os.getuid() != 0:
         pytest.skip("without isolation, only root can do this")
     descriptor = attack(case.name, case.capabilities)

@@ -1,6 +1,6 @@
-"""A container as a module: an ordinary command, trusted, since a sandbox forbids what a container is made of.
+"""A container as a module: an ordinary command, trusted, since a sandbox forbids the namespaces that a container needs.
 
-Only where podman is installed, in CI too: a machine that tests the rest need not have one. The image is one program.
+The test runs only where podman is installed, in CI too: the other tests do not need it. The image is one program.
 """
 
 import io
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(PODMAN is None or platform.system() != "Linux", 
 
 @pytest.fixture
 def image(tmp_path):
-    """Make an image of one static program, from nothing: the attack that reads a secret on the host."""
+    """Make an image from one static program: the attack on the kernel's key rings."""
     program, archive = tmp_path / "keyctl", tmp_path / "image.tar"
     subprocess.run(["gcc", "-static", "-w", "-o", program, ATTACKS / "keyctl.c"], check=True)
     with tarfile.open(archive, "w") as tar:

@@ -1,4 +1,4 @@
-"""What a command needs to start is found without being named: in sandboxes that show nothing else."""
+"""The dependencies of a command are found without a declaration: in sandboxes that have nothing else."""
 
 import os
 import shutil
@@ -61,7 +61,7 @@ def test_a_virtual_environment_that_lies_about_its_base_brings_nothing(tmp_path)
     assert not [path for path in needs(tmp_path / "env" / "bin" / "python").paths if "private" in path]
 
 
-def test_a_virtual_environment_based_on_itself_has_an_end(tmp_path):
+def test_a_virtual_environment_based_on_itself_ends_the_search(tmp_path):
     python = script(tmp_path / "env" / "bin" / "python3", "#!/bin/sh\n")
     (tmp_path / "env" / "lib").mkdir()
     (tmp_path / "env" / "pyvenv.cfg").write_text(f"home = {tmp_path}/env/bin\n")
@@ -69,7 +69,7 @@ def test_a_virtual_environment_based_on_itself_has_an_end(tmp_path):
 
 
 def test_an_interpreter_with_a_prefix_of_its_own_brings_its_libraries(confined, tmp_path):
-    """As nvm, asdf and others install them: bin/NAME, with lib/ beside bin/."""
+    """nvm, asdf and others install bin/NAME, with lib/ beside bin/."""
     root = tmp_path / "versions" / "v1"
     (root / "lib").mkdir(parents=True)
     (root / "lib" / "text").write_text("from the library")
@@ -144,7 +144,7 @@ def test_a_line_that_names_no_interpreter_brings_nothing(tmp_path, line):
     assert list(needs(tool).paths) == [str(tool)]
 
 
-def test_interpreters_of_interpreters_have_an_end(tmp_path):
+def test_a_loop_of_interpreters_ends_the_search(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     script(first, f"#!{second}\n")
     script(second, f"#!{first}\n")
@@ -162,7 +162,7 @@ def test_a_program_at_home_brings_itself_and_not_the_home(tmp_path, monkeypatch)
     assert list(needs(deeper).paths) == [f"{tmp_path}/.local/bin", f"{tmp_path}/.local/lib", str(deeper)]
 
 
-def test_who_has_no_home_has_roots(monkeypatch, tmp_path):
+def test_without_a_home_it_is_roots(monkeypatch, tmp_path):
     def nobody_says():
         raise RuntimeError
 
@@ -184,14 +184,14 @@ def test_who_has_no_home_has_roots(monkeypatch, tmp_path):
     ],
     ids=["missing", "not executable", "a folder", "a name"],
 )
-def test_what_cannot_be_run_is_said_in_one_line(tmp_path, make, fault):
+def test_a_command_that_cannot_run_is_refused(tmp_path, make, fault):
     command = make(tmp_path)
     with pytest.raises(Unreachable) as caught:
         needs(str(command))
     assert caught.value.message == f"command {command}: {fault}"
 
 
-def test_links_in_a_circle_end(tmp_path):
+def test_a_loop_of_links_is_refused(tmp_path):
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(OSError, match="levels of symbolic links"):
@@ -200,7 +200,7 @@ def test_links_in_a_circle_end(tmp_path):
         needs(f"{tmp_path}/a")
 
 
-def test_a_way_up_from_a_link_goes_up_from_where_it_leads(tmp_path):
+def test_dot_dot_after_a_link_starts_at_the_target(tmp_path):
     (tmp_path / "far" / "deep").mkdir(parents=True)
     (tmp_path / "near").symlink_to("far/deep")
     trail = resolve(f"{tmp_path}/near/../x/./y/")
@@ -214,7 +214,7 @@ def test_a_way_up_from_a_link_goes_up_from_where_it_leads(tmp_path):
 
 @pytest.fixture
 def pyenv(tmp_path):
-    """A pyenv of two versions, whose shim would run for the one that is in force."""
+    """Make a pyenv of several versions, with a shim that runs the selected one."""
     root = tmp_path / "pyenv"
     shim = f'#!/usr/bin/env bash\nexport PYENV_ROOT="{root}"\nexec "{root}/libexec/pyenv" exec "${{0##*/}}" "$@"\n'
     script(root / "shims" / "python3", shim)
@@ -258,14 +258,14 @@ def test_the_systems_version_is_the_next_on_path(pyenv, tmp_path):
 
 
 @pytest.mark.parametrize("version", ["3.9.1", "../../private", ".hidden"])
-def test_a_version_that_is_not_there_is_said(pyenv, version):
+def test_a_version_that_is_not_installed_is_refused(pyenv, version):
     (pyenv / "version").write_text(version)
     expected = f"{pyenv}/shims/python3 is a shim of pyenv, and version {version} has no such program"
     with pytest.raises(Unreachable, match=expected):
         needs("python3", path=f"{pyenv}/shims")
 
 
-def test_what_is_no_shim_is_itself(tmp_path):
+def test_a_program_that_is_no_shim_is_unchanged(tmp_path):
     tool = script(tmp_path / "shims" / "tool", "#!/bin/sh\n")
     assert needs("tool", path=tool.parent).program == str(tool)
 
@@ -275,7 +275,7 @@ def test_what_is_no_shim_is_itself(tmp_path):
 
 @pytest.fixture
 def built(tmp_path):
-    """Build a program whose library lies in a folder of its own, and needs another one there."""
+    """Build a program whose library lies in another folder, and needs a second library there."""
     if shutil.which("gcc") is None:
         missing_here("gcc is not installed")
     folder = tmp_path / "app" / "libraries"
@@ -319,7 +319,7 @@ def test_a_program_with_a_loader_of_its_own_brings_it(built, tmp_path):
 
 
 def test_a_secret_is_no_library(tmp_path, built):
-    """What a program names as a library is read to the module: so it has to be one."""
+    """A module gets to read a file that its program names as a library, so the file has to be one."""
     program = built(["-Wl,-rpath,$ORIGIN/libraries"])
     (tmp_path / "app" / "libraries" / "libouter.so").write_text("a secret")
     assert not [path for path in needs(program).paths if "libouter" in path]
@@ -337,7 +337,7 @@ def test_a_table_that_lies_outside_the_program_is_not_looked_for(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 3, 6, 63, 64, 100, 400, 1000, 5000])
-def test_what_is_no_whole_program_has_no_libraries(tmp_path, size):
+def test_a_damaged_program_has_no_libraries(tmp_path, size):
     whole = Path(sys.executable).resolve().read_bytes()
     (tmp_path / "torn").write_bytes(whole[:size])
     assert isinstance(find_libraries(str(tmp_path / "torn"), {}, lambda _: False), list)

@@ -1,4 +1,4 @@
-"""What each capability opens, and that it opens nothing beside: in real sandboxes, asked from inside."""
+"""What each capability gives access to, and nothing more: in real sandboxes, tried from inside."""
 
 import os
 import sys
@@ -74,7 +74,7 @@ def test_writing_opens_that_folder_and_not_its_neighbours(confined, folders):
     assert (folders / "b" / "file").read_text() == "b"
 
 
-def test_one_file_is_one_file(confined, folders):
+def test_a_granted_file_does_not_open_its_folder(confined, folders):
     granted = [f"fs:read:{folders}/a/file", f"fs:write:{folders}/b/file"]
     done = confined(*sh("cat a/file; ls a; echo y >>b/file; ls b"), granted=granted, cwd=folders)
     assert done.stdout == "afile\nfile\n"
@@ -121,7 +121,7 @@ def test_a_folder_that_became_a_link_since_is_refused(isolation, folders):
 
 
 def test_a_folder_swapped_between_the_look_and_the_mount_is_not_mounted(isolation, folders):
-    """bwrap opens paths itself; with a descriptor it compares what it mounted with what was looked at."""
+    """bwrap opens paths itself; given a file descriptor, it checks that it mounted the same folder."""
     if "--bind-fd" not in isolation._bwrap.options:
         pytest.skip("this bwrap mounts by path alone")
     granted = [f"fs:read:{folders}/a"]
@@ -132,7 +132,7 @@ def test_a_folder_swapped_between_the_look_and_the_mount_is_not_mounted(isolatio
     assert done.stdout in ("", "a")  # never what took its place
 
 
-def test_what_is_not_there_cannot_be_given(isolation, folders):
+def test_a_missing_path_cannot_be_granted(isolation, folders):
     for action in ("read", "write"):
         granted = [f"fs:{action}:{folders}/none"]
         with pytest.raises(
@@ -157,7 +157,7 @@ def test_the_hosts_processes_and_devices_are_never_opened(isolation, path):
         isolation.confine(launch("true"), DESCRIPTOR, granted)
 
 
-def test_everything_opens_everything_but_processes_and_devices(confined, folders):
+def test_a_grant_of_the_root_opens_all_but_processes_and_devices(confined, folders):
     tries = f"cat {folders}/a/file; ls /proc | grep -c '^[0-9]'; ls -A /sys; ls /dev/shm; echo x >{folders}/a/new"
     done = confined(*sh(tries), granted=["fs:read:/"], check=False)
     assert done.stdout.startswith("a")
@@ -192,7 +192,7 @@ def test_without_scratch_there_is_no_place_to_write(confined):
     assert confined(*sh(tries), check=False).stdout == ""
 
 
-def test_a_part_of_scratch_is_that_part(confined):
+def test_a_grant_of_a_part_of_scratch_opens_that_part(confined):
     tries = "echo x >/tmp/x && echo all; echo x >/tmp/mine/x && echo part"
     assert confined(*sh(tries), granted=["fs:write:$tmp/mine"], check=False).stdout == "part\n"
 
@@ -226,7 +226,7 @@ def test_the_network_is_the_hosts(confined, word):
         assert confined(sys.executable, "-c", CONNECT, port, granted=[word]).stdout == "hello\n"
 
 
-def test_with_the_network_come_the_files_that_names_are_looked_up_in(confined):
+def test_with_the_network_come_the_files_for_looking_up_names(confined):
     assert "resolv.conf" in confined("ls", "/etc", granted=["net:connect:*"]).stdout
     assert "resolv.conf" not in confined("ls", "/etc").stdout
     code = "import socket; print(socket.getaddrinfo('localhost', 80)[0][4][1])"
@@ -251,7 +251,7 @@ def test_single_hosts_and_what_policy_alone_decides_cannot_be_enforced(isolation
     assert isolation.unenforced([*wanted, "fs:write:$tmp", "sys:emit"]) == tuple(wanted[:2])
 
 
-def test_a_file_system_that_is_a_door_is_closed_wherever_it_is_mounted(isolation, monkeypatch, tmp_path):
+def test_a_pseudo_file_system_is_closed_wherever_it_is_mounted(isolation, monkeypatch, tmp_path):
     (tmp_path / "doors").mkdir()
     (tmp_path / "doors" / "kernel").mkdir()
     door = str(tmp_path / "doors" / "kernel")
@@ -265,7 +265,7 @@ def test_a_file_system_that_is_a_door_is_closed_wherever_it_is_mounted(isolation
 
 
 def test_of_proc_nothing_is_left_that_root_could_write_to(confined):
-    """A sandbox's user is uid 0 to the files of /proc if the kernel's is, though it has no capability."""
+    """If the kernel runs as uid 0, so does a module for the files of /proc, though it has no Linux capability."""
     code = """
 import os
 for folder, folders, names in os.walk("/proc"):
@@ -315,7 +315,7 @@ def test_a_descriptor_at_home_brings_what_it_names_at_home_and_not_the_home(conf
     )
 
 
-def test_what_was_opened_is_told(isolation, folders):
+def test_the_launch_says_what_is_opened(isolation, folders):
     granted = [f"fs:read:{folders}/a", f"fs:write:{folders}/b", "net:connect:*"]
     confined = isolation.confine(launch("sh"), DESCRIPTOR, granted)
     confined.close()
@@ -323,7 +323,7 @@ def test_what_was_opened_is_told(isolation, folders):
     assert confined.shown == told
     assert confined.env == {}
     assert "sh" in confined.command[-1]
-    assert not any(str(folders) in word for word in confined.command)  # what others can read in the list of processes
+    assert not any(str(folders) in word for word in confined.command)  # other users can read these words
 
 
 def test_a_nul_ends_no_option(isolation):
@@ -332,7 +332,7 @@ def test_a_nul_ends_no_option(isolation):
         isolation.confine(wanted, DESCRIPTOR, [])
 
 
-def test_what_was_to_be_inherited_still_is(isolation):
+def test_file_descriptors_of_the_launch_are_inherited(isolation):
     reading, writing = os.pipe()
     os.write(writing, b"passed on")
     os.close(writing)
@@ -352,10 +352,10 @@ def test_a_program_by_a_name_in_proc_is_that_program(confined):
     assert confined("/proc/self/exe", "-c", "print('ok')").stdout == "ok\n"
 
 
-def test_a_name_that_nobody_has_is_refused(isolation):
+def test_a_program_that_does_not_exist_is_refused(isolation):
     with pytest.raises(Unreachable, match="command no-such-program: not found on PATH"):
         isolation.confine(launch("no-such-program"), DESCRIPTOR, [])
 
 
-def test_sockets_in_pairs_stay(confined):
+def test_socketpair_is_allowed(confined):
     assert confined(sys.executable, "-c", "import socket; socket.socketpair(); print('ok')").stdout == "ok\n"

@@ -1,4 +1,4 @@
-"""Isolation through the kernel: what policy is told, what it narrows, what is refused, and what stands in the log."""
+"""Isolation through the kernel: what policy sees and narrows, what is refused, and what the log says."""
 
 import json
 import sys
@@ -74,7 +74,7 @@ async def test_policy_sees_what_is_opened_and_the_log_tells(isolated, folders, e
     assert started["data"]["network"] == "none"
 
 
-async def test_what_policy_narrows_is_not_there(isolation, log, folders):
+async def test_a_module_gets_only_what_policy_left(isolation, log, folders):
     async def narrow(_):
         return {"decision": "allow", "capabilities": [f"fs:read:{folders}/data/public"], "scope": "session"}
 
@@ -110,7 +110,7 @@ GROW = "import sys, time; hold = b'x' * (256 << 20); print(len(hold), flush=True
 
 
 async def test_memory_of_its_children_counts(isolated, folders):
-    """In a namespace of their own, processes are still the kernel's to look at."""
+    """The kernel sees a module's processes although they have a namespace of their own."""
     source = folders / "code" / "files.py"
     growing = (
         f"import subprocess; child = subprocess.Popen([sys.executable, '-c', {GROW!r}], stdout=-1);"
@@ -136,7 +136,7 @@ async def test_a_module_that_died_starts_again_as_confined_as_before(isolated, f
 
 
 async def test_what_a_module_mounts_brings_no_file_along(isolated, module, folders):
-    """Else a module with `sys:mount` could read whatever it names in a command."""
+    """Else a module with `sys:mount` could read any file by naming it in a command."""
     secret = folders / "data" / "private" / "file"
     await isolated.mount("/mnt/agents", module("caller.py", kind="agent", capabilities=["sys:mount"]))
 

@@ -1,4 +1,4 @@
-"""How isolated modules end: with all that they started, whatever they did, and whatever becomes of the kernel."""
+"""The end of isolated modules: all that they started ends with them, and with a kernel that is killed."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ for line in sys.stdin:
 
 
 def survivors(mark):
-    """List the processes whose command carries the mark, those in sandboxes too."""
+    """List the processes whose command has the mark, those in sandboxes too."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -66,14 +66,14 @@ def survivors(mark):
 
 
 async def there(mark):
-    """Wait until a module and what it started are there: one in the middle of exec shows no command."""
+    """Wait until a module and its two processes have the mark: during exec, a process shows no command."""
     async with asyncio.timeout(20):
         while len(survivors(mark)) < 3:
             await asyncio.sleep(0.01)
 
 
 async def gone(mark):
-    """Wait until nothing carries the mark any more: processes end after whoever waited for the first of them knows."""
+    """Wait until no process has the mark: the others end some time after the first one was waited for."""
     async with asyncio.timeout(20):
         while survivors(mark):
             await asyncio.sleep(0.01)
@@ -86,7 +86,7 @@ def mark(tmp_path):
 
 @pytest.fixture
 def daemons(tmp_path, mark):
-    """Describe a module that starts a child, and a daemon that left its session, its parent and its environment."""
+    """Describe a module that starts a child, and a daemon without its session, its parent and its environment."""
     (tmp_path / "daemons.py").write_text(MODULE)
     command = [sys.executable, str(tmp_path / "daemons.py"), mark, sys.executable]
     return ModuleDescriptor.from_mapping(

@@ -1,4 +1,4 @@
-"""The limits inside, and the cgroups that hold whoever RLIMIT_NPROC does not."""
+"""The limits of processes, and the cgroups for uid 0, which RLIMIT_NPROC does not bind."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from amplifier_isolation_bwrap._options import Options
 pytestmark = pytest.mark.usefixtures("linux")
 
 
-def test_each_process_is_held(confined):
+def test_each_process_has_its_limits(confined):
     told = confined("prlimit", "--raw", "--noheadings", "--output=RESOURCE,SOFT,HARD").stdout
     limits = {name: (soft, hard) for name, soft, hard in map(str.split, told.splitlines())}
     assert limits["NOFILE"] == (str(SMALL["open_files"]),) * 2
@@ -51,7 +51,7 @@ def test_when_the_limit_of_processes_holds(release, uid, reason):
         ("it would not", {"cgroup": "."}, "at most 512: a cgroup"),
     ],
 )
-def test_what_counts_processes_is_said(monkeypatch, folder_of_cgroups, why, options, said):
+def test_the_limit_of_processes_is_described(monkeypatch, folder_of_cgroups, why, options, said):
     monkeypatch.setattr(_limits, "why_not_counted", lambda *_: why)
     monkeypatch.chdir(folder_of_cgroups)
     limits = find_limits(Options(**options))
@@ -62,22 +62,22 @@ def test_what_counts_processes_is_said(monkeypatch, folder_of_cgroups, why, opti
 
 @pytest.fixture
 def cgroup():
-    """A folder of this host in which cgroups with the pids controller can be made."""
+    """Return a folder of this host in which cgroups with the pids controller can be made."""
     for place in map(Path, ("/sys/fs/cgroup/pids", "/sys/fs/cgroup")):
         controllers = place / "cgroup.subtree_control"
         if os.access(place, os.W_OK) and (not controllers.exists() or "pids" in controllers.read_text()):
             return str(place)
-    pytest.skip("on this host nobody lets us make cgroups with the pids controller")
+    pytest.skip("this host does not let us make cgroups with the pids controller")
 
 
-async def test_a_cgroup_holds_root_too(cgroup, attack, log):
+async def test_a_cgroup_limits_root_too(cgroup, attack, log):
     async with Kernel(event_log=log, isolation={"type": "bwrap", **SMALL, "cgroup": cgroup}) as kernel:
         session = await kernel.session.create(Plan(goal="attack"))
         await session.mount("/mnt/tools", attack("processes"))
         result = await session.invoke("/mnt/tools/processes", "try", {}, timeout=20)
         assert "Resource temporarily unavailable" in result["stopped"]
         assert await session.invoke("/mnt/tools/processes", "try", {}, timeout=20) == result
-    async with asyncio.timeout(20):  # the last processes may just be dying
+    async with asyncio.timeout(20):  # the last processes may still be ending
         while _remove_ended(Path(cgroup), f"amplifier-{os.getpid()}-", 0.0):
             await asyncio.sleep(0.01)
 
@@ -90,7 +90,7 @@ def test_without_the_program_that_sets_limits_it_says_what_to_install(monkeypatc
 
 @pytest.fixture
 def folder_of_cgroups(tmp_path, monkeypatch):
-    """A folder that behaves as one of cgroups: a file in it is no obstacle to removing it."""
+    """Make a folder that behaves like one of cgroups: it can be removed although it has files."""
     folder = tmp_path / "cgroups"
     folder.mkdir()
 
@@ -102,7 +102,7 @@ def folder_of_cgroups(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_folder_that_takes_no_cgroups_is_said(tmp_path):
+def test_a_folder_that_takes_no_cgroups_is_refused(tmp_path):
     reason = open_isolation({"cgroup": str(tmp_path / "none")}).trial()
     assert reason == f"isolation bwrap: cgroup: {tmp_path}/none: No such file or directory"
 
@@ -130,17 +130,17 @@ def test_a_launch_joins_a_cgroup_that_holds_so_many(folder_of_cgroups):
         cgroups.join_prefix()
 
 
-def test_what_has_ended_is_removed_and_what_has_not_stays(tmp_path):
+def test_ended_cgroups_are_removed_and_others_stay(tmp_path):
     for name in ("amplifier-1-0", "amplifier-2-0", "other"):
         (tmp_path / name).mkdir()
     (tmp_path / "amplifier-2-0" / "running").touch()
-    assert not _remove_ended(tmp_path, "amplifier-", 60.0)  # they are new: a process may be about to join
+    assert not _remove_ended(tmp_path, "amplifier-", 60.0)  # they are new, and a process may still join
     assert _remove_ended(tmp_path, "amplifier-", 0.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["amplifier-2-0", "other"]
     assert not _remove_ended(tmp_path / "none", "amplifier-", 0.0)
 
 
-def test_the_last_processes_are_waited_for_and_not_for_long(tmp_path, monkeypatch):
+def test_the_last_processes_are_waited_for_a_short_time(tmp_path, monkeypatch):
     (tmp_path / "amplifier-1-0").mkdir()
     (tmp_path / "amplifier-1-0" / "dying").touch()
     looks = []

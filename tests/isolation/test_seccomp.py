@@ -1,4 +1,4 @@
-"""The system call filter: as an interpreter of its program reads it, and as the operating system does."""
+"""The system call filter: its decisions in an interpreter of its program, and in the operating system."""
 
 import errno
 import platform
@@ -21,7 +21,7 @@ machines = pytest.mark.parametrize("machine", sorted(ARCHITECTURES))
 
 
 def decide(machine, number, *arguments, network=False, architecture=None):
-    """Interpret the program for one system call; gives "allow", "kill" or the name of an error."""
+    """Interpret the program for one system call; return "allow", "kill" or the name of an error."""
     filled = [*arguments, *[0] * (6 - len(arguments))]
     chosen = ARCHITECTURES[machine] if architecture is None else architecture
     data = struct.pack("=IIQ6Q", number, chosen, 0, *(value & (1 << 64) - 1 for value in filled))
@@ -59,7 +59,7 @@ def number(machine, name):
 
 @machines
 @pytest.mark.parametrize(("table", "expected"), [("_EPERM", "EPERM"), ("_ENOSYS", "ENOSYS")])
-def test_what_is_named_is_refused(machine, table, expected):
+def test_the_listed_calls_are_refused(machine, table, expected):
     for name in getattr(_seccomp, table):
         call = number(machine, name)
         if call is not None:
@@ -67,7 +67,7 @@ def test_what_is_named_is_refused(machine, table, expected):
 
 
 @machines
-def test_what_programs_live_on_is_allowed(machine):
+def test_the_calls_of_ordinary_programs_are_allowed(machine):
     ordinary = {"x86_64": (0, 1, 3, 9, 39, 59, 202, 262, 318, 334), "aarch64": (63, 64, 57, 222, 172, 221, 98, 79, 278)}
     assert {decide(machine, call) for call in ordinary[machine]} == {"allow"}
 
@@ -79,18 +79,18 @@ def test_another_architectures_calls_kill(machine):
     assert decide(machine, 1, architecture=other) == "kill"
 
 
-def test_the_third_set_of_numbers_kills():
+def test_an_x32_call_kills():
     assert decide("x86_64", 0x40000000 + 1) == "kill"
 
 
 @machines
-def test_what_is_newer_than_the_filter_is_not_there(machine):
+def test_calls_newer_than_the_filter_do_not_exist(machine):
     assert decide(machine, 463) == decide(machine, 467) == decide(machine, 1000) == "ENOSYS"
     assert decide(machine, 462) == decide(machine, 448) == "allow"
 
 
 @machines
-def test_a_process_may_be_made_and_no_namespace(machine):
+def test_clone_makes_processes_but_no_namespaces(machine):
     clone = number(machine, "clone")
     assert decide(machine, clone, 17) == "allow"
     assert decide(machine, clone, 0x3D0F00) == "allow"  # a thread
@@ -99,7 +99,7 @@ def test_a_process_may_be_made_and_no_namespace(machine):
 
 
 @machines
-def test_nobody_types_into_a_terminal(machine):
+def test_no_module_types_into_a_terminal(machine):
     ioctl = number(machine, "ioctl")
     assert decide(machine, ioctl, 0, 0x5413) == "allow"
     for command in (0x5412, 0x541C, 0x5412 | 1 << 32, 0xFFFFFFFF00005412):  # the kernel looks at the lower half
@@ -107,7 +107,7 @@ def test_nobody_types_into_a_terminal(machine):
 
 
 @machines
-def test_sockets_come_with_the_network_and_speak_what_is_known(machine):
+def test_sockets_need_the_network_and_a_known_protocol(machine):
     socket = number(machine, "socket")
     families = range(46)
     assert {decide(machine, socket, family, 1, 0) for family in families} == {"EACCES"}
@@ -120,7 +120,7 @@ def test_sockets_come_with_the_network_and_speak_what_is_known(machine):
 
 
 @machines
-def test_no_file_gets_its_owners_rights(machine):
+def test_no_file_gets_a_set_id_bit(machine):
     for name, (_, argument) in _seccomp._MODES.items():
         call = number(machine, name)
         if call is not None:
@@ -138,8 +138,8 @@ def test_no_file_gets_its_owners_rights(machine):
 
 
 @machines
-def test_the_program_is_one_that_the_kernel_takes(machine):
-    """Jumps go forward and stay inside, and the end is an answer."""
+def test_linux_accepts_the_program(machine):
+    """Jumps go forward and stay inside, and the last instruction returns."""
     steps = list(struct.iter_unpack("=HBBI", build_filter(machine, network=True)))
     assert len(steps) < 4096
     assert steps[-1][0] == 0x06
@@ -150,7 +150,7 @@ def test_the_program_is_one_that_the_kernel_takes(machine):
             assert at + 1 + value < len(steps)
 
 
-def test_only_machines_that_it_knows_have_one():
+def test_there_is_a_filter_for_two_machines():
     assert is_supported("x86_64")
     assert is_supported("aarch64")
     assert not is_supported("riscv64")
@@ -203,7 +203,7 @@ def test_the_operating_system_reads_it_the_same_way(confined, tmp_path):
     assert {int(call): int(error) for call, error in map(str.split, told.splitlines())} == wanted
 
 
-def test_it_is_on_without_a_way_back(confined):
+def test_the_filter_is_on_and_privileges_are_gone(confined):
     facts = confined("cat", "/proc/self/status").stdout
     for name, value in {"NoNewPrivs": "1", "Seccomp": "2", "CapEff": "0" * 16, "CapBnd": "0" * 16}.items():
         assert re.search(rf"^{name}:\t{value}$", facts, re.MULTILINE), name

@@ -1,4 +1,4 @@
-"""The trial on this host: what it asks, what stops it, and what is said about it."""
+"""The trial: what it checks on this host, and the reason that it gives when it fails."""
 
 import platform
 import shutil
@@ -16,7 +16,7 @@ from amplifier_isolation_bwrap._trial import run_trial
 
 @pytest.fixture
 def bwrap(tmp_path, linux):
-    """Make a program that says of itself what the real one says, and when it is to start something does this."""
+    """Make a program that answers --version and --help like the real one, and otherwise runs this script."""
 
     def make(does, version='exec "$real" --version', offers='exec "$real" --help'):
         real = shutil.which("bwrap") or _bwrap._bundled()
@@ -33,7 +33,7 @@ def trial(program):
     return open_isolation({"program": program}).trial()
 
 
-def test_it_works_here_and_says_how(isolation):
+def test_it_works_here_and_describes_itself(isolation):
     told = isolation.describe()
     assert told["enforces"] == ["fs:read", "fs:write", "env", "net:connect:*", "net:listen:*"]
     assert told["refuses"] == ["net:connect:HOST:PORT"]
@@ -48,7 +48,7 @@ async def test_a_kernel_says_what_its_host_enforces(isolation, log):
     assert host["isolation"] == {"name": "bwrap", **isolation.describe()}
 
 
-def test_it_is_asked_once(bwrap, tmp_path):
+def test_the_trial_runs_once(bwrap, tmp_path):
     isolation = open_isolation({"program": bwrap(f'echo x >>{tmp_path}/asked; exec "$real" "$@"')})
     first = isolation.trial()
     assert isolation.trial() == first
@@ -56,7 +56,7 @@ def test_it_is_asked_once(bwrap, tmp_path):
     assert (tmp_path / "asked").read_text() == "x\n"
 
 
-def test_a_host_that_forbids_it_is_told_with_the_reason(bwrap):
+def test_the_trial_gives_the_error_of_bwrap(bwrap):
     said = "bwrap: setting up uid map: Permission denied"
     reason = trial(bwrap(f"echo first >&2; echo '{said}' >&2; exit 1"))
     assert reason.startswith(f"{said} (")
@@ -109,7 +109,7 @@ def test_each_promise_is_looked_at(bwrap, told, reason):
     assert reason in said
 
 
-def test_a_bwrap_that_hangs_is_not_waited_for(monkeypatch, linux):
+def test_a_bwrap_that_hangs_is_killed(monkeypatch, linux):
     monkeypatch.setattr(_trial, "_SECONDS", 0.05)
     reason = run_trial(Launch(command=("sleep", "60"), cwd="/", env={}))
     assert reason.startswith("bwrap could not be tried: ")
@@ -119,7 +119,7 @@ def test_a_bwrap_that_hangs_is_not_waited_for(monkeypatch, linux):
     ("program", "fault"),
     [("/none/bwrap", "No such file or directory"), ("/bin/false", "returned non-zero"), ("/etc/passwd", "denied")],
 )
-def test_what_is_no_bwrap_is_said(program, fault, linux):
+def test_a_program_other_than_bwrap_is_refused(program, fault, linux):
     assert fault in trial(program)
 
 
@@ -186,7 +186,7 @@ def test_options_that_do_not_fit_are_refused(options, fault):
         ("Linux", "riscv64", "there is no system call filter for riscv64"),
     ],
 )
-def test_elsewhere_it_says_so_and_is_no_trouble(monkeypatch, system, machine, reason):
+def test_on_other_systems_and_machines_the_trial_says_so(monkeypatch, system, machine, reason):
     monkeypatch.setattr(platform, "system", lambda: system)
     monkeypatch.setattr(platform, "machine", lambda: machine)
     isolation = open_isolation({})

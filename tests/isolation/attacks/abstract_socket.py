@@ -1,4 +1,4 @@
-"""Talk to a socket of the host that has a name and no path."""
+"""Connect to an abstract socket of the host."""
 
 import socket
 

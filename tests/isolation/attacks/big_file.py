@@ -1,4 +1,4 @@
-"""Write a file that is larger than a module may."""
+"""Write a file that is larger than the limit."""
 
 import signal
 from pathlib import Path

@@ -1,4 +1,4 @@
-/* Load something into the operating system's kernel. */
+/* Make a BPF map in the operating system's kernel. */
 #include "module.h"
 #include <linux/bpf.h>
 

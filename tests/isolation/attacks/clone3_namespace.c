@@ -1,4 +1,4 @@
-/* The same by clone3, whose flags no filter can read. */
+/* Become root in a user namespace by clone3, whose flags no filter can read. */
 #include "module.h"
 #include <linux/sched.h>
 #include <sched.h>

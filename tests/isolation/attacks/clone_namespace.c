@@ -1,4 +1,4 @@
-/* The same by clone, as the C library starts a process. */
+/* Become root in a user namespace by clone, as the C library starts a process. */
 #include "module.h"
 #include <sched.h>
 #include <signal.h>

@@ -1,4 +1,4 @@
-"""Open more files than a module may."""
+"""Open more files than the limit."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-/* Make a device of its own and read the disk. */
+/* Make a device node in a granted folder, and open it. */
 #include "module.h"
 #include <sys/stat.h>
 #include <sys/sysmacros.h>

@@ -1,4 +1,4 @@
-# Read the disk itself, below all permissions.
+# Read the disk's device, where the permissions of files do not apply.
 . "${0%/*}/module.sh"
 
 attack() {

@@ -1,4 +1,4 @@
-# Climb out of a folder that was opened.
+# Leave a granted folder by `..`.
 . "${0%/*}/module.sh"
 
 attack() { cat "$OPEN/../secret/secret.txt"; }

@@ -1,4 +1,4 @@
-"""Find the kernel's environment in that of any process."""
+"""Read the kernel's environment from any process."""
 
 from pathlib import Path
 

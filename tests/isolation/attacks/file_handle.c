@@ -1,4 +1,4 @@
-/* Open a file by its number on the disk, past all folders. */
+/* Open a file by its handle, without a path. */
 #include "module.h"
 static const char *attack(void) {
     union {

@@ -1,4 +1,4 @@
-"""Answer in another module's name: write to its end of the pipe."""
+"""Forge another module's reply: write to its stdout."""
 
 import os
 

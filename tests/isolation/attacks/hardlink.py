@@ -1,4 +1,4 @@
-"""Give the secret a second name in a folder that was opened."""
+"""Give the secret a second name in a granted folder."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-# Look at what others left in the folder for temporary files.
+# List the files of others in the host's temporary folder.
 . "${0%/*}/module.sh"
 
 attack() { ls "$OUTSIDE" && echo there; }

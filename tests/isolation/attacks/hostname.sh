@@ -1,4 +1,4 @@
-# Rename the machine, to what it is called.
+# Set the host's name, to its present one.
 . "${0%/*}/module.sh"
 
 attack() { hostname "$(hostname)" && echo renamed; }

@@ -1,4 +1,4 @@
-"""Stay: plant a file that each start of its interpreter reads."""
+"""Persist: plant a file that each start of its interpreter reads."""
 
 import os
 import sysconfig

@@ -1,4 +1,4 @@
-"""Forge the audit trail: write to the kernel's log through its open descriptor."""
+"""Forge the audit trail: write to the kernel's log through its open file descriptor."""
 
 import os
 

@@ -1,4 +1,4 @@
-/* Leave something in the kernel's key rings, which no namespace holds. */
+/* Add a key to a key ring of the operating system, which no namespace separates. */
 #include "module.h"
 #include <linux/keyctl.h>
 

@@ -1,4 +1,4 @@
-"""Wait for the host to call: a port that others can reach."""
+"""Listen on a port that other programs of the host can reach."""
 
 import socket
 

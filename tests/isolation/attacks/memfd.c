@@ -1,4 +1,4 @@
-/* Fill memory that belongs to no process, and so to no budget. */
+/* Fill memory that belongs to no process, so that no limit counts it. */
 #include "module.h"
 #include <sys/mman.h>
 

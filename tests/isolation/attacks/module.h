@@ -1,4 +1,4 @@
-/* The module around each attack in C: `attack` says what it got, or nothing, with errno. */
+/* The module around each attack in C: `attack` returns what it got, or NULL with errno. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

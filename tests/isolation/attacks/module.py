@@ -1,4 +1,4 @@
-"""The module around each attack in Python: it answers the three questions, and an invocation tries the attack."""
+"""The module around each attack in Python: it answers health and describe, and an invocation runs the attack."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def serve(attack):
 
 
 def tried(attack):
-    """Try it, and tell."""
+    """Run the attack and return its outcome."""
     try:
         return {"got": attack()}
     except (OSError, ValueError, RuntimeError) as error:
@@ -29,17 +29,17 @@ def tried(attack):
 
 
 def target(name):
-    """What the test set up for attacks, under this name."""
+    """Return what the test set up for attacks under this name."""
     return os.environ[name]
 
 
 def processes():
-    """Every process that can be seen, but this one."""
+    """List the processes that can be seen, except this one."""
     return [name for name in os.listdir("/proc") if name.isdecimal() and int(name) != os.getpid()]
 
 
 def first(attempts):
-    """Give the first that works; raises what the last one raised."""
+    """Return the result of the first attempt that succeeds; raise the error of the last one."""
     last = OSError("there was nothing to try")
     for attempt in attempts:
         try:

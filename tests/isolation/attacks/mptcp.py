@@ -1,4 +1,4 @@
-"""Talk MPTCP, which rules for TCP do not see."""
+"""Connect by MPTCP, which rules for TCP do not match."""
 
 import socket
 

@@ -1,4 +1,4 @@
-/* Make a system call by the 32-bit gate, whose numbers are other ones. */
+/* Make a 32-bit system call, which has another number. */
 #include "module.h"
 #include <signal.h>
 #include <sys/wait.h>

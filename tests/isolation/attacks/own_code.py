@@ -1,4 +1,4 @@
-"""Stay: change its own program."""
+"""Persist: change its own program."""
 
 from pathlib import Path
 

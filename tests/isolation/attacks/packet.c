@@ -1,4 +1,4 @@
-/* Listen to the wire. */
+/* Read the packets of a network device. */
 #include "module.h"
 #include <arpa/inet.h>
 #include <sys/socket.h>

@@ -1,4 +1,4 @@
-"""Talk to a socket of the host by its path: that of a container service, say."""
+"""Connect to a Unix socket of the host by its path, such as that of a container service."""
 
 import socket
 

@@ -1,4 +1,4 @@
-/* Count what the processor does. */
+/* Open a performance counter. */
 #include "module.h"
 #include <linux/perf_event.h>
 

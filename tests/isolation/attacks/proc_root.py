@@ -1,4 +1,4 @@
-"""Go around by another process's root or working folder."""
+"""Read a file through another process's root or working folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Start more processes than a module may."""
+"""Start more processes than the limit."""
 
 import os
 import signal

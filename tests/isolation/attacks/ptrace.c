@@ -1,4 +1,4 @@
-/* Take hold of another process. */
+/* Trace another process. */
 #include "module.h"
 #include <sys/ptrace.h>
 #include <sys/wait.h>

@@ -1,4 +1,4 @@
-"""Read a file that nobody opened to it."""
+"""Read a file that was not granted."""
 
 from pathlib import Path
 

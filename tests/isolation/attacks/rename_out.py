@@ -1,4 +1,4 @@
-"""Rename what was opened, so that its name leads elsewhere the next time."""
+"""Replace the granted folder by a link that leads elsewhere, for the next start to follow."""
 
 import os
 

@@ -1,4 +1,4 @@
-# See what is on the host's disk.
+# List folders of the host's disk.
 . "${0%/*}/module.sh"
 
 attack() { ls -d /var/lib /root /home 2>/dev/null; }

@@ -1,4 +1,4 @@
-/* Leave a program on the host's disk that runs as its owner. */
+/* Leave a set-id program on the host's disk. */
 #include "module.h"
 #include <sys/stat.h>
 

@@ -1,4 +1,4 @@
-/* The same, with the file made so. */
+/* Make a file that has the set-id bit from the beginning. */
 #include "module.h"
 static const char *attack(void) {
     char path[4096];

@@ -1,4 +1,4 @@
-"""Plant a link in a folder that was opened, and read through it."""
+"""Plant a link in a granted folder, and read through it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-# Change a setting of the operating system, to what it is.
+# Write a setting of the operating system, with its present value.
 . "${0%/*}/module.sh"
 
 attack() {

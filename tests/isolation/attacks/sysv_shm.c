@@ -1,4 +1,4 @@
-/* The same with shared memory of the old kind. */
+/* Make System V shared memory, which belongs to no process. */
 #include "module.h"
 #include <sys/ipc.h>
 #include <sys/shm.h>

@@ -1,4 +1,4 @@
-"""Talk TCP to a service of the host."""
+"""Connect by TCP to a service of the host."""
 
 import socket
 

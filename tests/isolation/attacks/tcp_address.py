@@ -1,4 +1,4 @@
-"""Talk TCP to the host by an address that is not the loopback's, over a name for all of them."""
+"""Connect by TCP to 0.0.0.0, which means this host but is no address of the loopback."""
 
 import socket
 

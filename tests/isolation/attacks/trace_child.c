@@ -1,4 +1,4 @@
-/* Take hold of a child: what is traced can be made to do what its tracer may not. */
+/* Trace a child: a traced process can be made to do what its tracer may not do. */
 #include "module.h"
 #include <signal.h>
 #include <sys/ptrace.h>

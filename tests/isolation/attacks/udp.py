@@ -1,4 +1,4 @@
-"""Talk UDP to a service of the host."""
+"""Send a datagram to a service of the host, and read the answer."""
 
 import socket
 

@@ -1,4 +1,4 @@
-/* Write to the memory of a process that no filter binds, and have it do the rest. */
+/* Write to the memory of a process that has no filter, to run other code in it. */
 #include "module.h"
 #include <ctype.h>
 #include <dirent.h>

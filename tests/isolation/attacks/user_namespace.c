@@ -1,4 +1,4 @@
-/* Become root in a namespace of its own, where the kernel's less trodden paths begin. */
+/* Become root in a user namespace, from which seldom tested code of Linux can be reached. */
 #include "module.h"
 #include <sched.h>
 #include <sys/wait.h>

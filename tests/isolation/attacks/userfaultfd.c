@@ -1,4 +1,4 @@
-/* Hold up the kernel in the middle of a system call. */
+/* Halt Linux in the middle of a system call. */
 #include "module.h"
 static const char *attack(void) {
     long fd = syscall(SYS_userfaultfd, O_CLOEXEC | 1);

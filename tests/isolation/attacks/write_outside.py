@@ -1,4 +1,4 @@
-"""Leave a file where nobody opened a folder to it."""
+"""Write a file to a folder that was not granted."""
 
 from pathlib import Path
 
