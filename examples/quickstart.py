@@ -1,7 +1,7 @@
-"""A first look at the kernel: two tools in two processes, a policy hook in a third, and a trace of what happened.
+"""A first look at the kernel: two tools in two processes, a policy hook in a third, and a trace of what they do.
 
-The STDIO tool and the policy hook are Python, the HTTP tool is Node where Node is there. Each is mounted from a
-descriptor file beside it, in examples/modules.
+The STDIO tool and the policy hook are in Python. The HTTP tool is in Node if Node is installed, else in Python. Each is
+mounted from the descriptor file beside it, in examples/modules.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ TOOLS = ("/mnt/tools/wordcount", "/mnt/tools/wordcount-http")
 
 
 class Trace:
-    """An observer: prints each request when it is over, as the tree of what was done for it."""
+    """An observer: it prints each request at its end, as a tree of its steps."""
 
     def __init__(self) -> None:
         self.began = time.time()
         self.steps: dict[str, list[Event]] = {}
 
     async def __call__(self, event: Event) -> None:
-        """Keep the steps of a request until its first span ends."""
+        """Keep the steps of a request until its root span ends, and then print them."""
         steps = self.steps.setdefault(event.request_id or event.id, [])
         steps.append(event)
         is_root = event.parent_span_id is None and event.event in {"module:invoke", "mount:add"}
@@ -38,7 +38,7 @@ class Trace:
             self.print_tree(event, [step for step in steps if step is not event and step.event in STEPS])
 
     def print_tree(self, root: Event, steps: list[Event]) -> None:
-        """Print what happened, in which module, how long it took and under which span."""
+        """Print each step with its module, its duration and its span."""
         mark = "✗" if root.status == "error" else "✓"
         took = "" if root.duration_ms is None else f"{root.duration_ms:7.2f} ms  span {root.span_id}"
         print(f"{root.ts - self.began:6.3f} s {mark} {what(root):78}{took}".rstrip())
@@ -52,7 +52,7 @@ STEPS = {"policy:decision", "module:start", "module:invoke"}
 
 
 def what(event: Event) -> str:
-    """Say in a few words what an event tells."""
+    """Describe an event in a few words."""
     name = event.module or event.data.get("parent_id") or event.data.get("plan", {}).get("goal") or ""
     detail = ""
     if event.event == "module:invoke":
@@ -69,13 +69,13 @@ def what(event: Event) -> str:
 
 @asynccontextmanager
 async def http_tool() -> AsyncIterator[str]:
-    """Run the HTTP tool as a service of its own and give its URL; it ends when its stdin closes."""
+    """Run the HTTP tool as a service and yield its URL. The service ends when its stdin closes."""
     node = shutil.which("node")
     command = [node, MODULES / "wordcount.mjs"] if node else [sys.executable, MODULES / "wordcount_http.py"]
     pipe = asyncio.subprocess.PIPE
     service = await asyncio.create_subprocess_exec(*map(str, command), stdin=pipe, stdout=pipe)
-    assert service.stdin  # noqa: S101 - for the type checker
-    assert service.stdout  # noqa: S101
+    assert service.stdin
+    assert service.stdout
     try:
         yield (await service.stdout.readline()).decode().split()[-1]
     finally:
@@ -84,7 +84,7 @@ async def http_tool() -> AsyncIterator[str]:
 
 
 async def count(session: Session, file: Path) -> int:
-    """Count a file's words with both tools, which have to agree."""
+    """Count a file's words with both tools, whose results must be equal."""
     counts = await asyncio.gather(*(session.invoke(tool, "count", {"path": str(file)}) for tool in TOOLS))
     if counts[0] != counts[1]:
         raise SystemExit(f"the tools disagree about {file}: {counts}")
@@ -92,7 +92,7 @@ async def count(session: Session, file: Path) -> int:
 
 
 async def has_no_isolation(kernel: Kernel) -> bool:
-    """Say what confines stdio modules on this host, or why nothing does, so that they have to be trusted."""
+    """Print what isolates stdio modules on this host. If nothing does, print why and return True: trust them."""
     host = await kernel.describe_host()
     if host["isolation"]:
         print(f"stdio modules run isolated, by {host['isolation']['name']}, with what policy granted.\n")
@@ -103,7 +103,7 @@ async def has_no_isolation(kernel: Kernel) -> bool:
 
 
 async def main() -> None:
-    """Show the main job."""
+    """Mount the modules, count words with both tools, and show a refusal and a fork."""
     async with Kernel() as kernel, http_tool() as url:
         trusted = await has_no_isolation(kernel)
         session = await kernel.session.create(Plan(goal="count the words of this repository", inputs={}))

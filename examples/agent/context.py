@@ -1,8 +1,8 @@
-"""A context module: makes a transcript shorter. It is plainly mechanical: no model is asked.
+"""A context module: makes a transcript shorter, by fixed rules and without a model.
 
-The beginning (what the agent is, and its goal) and the last exchange stay as they are; of what lies between, a line for
-each question and each call is left. The session's context is the kernel's, so this takes two turns: it asks for the
-fragments, and then sets one. The events that it owes the log ride on its replies.
+The beginning (the system prompt and the goal) and the last exchange stay unchanged. Between them it keeps one line for
+each message and each call. The kernel has the session's context, so a compaction takes two turns: the module asks for
+the fragments, and then sets one. It sends its events to the log in its replies.
 """
 
 import json
@@ -23,27 +23,27 @@ DESCRIPTION = {
     "outputs": {"compact": {"type": "object", "required": ["before", "after"]}},
 }
 TITLE = "Earlier steps, in short:"
-LINE, LINES = 160, 60  # characters of a line, and how many lines a digest keeps
+LINE, LINES = 160, 60  # characters in a line, lines in a digest
 
 Message = dict[str, Any]
 
 
 def compacted(messages: list[Message]) -> list[Message]:
-    """Return the messages with all between the beginning and the last exchange as one digest."""
+    """Return the messages, with one digest for all between the beginning and the last exchange."""
     roles = [message["role"] for message in messages]
     if "assistant" not in roles:
         return messages
     first, last = roles.index("assistant"), len(roles) - 1 - roles[::-1].index("assistant")
     first -= messages[first - 1]["content"].startswith(TITLE)  # an older digest becomes part of the new one
     between = messages[first:last]
-    if len(between) < 2:  # noqa: PLR2004 - one message is as short as a digest of it
+    if len(between) <= 1:  # a digest of one message is no shorter
         return messages
     digest = "\n".join([TITLE, *digest_of(between)[-LINES:]])
     return [*messages[:first], {"role": "user", "content": digest}, *messages[last:]]
 
 
 def digest_of(messages: list[Message]) -> list[str]:
-    """Return a line for each call and what came of it, and for each thing that was said."""
+    """Return a line for each message with text, and for each call with its result."""
     results = {message["tool_call_id"]: message["content"] for message in messages if message["role"] == "tool"}
     lines: list[str] = []
     for message in messages:
@@ -65,7 +65,7 @@ def shortened(text: str) -> str:
 
 
 def compact(args: dict[str, Any], resume: dict[str, Any] | None) -> dict[str, Any]:
-    """Make the next reply to one invocation: two times `pending`, then the result."""
+    """Return the next reply to one invocation: `pending` twice, then the result."""
     key = args.get("fragment")
     if resume is None:
         return {"pending": {"syscalls": [{"name": "context.get"}], "state": {}}}
@@ -106,7 +106,7 @@ def main() -> None:
     """Answer line by line until stdin ends."""
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        if "id" in request:  # what has none, cancel, gets no reply
+        if "id" in request:  # cancel has no id and gets no reply
             reply = answer(request["method"], request.get("params", {}))
             print(json.dumps({"id": request["id"], **reply}), flush=True)
 

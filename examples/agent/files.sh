@@ -1,13 +1,13 @@
 #!/bin/sh
 # A tool in POSIX shell and sed: lists a folder, and removes a note (which the policy of this example never allows).
 #
-# It reads no JSON in general, only what it needs: the kernel writes "id", "method", "op" and "args" in this order, and
-# text in JSON never holds a quote of its own. Text with a backslash in it is refused, not misread.
+# It does not parse JSON in general: the kernel writes "id", "method", "op" and "args" in this order, and a string in JSON
+# has no bare quote in it. It refuses a string with a backslash, which it would misread.
 
-string() { # the value of a member of args, as it stands there
+string() { # the text of a member of args
     printf '%s\n' "${line#*\"args\":}" | sed -n 's/.*"'"$1"'" *: *"\([^"\\]*\)".*/\1/p'
 }
-quote() { sed 's/[[:cntrl:]]/?/g; s/[\\"]/\\&/g; s/.*/"&"/'; } # a line of text to a line of JSON
+quote() { sed 's/[[:cntrl:]]/?/g; s/[\\"]/\\&/g; s/.*/"&"/'; } # turns each line of text into a JSON string
 ok() { printf '{"id":"%s","ok":true,"result":%s}\n' "$id" "$1"; }
 error() { printf '{"id":"%s","ok":false,"error":{"code":"%s","message":"%s"}}\n' "$id" "$1" "$2"; }
 
@@ -59,5 +59,5 @@ while IFS= read -r line; do
     invoke/list) list ;;
     invoke/remove) remove ;;
     invoke/*) error unsupported_op 'files knows list and remove' ;;
-    esac # cancel has no id, and gets no reply
+    esac # cancel has no id and gets no reply
 done

@@ -1,7 +1,7 @@
 # A tool in Perl, with its core modules alone: searches the files of this folder for a regular expression.
 #
-# A pattern that backtracks for ever is no danger: the kernel ends this process at the deadline of grep.json, and starts
-# it again for the next call.
+# A pattern may backtrack for ever. Then the kernel ends this process at the deadline in grep.json, and starts it again
+# for the next call.
 
 use strict;
 use warnings;

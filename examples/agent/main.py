@@ -1,9 +1,9 @@
-"""An agent made of modules alone. This program mounts them, shows what they do, and asks a person where policy does.
+"""An agent made of modules alone. This program mounts them, shows what they do, and asks a person for permission.
 
     python examples/agent/main.py [--yes] [GOAL]
 
-With OPENAI_BASE_URL and OPENAI_MODEL (and OPENAI_API_KEY, if it wants one) a model behind any OpenAI-compatible
-endpoint does the thinking; without them, a script does.
+A script does the thinking. If OPENAI_BASE_URL and OPENAI_MODEL are set (and OPENAI_API_KEY, if the endpoint needs one),
+a model behind that OpenAI-compatible endpoint does it.
 """
 
 import argparse
@@ -32,16 +32,16 @@ MODULES = {
 }
 PROGRAMS = ("node", "perl", "python3", "sh")
 FOR_A_PERSON = {("/mnt/tools/note", "write")}
-PATIENCE = 300.0  # seconds that a person may take to answer; note.json leaves as many
-WIDTH = 72  # characters of JSON that are shown
+PATIENCE = 300.0  # seconds that a person has for an answer; the deadline in note.json is longer
+WIDTH = 72  # characters of JSON on a line
 MISSING, CANCELLED = 2, 130  # exit codes
 
 
 class Screen:
-    """What the person sees: the model's words as they come, and between them what an observer is told."""
+    """The terminal: it shows the model's text as it comes, and events, as an observer, on lines of their own."""
 
     def __init__(self) -> None:
-        self.said = ""  # since the last line that was not the model's
+        self.said = ""  # the model's text since the last other line
         plain = "NO_COLOR" in os.environ or not sys.stdout.isatty()
         self._dim = "{}" if plain else "\x1b[2m{}\x1b[0m"
 
@@ -60,7 +60,7 @@ class Screen:
         print(self._dim.format(text), end=end, flush=True)
 
     async def __call__(self, event: Event) -> None:
-        """Be told of an event, as an observer."""
+        """Show an event."""
         path, data, status = event.module or "", event.data, event.error["code"] if event.error else "ok"
         match event.event:
             case "policy:decision" if data["action"] == "invoke":
@@ -86,7 +86,7 @@ def short(value: object) -> str:
 
 
 class Person:
-    """A policy hook that is no module: it asks whoever sits at the terminal, or has an answer from the command line."""
+    """A policy hook in the embedder: it asks the person at the terminal, or takes the answer from the command line."""
 
     def __init__(self, screen: Screen, *, yes: bool) -> None:
         self._screen = screen
@@ -97,7 +97,7 @@ class Person:
         """Decide on one policy:request."""
         data = event.data
         if data["action"] != "invoke" or (data["path"], data["op"]) not in FOR_A_PERSON:
-            return {"decision": "abstain", "scope": "session"}  # what is for a person, policy.py allows by the call
+            return {"decision": "abstain", "scope": "session"}  # each call of a tool still asks: see policy.py
         async with self._one_at_a_time:
             self._screen.line(f"  person   {name(data['path'])} {data['op']} {short(data['args'])}? [y/N] ", end="")
             answer = self._preset or await typed()
@@ -109,7 +109,7 @@ class Person:
 
 
 async def typed() -> str:
-    """Return the next line from the terminal. A thread that reads could not be cancelled."""
+    """Return the next line from the terminal. It reads in no thread, because a thread could not be cancelled."""
     loop = asyncio.get_running_loop()
     there_is_one = asyncio.Event()
     loop.add_reader(0, there_is_one.set)
@@ -122,7 +122,7 @@ async def typed() -> str:
 
 @asynccontextmanager
 async def provider() -> AsyncIterator[ModuleDescriptor]:
-    """Give the descriptor of the provider; one that speaks to a model runs as a service of its own meanwhile."""
+    """Yield the descriptor of the provider. The provider of a model runs as a service in the meantime."""
     if "OPENAI_BASE_URL" not in os.environ:
         yield load_descriptor(HERE / "provider_script.json")
         return
@@ -134,10 +134,10 @@ async def provider() -> AsyncIterator[ModuleDescriptor]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env={name: os.environ[name] for name in ("PATH", *granted) if name in os.environ},
-        start_new_session=True,  # Ctrl-C is for this program, which then ends the service
+        start_new_session=True,  # Ctrl-C goes to this program alone, which then ends the service
     )
-    assert service.stdin  # noqa: S101 - for the type checker
-    assert service.stdout  # noqa: S101
+    assert service.stdin
+    assert service.stdout
     try:
         url = (await service.stdout.readline()).decode().split()[-1]
         yield attrs.evolve(descriptor, transport={"type": "http", "url": url})
@@ -147,7 +147,7 @@ async def provider() -> AsyncIterator[ModuleDescriptor]:
 
 
 async def has_no_isolation(kernel: Kernel) -> bool:
-    """Say what confines stdio modules on this host, or why nothing does, so that they have to be trusted."""
+    """Print what isolates stdio modules on this host. If nothing does, print why and return True: trust them."""
     host = await kernel.describe_host()
     if host["isolation"]:
         print(f"stdio modules run isolated, by {host['isolation']['name']}, with what policy granted.\n")
@@ -171,7 +171,7 @@ async def run(goal: str, *, yes: bool) -> int:
     try:
         async with provider() as thinking, kernel:
             trusted = await has_no_isolation(kernel)
-            (HERE / "notes").mkdir(exist_ok=True)  # a module can be given only what is there
+            (HERE / "notes").mkdir(exist_ok=True)  # only a path that exists can be granted
             session = await kernel.session.create(Plan(goal=goal, inputs={}))
             await mount(session, "/mnt/hooks", load_descriptor(HERE / "policy.json"), trusted=trusted)
             await session.register_hook("policy:request", "/mnt/hooks/policy", priority=10)
@@ -183,12 +183,12 @@ async def run(goal: str, *, yes: bool) -> int:
 
             print(f"\n{goal}")
             follows_script = thinking.name == "script"
-            args = {"goal": goal, **({"compact_above": 1500} if follows_script else {})}  # early, so that it shows
+            args = {"goal": goal, **({"compact_above": 1500} if follows_script else {})}  # early, to show a compaction
             stream = session.stream(LOOP, "run", args)
             async for chunk in stream:
                 screen.say(chunk["text"])
             answer = (await stream.result())["answer"]
-            if not screen.said.endswith(answer):  # chunks are a preview, and a provider need not send any
+            if not screen.said.endswith(answer):  # chunks are a preview, and a provider may send none
                 screen.line(answer)
     except KernelError as error:
         screen.line(f"\n{error.code}: {error.message}")

@@ -1,7 +1,7 @@
-"""A tool in Python: writes a note, and tells the log so with an event in its reply.
+"""A tool in Python: writes a note, and adds an event about it to its reply, for the log.
 
-Its descriptor gives it five minutes, which is for a person to think: the policy of this example asks one, and the
-deadline of an invocation spans that too.
+Its descriptor gives it five minutes. The policy of this example asks a person first, and the deadline of an invocation
+includes the time that the person takes.
 """
 
 import json
@@ -28,7 +28,7 @@ DESCRIPTION = {
 
 
 def bad_request(message: str) -> dict[str, Any]:
-    """Say what of the arguments does not fit."""
+    """Return the reply that says which argument is wrong."""
     return {"ok": False, "error": {"code": "bad_request", "message": message}}
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     """Answer line by line until stdin ends."""
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        if "id" in request:  # what has none, cancel, gets no reply
+        if "id" in request:  # cancel has no id and gets no reply
             reply = answer(request["method"], request.get("params", {}))
             print(json.dumps({"id": request["id"], **reply}), flush=True)
 

@@ -1,8 +1,8 @@
-// An orchestrator: think, call tools, observe, until there is an answer. One module over STDIO JSON, in plain Node 18.
+// An orchestrator: think, call tools, observe, until there is an answer. A module over STDIO JSON, in plain Node 18.
 //
-// It never waits, and of a run it remembers only that it is there. What it wants of the kernel it answers as `pending`,
-// with all that it has to know later as `state`; the kernel makes the calls and asks again, with both, and `state.phase`
-// says where to go on.
+// It never waits, and it stores no run except its span. It answers `pending` with the calls that the kernel shall make and
+// with `state`, which is all that it needs later. The kernel makes the calls and invokes it again with the results and
+// the state; `state.phase` says how to continue.
 
 const capabilities = [
   'sys:mounts',
@@ -42,14 +42,14 @@ const call = (name, args) => ({ name, args })
 const invoke = (path, op, args, more) => call('invoke', { path, op, args, ...more })
 const save = (transcript) => call('context.set_fragment', { key: 'transcript', value: transcript })
 
-// Go on in `phase` with the results of these calls; at once, if there is nothing to call.
+// Continue in `phase` with the results of these calls; if there are none, continue at once.
 const pending = (state, phase, syscalls) =>
   syscalls.length ? { pending: { syscalls, state: { ...state, phase } } } : phases[phase](state, [])
 
 const phases = {
   start: (state) => pending(state, 'meet', [call('mounts', {}), call('context.get', {})]),
 
-  // What is there to work with, and what was said before in this session?
+  // Find the provider, the compactor and the tools, and the transcript of this session so far.
   meet(state, [mounts, { fragments }]) {
     const paths = (kind) => mounts.filter((mount) => mount.kind === kind).map((mount) => mount.path)
     const [provider] = paths('provider')
@@ -61,7 +61,7 @@ const phases = {
     return pending(known, 'learn', known.toolPaths.map((path) => call('describe', { path })))
   },
 
-  // Each op of each tool becomes a function that the model may call, with the op's own JSON Schema.
+  // Make each op of each tool a function that the model may call, with the JSON Schema of the op.
   learn(state, descriptions) {
     const [tools, functions] = [{}, []]
     for (const [n, { name: module, inputs }] of descriptions.entries()) {
@@ -75,7 +75,7 @@ const phases = {
     return phases.think({ ...state, tools, functions })
   },
 
-  // With `stream`, what the provider streams goes on to whoever invoked this module.
+  // With `stream`, the kernel passes the provider's chunks to the caller of this module.
   think(state) {
     if (state.step === state.max_steps) return failure('step_limit', `there is no answer after ${state.step} steps`)
     const args = { messages: state.transcript, tools: state.functions }
@@ -83,7 +83,7 @@ const phases = {
     return pending({ ...state, step: state.step + 1 }, 'act', [ask])
   },
 
-  // The calls of one turn run at once. What cannot be called becomes an observation, as a call that fails does.
+  // The calls of one turn run at the same time. A call that is wrong becomes an observation, like a call that fails.
   act(state, [{ message }]) {
     const transcript = [...state.transcript, message]
     const wanted = (message.tool_calls ?? []).map((each) => understand(each, state.tools))
@@ -115,7 +115,7 @@ function understand({ id, function: { name, arguments: text } }, tools) {
   if (!Object.hasOwn(tools, name)) return { id, problem: failure('bad_request', `there is no tool ${name}`) }
   try {
     const args = JSON.parse(text || '{}')
-    return { id, call: invoke(tools[name].path, tools[name].op, args) } // that args are an object, the kernel checks
+    return { id, call: invoke(tools[name].path, tools[name].op, args) } // the kernel checks that args is an object
   } catch (error) {
     return { id, problem: failure('bad_request', `the arguments are not JSON: ${error.message}`) }
   }
@@ -137,15 +137,15 @@ function invoked(params) {
   return answered
 }
 
-// Two runs at once would each save a transcript without what the other one said, so the newest one alone goes on. To
-// refuse it instead would not do: nobody tells a module that waits in `pending` that its run was cancelled.
-const runs = new Map() // the span of the newest, by session
+// Of two runs in a session only the newer continues: each would save a transcript without the messages of the other. To
+// refuse the newer one would be wrong: a module that waits in `pending` does not learn that its run was cancelled.
+const runs = new Map() // session: the span of its newest run
 
 function step({ args, resume }) {
   if (!resume) return phases.start({ max_steps: 20, compact_above: 60000, ...args, step: 0 })
   const { state, results } = resume
-  if (state.phase === 'observe') return phases.observe(state, results) // a tool that failed is an observation
-  const failed = results.find((result) => !result.ok) // anything else that failed is the end
+  if (state.phase === 'observe') return phases.observe(state, results) // the failure of a tool is an observation
+  const failed = results.find((result) => !result.ok) // any other failure ends the run
   return failed ?? phases[state.phase](state, results.map(({ result }) => result))
 }
 
@@ -156,18 +156,18 @@ function reply({ method, params }) {
     return invoked(params)
   } catch (error) {
     runs.delete(params.session_id)
-    return failure('internal', String(error)) // a provider's message that is none, for one
+    return failure('internal', String(error)) // for example, a provider returned no message
   }
 }
 
 let unfinished = ''
-process.stdin.setEncoding('utf8') // holds back the half of a character
+process.stdin.setEncoding('utf8') // it keeps back an incomplete character
 process.stdin.on('data', (text) => {
-  const lines = (unfinished + text).split('\n') // node:readline would also cut at \r, U+2028 and U+2029
+  const lines = (unfinished + text).split('\n') // node:readline would also split at \r, U+2028 and U+2029
   unfinished = lines.pop()
   for (const line of lines) {
     const request = JSON.parse(line)
-    if (request.method === 'cancel') continue // whatever it is about was answered at once
+    if (request.method === 'cancel') continue // every request was answered at once
     process.stdout.write(`${JSON.stringify({ id: request.id, ...reply(request) })}\n`)
   }
 })

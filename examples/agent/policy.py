@@ -1,7 +1,7 @@
-"""A policy hook: the static rules of this example. The kernel asks it before anything is mounted or invoked.
+"""A policy hook: the fixed rules of this example. The kernel asks it before each mount and each invocation.
 
-Reading is allowed, each time it is asked for; removing is denied. On writing it abstains: that needs somebody else's
-yes, and main.py has a hook that asks a person. What nobody allows is denied.
+It allows each call that reads, and denies each call that removes. On a call that writes it abstains: another hook, in
+main.py, asks a person. The kernel denies a request that no hook allows.
 """
 
 import json
@@ -18,7 +18,7 @@ DESCRIPTION = {
 }
 
 ABSTAIN = {"decision": "abstain"}
-MOUNTS = {  # what may be mounted, and whether what it may do is then settled for the session or asked call by call
+MOUNTS = {  # what may be mounted; whether its calls are then allowed for the session, or asked about one by one
     "/mnt/orchestrators/loop": "session",
     "/mnt/context/compactor": "session",
     "/mnt/providers/script": "session",
@@ -59,7 +59,7 @@ def main() -> None:
     """Answer line by line until stdin ends."""
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        if "id" in request:  # what has none, cancel, gets no reply
+        if "id" in request:  # cancel has no id and gets no reply
             reply = answer(request["method"], request.get("params", {}))
             print(json.dumps({"id": request["id"], **reply}), flush=True)
 

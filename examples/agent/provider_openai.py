@@ -1,9 +1,9 @@
-"""A provider: any OpenAI-compatible endpoint as one module over HTTP JSON, in plain Python.
+"""A provider: an OpenAI-compatible endpoint as a module over HTTP JSON, in plain Python.
 
     OPENAI_BASE_URL=https://…/v1 OPENAI_MODEL=… [OPENAI_API_KEY=…] python3 provider_openai.py [PORT]
 
-PORT 0, the default, takes a free one. The line on stdout says where it listens. The server ends with its stdin, so that
-it never outlives the program that started it.
+PORT 0, the default, takes a free port. The line on stdout names the URL. The server ends when its stdin ends, so it
+does not outlive the program that started it.
 """
 
 import json
@@ -29,7 +29,7 @@ DESCRIPTION = {
     "inputs": {"complete": {"type": "object", "required": ["messages"], "properties": {**MESSAGES, **TOOLS}}},
     "outputs": {"complete": {"type": "object", "required": ["message"], "properties": {"message": {"type": "object"}}}},
 }
-CODES = {  # what an endpoint's status means is what a module's own would mean (protocol, section 4)
+CODES = {  # as for the status of a module (section 4 of the protocol)
     **dict.fromkeys((400, 413, 422), "bad_request"),
     **dict.fromkeys((401, 403), "forbidden"),
     **dict.fromkeys((404, 405, 501), "unsupported_op"),
@@ -75,31 +75,31 @@ def complete(args: dict[str, Any], seconds: float, kernel: socket) -> Iterator[d
 
 
 def hang_up_together(kernel: socket, endpoint: socket) -> None:
-    """Closing the connection cancels: hang up on the endpoint, even while it is silent, when the kernel does on us."""
+    """Close the connection to the endpoint when the kernel closes its own, which is its cancel; also during silence."""
 
     def wait() -> None:
-        with suppress(OSError):  # it was over before
-            if not kernel.recv(1, MSG_PEEK):  # what is read here is the next request, or the end
+        with suppress(OSError):  # the request has ended already
+            if not kernel.recv(1, MSG_PEEK):  # if it is not empty, it is the next request
                 endpoint.shutdown(SHUT_RDWR)
 
     Thread(target=wait, daemon=True).start()
 
 
 def answers(response: HTTPResponse, url: str) -> Iterator[dict[str, Any]]:
-    """Yield what becomes of one response of the endpoint."""
+    """Yield the chunks and the reply for one response of the endpoint."""
     if response.status != OK:
         text = response.read(2000).decode(errors="replace")
         details = {"http_status": response.status, "retry_after": response.headers.get("Retry-After")}
         code = CODES.get(response.status, "internal")
         yield failure(code, f"{url} answered HTTP {response.status}: {said(text)}", **details)
-    elif response.headers.get_content_type() == JSON_TYPE:  # it does not stream
+    elif response.headers.get_content_type() == JSON_TYPE:  # this endpoint does not stream
         yield {"ok": True, "result": {"message": json.load(response)["choices"][0]["message"]}}
     else:
         yield from streamed(response)
 
 
 def said(text: str) -> str:
-    """Return an endpoint's own words for an error, or the beginning of whatever it sent."""
+    """Return the message of an endpoint's error, or the beginning of the text that it sent."""
     try:
         return str(json.loads(text)["error"]["message"])
     except (ValueError, LookupError, TypeError):
@@ -107,7 +107,7 @@ def said(text: str) -> str:
 
 
 def streamed(lines: HTTPResponse) -> Iterator[dict[str, Any]]:
-    """Yield a chunk for each piece of text that comes as a server-sent event, then the message that they make."""
+    """Yield a chunk for each piece of text in the server-sent events, then the whole message."""
     text, calls, reason = "", dict[Any, dict[str, Any]](), None
     for line in lines:
         data = line.removeprefix(b"data:").strip()
@@ -134,7 +134,7 @@ def streamed(lines: HTTPResponse) -> Iterator[dict[str, Any]]:
 
 
 def add(calls: dict[Any, dict[str, Any]], part: dict[str, Any]) -> None:
-    """Add to a tool call one of the pieces that it comes in: the id and name first, then bits of the arguments."""
+    """Add a piece to a tool call. The first piece has the id and the name, the others have parts of the arguments."""
     empty = {"id": part.get("id"), "type": "function", "function": {"name": "", "arguments": ""}}
     function = calls.setdefault(part.get("index", part.get("id")), empty)["function"]
     for field in function:
@@ -144,7 +144,7 @@ def add(calls: dict[Any, dict[str, Any]], part: dict[str, Any]) -> None:
 class Handler(BaseHTTPRequestHandler):
     """Answers the requests of one connection."""
 
-    protocol_version = "HTTP/1.1"  # connections are kept
+    protocol_version = "HTTP/1.1"  # keep connections open
     disable_nagle_algorithm = True
 
     def do_POST(self) -> None:  # the name is http.server's
@@ -169,7 +169,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def stream(self, replies: Iterator[dict[str, Any]]) -> None:
-        """Send chunks as they come, then the reply, a line each; a reader who left has cancelled."""
+        """Send each chunk as it comes, then the reply, one on a line. A closed connection is the kernel's cancel."""
         with suppress(ConnectionError):
             self.begin(NDJSON_TYPE, "Transfer-Encoding", "chunked")
             for reply in replies:
@@ -185,7 +185,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing of each request."""
+        """Log no requests."""
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""A provider that needs no network, and no model: it follows a script, whatever the goal, and says so.
+"""A provider without a network and a model: it follows a script, whatever the goal is, and says so.
 
-It streams: chunks before its reply, a word each. So it has to hear `cancel` while it speaks, and answers each request
-in a thread of its own.
+It streams one word in each chunk before its reply. To read `cancel` in the meantime, it answers each request in a
+thread of its own.
 """
 
 import json
@@ -38,13 +38,13 @@ stdout = Lock()
 
 
 def write(message: dict[str, Any]) -> None:
-    """Write one line, whole."""
+    """Write one line; a lock keeps lines of other threads out of it."""
     with stdout:
         print(json.dumps(message), flush=True)
 
 
 def next_message(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the script says next: the ids of the last calls tell where it is, even in a compacted transcript."""
+    """Return the script's next message. The ids of the last calls give the step, even in a compacted transcript."""
     asked = [call["id"] for message in messages[-1:-4:-1] for call in message.get("tool_calls") or ()]
     step = int(asked[0].split("-")[1]) if asked else 0
     if step == len(SCRIPT):
@@ -60,7 +60,7 @@ def next_message(messages: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def complete(request_id: str, args: dict[str, Any], cancelled: Event) -> dict[str, Any]:
-    """Stream the next message and return it, unless it is cancelled on the way."""
+    """Stream the next message and return it, unless it is cancelled in the meantime."""
     message = next_message(args["messages"])
     words = message["content"].split(" ")
     for n, word in enumerate(words):
@@ -89,7 +89,7 @@ def serve(request: dict[str, Any], cancelled: Event) -> None:
 
 
 def main() -> None:
-    """Take line by line until stdin ends, which cancels what is still being said."""
+    """Read line by line until stdin ends, and then cancel all requests that are running."""
     for line in sys.stdin.buffer:
         request = json.loads(line)
         if request["method"] == "cancel":

@@ -1,6 +1,6 @@
 """A server of the Model Context Protocol as a tool: mounted from time.json, described, and called under a policy.
 
-It needs `mcp-server-time` beside the kernel; `python3 noxfile.py -s mcp` installs both.
+It needs the package `mcp-server-time` too; `python3 noxfile.py -s mcp` installs it with the kernel, and runs this file.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""A policy hook: a module over STDIO JSON that the kernel asks before a module is mounted or invoked.
+"""A policy hook: a module over STDIO JSON that the kernel asks before each mount and each invocation.
 
-What it stands for: reading is harmless, once it is asked for each time, but secrets are not for reading. On all
-else it abstains, and what nobody allows is denied.
+It denies a call whose path looks like a secret, and allows each mount and call whose capabilities only read. On
+everything else it abstains. The kernel denies a request that no hook allows.
 """
 
 import json
@@ -58,7 +58,7 @@ def main() -> None:
     """Answer line by line until stdin ends."""
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        if "id" in request:  # what has none, cancel, gets no reply
+        if "id" in request:  # cancel has no id and gets no reply
             reply = answer(request["method"], request.get("params", {}))
             print(json.dumps({"id": request["id"], **reply}), flush=True)
 

@@ -1,7 +1,7 @@
-// A tool that counts words: one module over HTTP JSON, in plain Node 18.2 or later.
+// A tool that counts words: a module over HTTP JSON, in plain Node 18.2 or later.
 //
-// node wordcount.mjs [PORT]   PORT 0, the default, takes a free one. The line on stdout says where it listens.
-// The server ends with its stdin, so that it never outlives the program that started it.
+// node wordcount.mjs [PORT]   PORT 0, the default, takes a free port. The line on stdout names the URL.
+// The server ends when its stdin ends, so it does not outlive the program that started it.
 
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -13,7 +13,7 @@ const description = {
   capabilities: ['fs:read:../..'],
   inputs: {
     count: {
-      description: 'Counts words (what ASCII space parts), line ends and bytes of a file or a text.',
+      description: 'Counts words (separated by ASCII space), line ends and bytes of a file or a text.',
       type: 'object',
       properties: { path: { type: 'string' }, text: { type: 'string' } },
       oneOf: [{ required: ['path'] }, { required: ['text'] }],
@@ -55,7 +55,7 @@ async function content(args) {
   }
 }
 
-// Words, line ends and bytes, as `wc` counts them in the C locale: only ASCII space parts words.
+// Words, line ends and bytes, as `wc` counts them in the C locale: only ASCII space separates words.
 async function count(args) {
   const data = await content(args)
   let [words, lines, inWord] = [0, 0, false]
@@ -74,7 +74,7 @@ async function body(request) {
   let params
   try {
     params = JSON.parse(parts.length ? Buffer.concat(parts) : '{}')
-  } catch {} // undefined is no object either
+  } catch {} // params stays undefined, which is no object
   if (!isObject(params)) throw badRequest('expected a JSON object')
   return params
 }
@@ -89,7 +89,7 @@ async function answer(request) {
   return { ok: true, result: await count(params.args) }
 }
 
-// No keepAliveTimeout: closing an idle connection just as a client sends its next request would lose that request.
+// No keepAliveTimeout: it could close an idle connection while a client sends the next request, which would be lost.
 const server = createServer({ keepAliveTimeout: 0, noDelay: true }, async (request, response) => {
   let [status, reply] = [200, undefined]
   try {
@@ -109,6 +109,6 @@ server.listen(Number(process.argv[2] ?? 0), '127.0.0.1', () => {
 })
 
 process.stdin.resume().on('end', () => {
-  server.close() // what is being answered is finished, and closes its connection
+  server.close() // requests in progress are answered, and then close their connections
   server.closeIdleConnections()
 })

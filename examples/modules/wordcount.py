@@ -1,7 +1,7 @@
-"""A tool that counts words: one module over STDIO JSON, in plain Python.
+"""A tool that counts words: a module over STDIO JSON, in plain Python.
 
-One JSON object a line on stdin is a request, one on stdout its reply. There is nothing else to it: no library, no
-registration, no state.
+Each line on stdin is a request, each line on stdout a reply; both are JSON objects. It needs no library, no
+registration and no state.
 """
 
 import errno
@@ -17,7 +17,7 @@ DESCRIPTION: dict[str, Any] = {
     "capabilities": ["fs:read:../.."],
     "inputs": {
         "count": {
-            "description": "Counts words (what ASCII space parts), line ends and bytes of a file or a text.",
+            "description": "Counts words (separated by ASCII space), line ends and bytes of a file or a text.",
             "type": "object",
             "properties": {"path": {"type": "string"}, "text": {"type": "string"}},
             "oneOf": [{"required": ["path"]}, {"required": ["text"]}],
@@ -33,8 +33,8 @@ DESCRIPTION: dict[str, Any] = {
 }
 
 
-class Refused(Exception):  # it is an answer, not an error of this program
-    """The request can't be done: the two arguments are the code and the message of the answer."""
+class Refused(Exception):  # it becomes a reply, and is no error of this program
+    """The request is refused. The two arguments are the code and the message of the reply."""
 
 
 def content(args: object) -> bytes:
@@ -74,7 +74,7 @@ def main() -> None:
     """Answer line by line until stdin ends."""
     for line in sys.stdin.buffer:  # bytes: text mode would also end lines at \r
         request = json.loads(line)
-        if "id" not in request:  # cancel: nothing here takes long enough to be given up
+        if "id" not in request:  # this is cancel: no call takes long enough for it
             continue
         reply: dict[str, object] = {"id": request["id"]}
         try:

@@ -1,9 +1,9 @@
-"""A tool that counts words: the module of wordcount.mjs over HTTP JSON, in plain Python, for machines without Node.
+"""A tool that counts words: the same module as wordcount.mjs over HTTP JSON, in Python, for machines without Node.
 
     python3 wordcount_http.py [PORT]
 
-PORT 0, the default, takes a free one. The line on stdout says where it listens. The server ends with its stdin, so
-that it never outlives the program that started it.
+PORT 0, the default, takes a free port. The line on stdout names the URL. The server ends when its stdin ends, so it
+does not outlive the program that started it.
 """
 
 import json
@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
-from wordcount import DESCRIPTION, Refused, count  # type: ignore[import-not-found]  # beside this script
+from wordcount import DESCRIPTION, Refused, count  # the file beside this one
 
 STATUS = {"bad_request": HTTPStatus.BAD_REQUEST, "unsupported_op": HTTPStatus.NOT_FOUND}
 
@@ -40,8 +40,8 @@ def answer(path: str, body: bytes) -> object:
 class Handler(BaseHTTPRequestHandler):
     """Answers the requests of one connection."""
 
-    protocol_version = "HTTP/1.1"  # connections are kept
-    wbufsize = -1  # one send a response: headers and body apart cost 40 ms each, Nagle and delayed ACK waiting
+    protocol_version = "HTTP/1.1"  # keep connections open
+    wbufsize = -1  # one send for a response: sent apart, the body waits 40 ms for a delayed ACK
     disable_nagle_algorithm = True
 
     def do_POST(self) -> None:  # the name is http.server's
@@ -60,11 +60,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing of each request."""
+        """Log no requests."""
 
 
 class Server(ThreadingHTTPServer):
-    """Takes many connections at once: the five that Python lets wait are few for a kernel."""
+    """Accepts many connections at once: Python's queue of five is too short for a kernel."""
 
     request_queue_size = 128
 
