@@ -61,7 +61,9 @@ class BwrapIsolation:
             "open_files": self._options.open_files,
             "file_bytes": self._options.file_bytes,
             "scratch_bytes": self._options.scratch_bytes,
-            "mounts": "by descriptor" if self._by_descriptor else "by path: what is renamed meanwhile is followed",
+            "mounts": "by descriptor"
+            if self._by_descriptor
+            else "by path: it follows a path that is replaced meanwhile",
         }
 
     def unenforced(self, capabilities: Sequence[str]) -> tuple[str, ...]:
@@ -115,7 +117,7 @@ class BwrapIsolation:
             self._add_granted(mounts, granted)
             shown = self._describe_access(mounts, granted)
             arguments = fds.memory_file("\0".join(self._arguments(launch, mounts, fds, granted)))
-            waiting, gate = fds.pipe()  # bwrap reads this to its end before it makes any process
+            waiting, gate = fds.pipe()  # bwrap reads it to its end, so it makes no process before the gate is closed
             inherited = (*launch.fds, *fds.release())
         bwrap = (self._bwrap.path, "--args", str(arguments), "--args", str(waiting), "--")
         command = (*prefix, *bwrap, *self._limits.command_prefix, dependencies.program, *launch.command[1:])
@@ -134,11 +136,11 @@ class BwrapIsolation:
             *("--seccomp", str(fds.memory_file(build_filter(platform.machine(), network=network)))),
             *(word for name, value in env.items() for word in ("--setenv", name, value)),
             *mounts.options(),
-            *("--remount-ro", "/dev", "--remount-ro", "/proc"),  # root's module is root to the files of /proc
+            *("--remount-ro", "/dev", "--remount-ro", "/proc"),  # whose files would let a module of root write
             *("--chdir", launch.cwd),
         ]
         if any("\0" in word for word in arguments):
-            raise Forbidden("a NUL in the environment or the folder of a launch would end one option and begin another")
+            raise Forbidden("a NUL in the environment or the folder of a launch would split an option of bwrap")
         return arguments
 
     def _process_options(self, *, network: bool) -> Iterator[str]:

@@ -62,7 +62,7 @@ class MountTable:
                 self.mask(path)
 
     def add_default(self, path: str, *options: str) -> None:
-        """Make something at a path, unless a bind brings the host's own."""
+        """Make a file or folder at a path, unless a bind brings the host's own."""
         self._defaults[path] = [*options, path]
 
     def mount(self, path: str, *options: str) -> None:
