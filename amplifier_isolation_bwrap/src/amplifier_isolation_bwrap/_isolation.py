@@ -10,7 +10,7 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from amplifier_core import Forbidden, KernelError
-from amplifier_core.hookspecs import Launch
+from amplifier_core.hookspecs import Isolation, Launch
 
 from ._bwrap import Bwrap, find_bwrap
 from ._code import find_code
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _TMP = "$tmp"  # the scratch folder, in a capability
 
 
-class BwrapIsolation:
+class BwrapIsolation(Isolation):
     """Modules in bubblewrap. Each kernel has one; it remembers what it found out about this host."""
 
     name = "bwrap"
