@@ -115,8 +115,8 @@ def judge(wanted, answers, *, fork=False):
         if not got:
             return nothing
         granted |= got
-    lasting = bool(counted) and all(answer[2] == "session" for answer in answers)
-    return (True, granted, "session" if lasting else "call")
+    session_wide = bool(counted) and all(answer[2] == "session" for answer in answers)
+    return (True, granted, "session" if session_wide else "call")
 
 
 def well_formed(answer):

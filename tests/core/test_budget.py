@@ -7,7 +7,7 @@ import pytest
 
 from amplifier_core import BudgetExceeded, Cancelled, Kernel, Oom, Plan, Unreachable
 from amplifier_core._modules.budget import Budget
-from amplifier_core._modules.deadline import Guards
+from amplifier_core._modules.deadline import Deadlines
 from amplifier_core._protocol.descriptor import Limits
 from amplifier_core.hookspecs import Usage
 from amplifier_transport_stdio._connection import StdioConnection
@@ -116,58 +116,58 @@ async def budget():
 
 
 async def test_what_runs_at_once_shares_the_cost(budget):
-    guards = Guards(asyncio.get_running_loop())
+    deadlines = Deadlines(asyncio.get_running_loop())
     watched, _ = budget((0.0, 0), (10.0, 0), (30.0, 0), (40.0, 0), cpu_ms=100)
-    with guards.within(5, "a") as a, guards.within(5, "b") as b:
+    with deadlines.within(5, "a") as a, deadlines.within(5, "b") as b:
         with watched.charged(a):  # 0
             with watched.charged(b):  # 10
                 pass  # 30
             assert (a.cpu_ms, b.cpu_ms) == (20, 10)
         assert (a.cpu_ms, b.cpu_ms) == (30, 10)
-    guards.close()
+    deadlines.close()
 
 
 async def test_a_turn_adds_to_those_before_it_and_what_others_cost_between_them_does_not(budget):
-    guards = Guards(asyncio.get_running_loop())
+    deadlines = Deadlines(asyncio.get_running_loop())
     watched, _ = budget((0.0, 0), (60.0, 0), (500.0, 0), (540.0, 0), (540.0, 0), (541.0, 0), cpu_ms=100)
-    with pytest.raises(BudgetExceeded, match="used 101 ms"), guards.within(5, "a") as a:
+    with pytest.raises(BudgetExceeded, match="used 101 ms"), deadlines.within(5, "a") as a:
         for expected in (60, 100, 101):
             with watched.charged(a):
                 pass
             assert a.cpu_ms == expected
-    guards.close()
+    deadlines.close()
 
 
 async def test_another_process_begins_at_nothing_and_what_is_settled_is_on_nobodys_account(budget):
-    guards = Guards(asyncio.get_running_loop())
+    deadlines = Deadlines(asyncio.get_running_loop())
     watched, _ = budget((50.0, 0), None, (7.0, 0), (3.0, 0), (90.0, 0, True), (95.0, 0), cpu_ms=100)
-    with guards.within(5, "a") as a, watched.charged(a):
+    with deadlines.within(5, "a") as a, watched.charged(a):
         for expected in (0, 7, 10, 10):
             watched._sample()
             assert a.cpu_ms == expected
     assert a.cpu_ms == 15
-    guards.close()
+    deadlines.close()
 
 
 async def test_a_reply_that_came_too_dear_is_not_given(budget):
-    guards = Guards(asyncio.get_running_loop())
+    deadlines = Deadlines(asyncio.get_running_loop())
     watched, _ = budget((0.0, 0), (101.0, 0), cpu_ms=100)
-    with pytest.raises(BudgetExceeded, match="used 101 ms"), guards.within(5, "a") as a, watched.charged(a):
+    with pytest.raises(BudgetExceeded, match="used 101 ms"), deadlines.within(5, "a") as a, watched.charged(a):
         pass
-    guards.close()
+    deadlines.close()
 
 
 async def test_a_tick_ends_what_is_over_and_goes_on_while_something_runs(budget):
-    guards = Guards(asyncio.get_running_loop())
+    deadlines = Deadlines(asyncio.get_running_loop())
     watched, connection = budget((0.0, 0), (101.0, 0), (102.0, 0), cpu_ms=100)
-    with pytest.raises(BudgetExceeded), guards.within(5, "a") as a, watched.charged(a):
+    with pytest.raises(BudgetExceeded), deadlines.within(5, "a") as a, watched.charged(a):
         watched._tick()
         assert watched._timer is not None
         await asyncio.sleep(60)
     connection.readings = [(103.0, 0)]
     watched._tick()
     assert watched._timer is None
-    guards.close()
+    deadlines.close()
 
 
 async def test_what_was_counted_twice_is_weighed_before_anybody_dies(budget):

@@ -14,7 +14,7 @@ from amplifier_core import BadRequest, Internal, Kernel, Plan, Unreachable
 from amplifier_core._events.bus import Bus, no_observers
 from amplifier_core._events.jsonl import JsonlSink
 from amplifier_core._events.observer import Observer
-from amplifier_core._protocol.event import Event, Limit, decode_event, matches
+from amplifier_core._protocol.event import Event, SizeLimit, decode_event, matches
 from amplifier_core._protocol.ids import Ids
 from amplifier_core.testing import SteadyClock, seeded_entropy
 
@@ -59,7 +59,7 @@ def sink():
 
 
 def bus_to(*sinks, clock=time, limit=math.inf):
-    return Bus(clock, Ids(), sinks, Limit(limit))
+    return Bus(clock, Ids(), sinks, SizeLimit(limit))
 
 
 def emit(bus, name, observers_of=no_observers, *, bounded=False, span=None, error=None, **fields):
@@ -80,7 +80,7 @@ def numbers(sink):
 def test_an_event_is_numbered_and_has_its_fields(sink):
     ids = Ids()
     root = ids.root()
-    bus = Bus(StoppedClock(), ids, [sink], Limit())
+    bus = Bus(StoppedClock(), ids, [sink], SizeLimit())
     emit(bus, "a:b")
     emit(
         bus,
@@ -145,7 +145,7 @@ def test_two_kernels_give_different_ids_at_the_same_moment(sink):
 
 def test_what_is_asked_about_has_an_id_of_its_own_and_no_number(sink):
     ids = Ids()
-    bus = Bus(StoppedClock(), ids, [sink], Limit(math.inf))
+    bus = Bus(StoppedClock(), ids, [sink], SizeLimit(math.inf))
     root = ids.root()
     asked = [bus.request("policy:request", "ses_1", ids.child(root), {"n": n}) for n in range(3)]
     assert len({envelope.id for envelope in asked}) == 3
@@ -211,8 +211,8 @@ def test_the_limit_can_be_lifted(sink):
     bus = bus_to(sink, limit=math.inf)
     emit(bus, "a:b", data={"large": "x" * 100_000})
     assert sink.events()[0]["data"] == {"large": "x" * 100_000}
-    assert bus.limit == Limit(math.inf)
-    assert bus_to(limit=5).limit == Limit(5)
+    assert bus.limit == SizeLimit(math.inf)
+    assert bus_to(limit=5).limit == SizeLimit(5)
 
 
 @pytest.mark.parametrize("data", [{"a": "x" * 50}, msgspec.Raw(b'{"a":"' + b"x" * 50 + b'"}')], ids=["object", "raw"])

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from amplifier_core.hookspecs._chunks import ENOUGH, Chunks, Watched
+from amplifier_core.hookspecs._chunks import ENOUGH, Chunks, TimedChunks
 
 
 async def test_chunks_come_out_in_order_and_end():
@@ -34,7 +34,7 @@ async def test_there_is_room_at_once_where_there_is():
     chunks = Chunks()
     await chunks.room()
     chunks.put("a", ENOUGH)
-    chunks.let_go()
+    chunks.discard()
     await chunks.room()
 
 
@@ -43,7 +43,7 @@ async def test_nobody_waits_for_a_reader_that_lets_go():
     chunks.put("a", ENOUGH)
     room = asyncio.create_task(chunks.room())
     await asyncio.sleep(0)
-    chunks.let_go()
+    chunks.discard()
     await room
     assert chunks.put("b", ENOUGH)
     chunks.end()
@@ -65,7 +65,7 @@ async def test_each_chunk_is_a_sign_of_life_whoever_reads():
     touched = []
     chunks = Chunks()
     for to in (None, chunks):
-        watched = Watched(to, lambda: touched.append("sign"), lambda: touched.append("rest"))
+        watched = TimedChunks(to, lambda: touched.append("sign"), lambda: touched.append("rest"))
         assert watched.put("a", ENOUGH) is (to is None)
         watched.when_room(lambda: touched.append("room"))
     assert touched == ["sign", "room", "sign", "rest"]
@@ -76,10 +76,10 @@ async def test_each_chunk_is_a_sign_of_life_whoever_reads():
 async def test_whoever_is_refused_many_times_is_told_of_room_once():
     touched = []
     chunks = Chunks()
-    watched = Watched(chunks, lambda: touched.append("sign"), lambda: None)
+    watched = TimedChunks(chunks, lambda: touched.append("sign"), lambda: None)
     for n in range(100):
         assert not watched.put(n, ENOUGH)
     assert len(chunks._waiting_for_room) == 1
     touched.clear()
-    chunks.let_go()
+    chunks.discard()
     assert touched == ["sign"]

@@ -14,7 +14,7 @@ from amplifier_core._protocol.event import (
     DATA_LIMIT,
     KERNEL_EVENTS,
     Event,
-    Limit,
+    SizeLimit,
     checked_data,
     decode_event,
     event_id,
@@ -133,16 +133,16 @@ def test_an_id_tells_kernels_apart():
 @pytest.mark.parametrize(("value", "size"), [("xx", 4), ([1, 2], 5), ({"a": 1}, 7), ("é", 4), (1234, 4), (None, 4)])
 def test_a_value_above_the_limit_stands_as_its_size(value, size):
     data = {"value": value, "small": 1}
-    assert Limit(size - 1).apply(data) == {"value": {"$omitted": size}, "small": 1}
-    assert Limit(size).apply(data) == Limit(math.inf).apply(data) == data
+    assert SizeLimit(size - 1).apply(data) == {"value": {"$omitted": size}, "small": 1}
+    assert SizeLimit(size).apply(data) == SizeLimit(math.inf).apply(data) == data
     digest = hashlib.sha256(encode_checked(value)).hexdigest()
-    assert Limit(size - 1, sha256=True).apply(data)["value"] == {"$omitted": size, "$sha256": digest}
+    assert SizeLimit(size - 1, sha256=True).apply(data)["value"] == {"$omitted": size, "$sha256": digest}
 
 
 @thorough
 @given(st.dictionaries(st.text(), json_values, max_size=4), st.just(math.inf) | st.integers(0, 100))
 def test_what_is_emitted_is_kept_member_by_member_within_the_limit(data, limit):
-    shown, fault = checked_data(data, Limit(limit))
+    shown, fault = checked_data(data, SizeLimit(limit))
     assert fault == ""
     logged = json.loads(encode_checked(shown))
     assert logged.keys() == data.keys()
@@ -170,7 +170,7 @@ def test_what_is_emitted_is_kept_member_by_member_within_the_limit(data, limit):
     ],
 )
 def test_what_is_not_json_is_left_out_and_named(data, kept, fault):
-    shown, said = checked_data(data, Limit(20))
+    shown, said = checked_data(data, SizeLimit(20))
     assert (json.loads(encode_checked(shown)), said) == (kept, fault)
 
 

@@ -66,7 +66,7 @@ class Sessions(RuleBasedStateMachine):
 
     def teardown(self):
         for session in list(self.namespaces):
-            assert all(thing.holders == 0 for thing in chain.from_iterable(self.let_go(session)))
+            assert all(thing.holders == 0 for thing in chain.from_iterable(self.discard(session)))
         for observer in self.observing:
             self.runner.run(observer.close())
         self.runner.close()
@@ -98,16 +98,16 @@ class Sessions(RuleBasedStateMachine):
             self.observers[child] = list(self.observers[parent])
             self.policy[child] = list(self.policy[parent])
 
-    @rule(pick=picks, name=st.sampled_from(NAMES), lasting=st.booleans())
-    def mount(self, pick, name, lasting):
+    @rule(pick=picks, name=st.sampled_from(NAMES), session_wide=st.booleans())
+    def mount(self, pick, name, session_wide):
         session = self.living(pick)
         path = f"/mnt/tools/{name}"
         if path in self.mounts[session]:
             return
         module = a_module(name)
         namespace = self.namespaces[session] = self.namespaces[session].own()
-        namespace.add(Mount(module, ("env:A",), lasting))
-        self.mounts[session][path] = (module, lasting)
+        namespace.add(Mount(module, ("env:A",), session_wide))
+        self.mounts[session][path] = (module, session_wide)
 
     @rule(pick=picks, name=st.sampled_from(NAMES))
     def unmount(self, pick, name):
@@ -145,18 +145,18 @@ class Sessions(RuleBasedStateMachine):
     @rule(pick=picks)
     def end(self, pick):
         before = self.held()
-        self.given_up(self.let_go(self.living(pick)), before)
+        self.given_up(self.discard(self.living(pick)), before)
         if not self.namespaces:
             self.create()
 
-    def let_go(self, session):
+    def discard(self, session):
         del self.mounts[session], self.observers[session], self.policy[session]
         return self.namespaces.pop(session).release()
 
     @invariant()
     def every_session_sees_its_own(self):
         for session, namespace in self.namespaces.items():
-            seen = {path: (mount.module, mount.lasting) for path, mount in namespace.mounts.items()}
+            seen = {path: (mount.module, mount.session_wide) for path, mount in namespace.mounts.items()}
             assert seen == self.mounts[session]
             assert list(seen) == list(self.mounts[session])  # in the order of mounting
             assert list(namespace.policy) == sorted(self.policy[session], key=lambda hook: hook.priority)
@@ -207,7 +207,7 @@ def test_a_namespace_that_one_session_alone_holds_is_its_own():
 async def test_a_policy_hook_stays_when_its_module_goes():
     namespace = Namespace()
     module = a_module("a")
-    namespace.add(Mount(module, (), lasting=True))
+    namespace.add(Mount(module, (), session_wide=True))
     hook = PolicyHook(module.path, an_observer, 0, may_grant=True)
     namespace.add_policy(hook)
     assert list(chain.from_iterable(namespace.remove(module.path))) == [module]
@@ -217,7 +217,7 @@ async def test_a_policy_hook_stays_when_its_module_goes():
 async def test_who_is_told_through_a_module_ends_before_it_and_everybody_else_after_it():
     namespace = Namespace()
     module = a_module("a")
-    namespace.add(Mount(module, (), lasting=True))
+    namespace.add(Mount(module, (), session_wide=True))
     through, other = await an_observer(), await an_observer()
     namespace.add_observer(ObserverHook("*", other, 0, None))
     namespace.add_observer(ObserverHook("*", through, 1, module.path))
@@ -240,7 +240,7 @@ async def test_who_is_told_of_names_that_modules_make_up_is_found_beyond_what_is
 async def test_a_module_and_an_observer_are_given_up_by_the_last_that_sees_them():
     namespace = Namespace()
     module, observer = a_module("a"), await an_observer()
-    namespace.add(Mount(module, (), lasting=True))
+    namespace.add(Mount(module, (), session_wide=True))
     namespace.add_observer(ObserverHook("*", observer, 0, module.path))
     fork = namespace.share().own()
     assert list(chain.from_iterable(fork.remove(module.path))) == []
@@ -254,7 +254,7 @@ async def test_a_module_and_an_observer_are_given_up_by_the_last_that_sees_them(
 async def test_the_last_of_two_that_share_lets_go(first):
     namespace = Namespace()
     module = a_module("a")
-    namespace.add(Mount(module, (), lasting=True))
+    namespace.add(Mount(module, (), session_wide=True))
     both = [namespace, namespace.share()]
     assert both[first].release() == []
     assert list(chain.from_iterable(both[1 - first].release())) == [module]

@@ -265,7 +265,7 @@ async def test_a_connection_that_was_held_back_hears_its_server_again_when_idle(
     for _ in range(100):  # turns of the loop, in which the connection fills up
         await asyncio.sleep(0)
     assert not asking.done()
-    chunks.let_go()
+    chunks.discard()
     assert (await asking).result == {"count": 3}
     idle.set()
     async with asyncio.timeout(5):

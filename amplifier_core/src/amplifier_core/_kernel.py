@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ._events.bus import Bus
-from ._modules.deadline import Guards, seconds_of
+from ._modules.deadline import Deadlines, seconds_of
 from ._modules.host import KernelHost
 from ._modules.plugins import Plugins
 from ._protocol.errors import BadRequest, Internal, KernelError, short
-from ._protocol.event import DATA_LIMIT, Limit
+from ._protocol.event import DATA_LIMIT, SizeLimit
 from ._protocol.ids import Ids
 from ._session import Sessions
 from ._sessions.registry import Registry, end_session
@@ -78,7 +78,7 @@ class Kernel:
         self._sinks = sinks
         self._plugins = Plugins()
         self._host = KernelHost(self._plugins, isolation)
-        self._limit = Limit(math.inf if event_limit is None else event_limit, event_sha256)
+        self._limit = SizeLimit(math.inf if event_limit is None else event_limit, event_sha256)
         self._settings = Settings(seconds_of(timeout, 0), seconds_of(policy_timeout, 0), observer_queue, fragment_bytes)
         self._clock = clock
         self._ids = Ids(entropy)
@@ -101,9 +101,10 @@ class Kernel:
 
         sinks = self._open_sinks(self._plugins)
         bus = Bus(self._clock, self._ids, sinks, self._limit)
-        guards = Guards(asyncio.get_running_loop())
+        deadlines = Deadlines(asyncio.get_running_loop())
         calls = SystemCalls(self._registry)
-        self._runtime = Runtime(self._clock, self._ids, bus, guards, self._plugins, self._host, self._settings, calls)
+        parts = (self._clock, self._ids, bus, deadlines, self._plugins, self._host, self._settings, calls)
+        self._runtime = Runtime(*parts)
         return self
 
     async def __aexit__(
@@ -132,10 +133,10 @@ class Kernel:
         if self._runtime is None or self._closed:
             self._closed = True
             return
-        self._runtime.guards.check_loop()
+        self._runtime.deadlines.check_loop()
         self._closed = True
         runtime = self._runtime
-        closing = runtime.guards.loop.create_task(self._close(runtime), name="close kernel")
+        closing = runtime.deadlines.loop.create_task(self._close(runtime), name="close kernel")
         cancelled: asyncio.CancelledError | None = None
         while not closing.done():  # that is bounded, and a caller who is cancelled meanwhile is cancelled afterwards
             try:
@@ -157,7 +158,7 @@ class Kernel:
         self._states.clear()
         await runtime.drain()
         await runtime.host.close()
-        runtime.guards.close()
+        runtime.deadlines.close()
         return runtime.bus.close()
 
     def _open_sinks(self, plugins: Plugins) -> list[Sink]:
@@ -203,7 +204,7 @@ class Kernel:
             raise BadRequest("the kernel is closed")
         if self._runtime is None:
             raise BadRequest("the kernel is not open yet: use it in `async with`")
-        self._runtime.guards.check_loop()
+        self._runtime.deadlines.check_loop()
         return self._runtime
 
 

@@ -35,21 +35,21 @@ class Sessions:
 
     async def create(self, plan: Plan | Mapping[str, Any]) -> Session:
         """Create a session with nothing mounted and nobody asked or told."""
-        return Session(self._registry.new(plan))
+        return Session(self._registry.create(plan))
 
     async def fork(self, parent_id: str) -> Session:
         """Make a session with its parent's mounts, hooks, context and grants as they stand; it can only narrow them.
 
         It shares the running modules and lives on when its parent ends.
         """
-        return Session(self._registry.branch(parent_id))
+        return Session(self._registry.fork(parent_id))
 
     async def end(self, session_id: str, status: str = "ok") -> dict[str, Any]:
         """End a session, with those that its modules made in it.
 
         What it has in flight is cancelled, and modules that no other session holds are closed.
         """
-        await self._registry.finish(self._registry.find(session_id), status)
+        await self._registry.end(self._registry.find(session_id), status)
         return {}
 
 

@@ -18,7 +18,7 @@ from amplifier_core._protocol.json import encode_checked, scrub
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from amplifier_core._protocol.event import Limit
+    from amplifier_core._protocol.event import SizeLimit
     from amplifier_core._protocol.ids import Clock, Ids, Span
     from amplifier_core.hookspecs import Sink
 
@@ -35,7 +35,7 @@ def no_observers(_: str) -> Sequence[Observer]:
 class Bus:
     """One kernel's events. Not safe to call from other threads than the loop's."""
 
-    def __init__(self, clock: Clock, ids: Ids, sinks: Sequence[Sink], limit: Limit) -> None:
+    def __init__(self, clock: Clock, ids: Ids, sinks: Sequence[Sink], limit: SizeLimit) -> None:
         self._clock = clock
         self._tag = ids.hex16()[:8]
         self._sinks = tuple(sinks)

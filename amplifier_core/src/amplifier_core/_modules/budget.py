@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from amplifier_core._protocol.descriptor import Limits
     from amplifier_core.hookspecs import Connection
 
-    from .deadline import Guard
+    from .deadline import Deadline
 
 _BUSY_SECONDS = 0.025  # between two samples while an invocation runs
 _IDLE_SECONDS = 0.25  # and while none does
@@ -31,7 +31,7 @@ class Budget:
         self._path = path
         self._connection = connection
         self._limits = limits
-        self._running: dict[Guard, None] = {}
+        self._running: dict[Deadline, None] = {}
         self._cpu_ms = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -47,22 +47,22 @@ class Budget:
             self._timer = None
 
     @contextlib.contextmanager
-    def charged(self, guard: Guard) -> Iterator[None]:
+    def charged(self, deadline: Deadline) -> Iterator[None]:
         """Charge an invocation for the CPU time that the module spends meanwhile; those that run at once share it.
 
         Raises ``BudgetExceeded`` for a reply that came too dear.
         """
         self._sample()
-        self._running[guard] = None
+        self._running[deadline] = None
         self.close()
         self._again()
         try:
             yield
             self._sample()
         finally:
-            del self._running[guard]
-        if self._is_over(guard):
-            raise self._exceeded(guard)
+            del self._running[deadline]
+        if self._is_over(deadline):
+            raise self._exceeded(deadline)
 
     def _again(self) -> None:
         self._timer = self._loop.call_later(_BUSY_SECONDS if self._running else _IDLE_SECONDS, self._tick)
@@ -70,9 +70,9 @@ class Budget:
     def _tick(self) -> None:
         self._timer = None
         self._sample()
-        for guard in self._running:
-            if self._is_over(guard):
-                guard.trip(self._exceeded(guard))
+        for deadline in self._running:
+            if self._is_over(deadline):
+                deadline.fail(self._exceeded(deadline))
         if self._running or self._limits.memory_bytes is not None:
             self._again()
 
@@ -83,8 +83,8 @@ class Budget:
             return
         spent = usage.cpu_ms - self._cpu_ms if usage.cpu_ms >= self._cpu_ms else usage.cpu_ms  # less: another process
         self._cpu_ms = usage.cpu_ms
-        for guard in self._running if not usage.settling else ():
-            guard.cpu_ms += spent / len(self._running)
+        for deadline in self._running if not usage.settling else ():
+            deadline.cpu_ms += spent / len(self._running)
         limit = self._limits.memory_bytes
         if limit is not None and usage.memory_bytes > limit:
             self._weigh(limit)
@@ -96,10 +96,10 @@ class Budget:
             message = f"{self._path} used {usage.memory_bytes} bytes of memory, of {limit} (limits.memory_bytes)"
             self._connection.kill(Oom(message, details={"memory_bytes": usage.memory_bytes, "limit": limit}))
 
-    def _is_over(self, guard: Guard) -> bool:
-        return self._limits.cpu_ms is not None and guard.cpu_ms > self._limits.cpu_ms
+    def _is_over(self, deadline: Deadline) -> bool:
+        return self._limits.cpu_ms is not None and deadline.cpu_ms > self._limits.cpu_ms
 
-    def _exceeded(self, guard: Guard) -> BudgetExceeded:
-        used, limit = round(guard.cpu_ms), self._limits.cpu_ms
+    def _exceeded(self, deadline: Deadline) -> BudgetExceeded:
+        used, limit = round(deadline.cpu_ms), self._limits.cpu_ms
         message = f"{self._path} used {used} ms of CPU time for one invocation, of {limit} (limits.cpu_ms)"
         return BudgetExceeded(message, details={"cpu_ms": used, "limit": limit})

@@ -33,27 +33,27 @@ _SECONDS_MAX = 1e9  # thirty years: what is longer than a program's life is a mi
 _SLACK = 0.005  # deadlines this close end in one sweep
 
 
-class Guards:
+class Deadlines:
     """The waits in progress, by owner, and the one timer that ends those that last too long."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.waiting: dict[Guard, None] = {}
+        self.waiting: dict[Deadline, None] = {}
         self._wake = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
-    def within(self, seconds: float, what: str, owner: object = None) -> Guard:
+    def within(self, seconds: float, what: str, owner: object = None) -> Deadline:
         """Bound the body of a ``with``: past ``seconds`` it raises ``Timeout`` that names ``what``."""
         task = asyncio.current_task()
         if task is None:
             raise BadRequest("the kernel is called from a task, not from a callback")
         self.check_loop()
         when = self.loop.time() + seconds
-        guard = Guard(self, seconds, what, owner, task, task.cancelling(), when, when)
-        self.waiting[guard] = None
+        deadline = Deadline(self, seconds, what, owner, task, task.cancelling(), when, when)
+        self.waiting[deadline] = None
         if when < self._wake:
             self.arm(when)
-        return guard
+        return deadline
 
     def check_loop(self) -> None:
         """Raise ``BadRequest`` unless the loop that runs is this one."""
@@ -63,12 +63,12 @@ class Guards:
     async def stop(self, owner: object, error: KernelError) -> None:
         """End every wait of one owner with an error, and return when they have ended. The current task is spared."""
         me = asyncio.current_task(self.loop)
-        guards = [guard for guard in self.waiting if guard.owner is owner and guard.task is not me]
-        for guard in guards:
-            guard.ended = guard.ended or self.loop.create_future()
-            guard.trip(type(error)(error.message, details=error.details))
-        if guards:
-            await asyncio.wait([guard.ended for guard in guards if guard.ended], timeout=_STOP_SECONDS)
+        deadlines = [deadline for deadline in self.waiting if deadline.owner is owner and deadline.task is not me]
+        for deadline in deadlines:
+            deadline.ended = deadline.ended or self.loop.create_future()
+            deadline.fail(type(error)(error.message, details=error.details))
+        if deadlines:
+            await asyncio.wait([deadline.ended for deadline in deadlines if deadline.ended], timeout=_STOP_SECONDS)
 
     def close(self) -> None:
         """Stop the timer."""
@@ -87,16 +87,16 @@ class Guards:
     def _sweep(self) -> None:
         self._timer, self._wake = None, math.inf
         now = self.loop.time() + _SLACK
-        for guard in list(self.waiting):
-            if guard.when <= now:
-                guard.expire()
-        self.arm(min((guard.when for guard in self.waiting if guard.error is None), default=math.inf))
+        for deadline in list(self.waiting):
+            if deadline.when <= now:
+                deadline.expire()
+        self.arm(min((deadline.when for deadline in self.waiting if deadline.error is None), default=math.inf))
 
 
-class Guard(msgspec.Struct, eq=False):
+class Deadline(msgspec.Struct, eq=False):
     """One bounded wait of one task. Cancelling the task from outside stays what it is: ``CancelledError``."""
 
-    guards: Guards
+    deadlines: Deadlines
     seconds: float
     what: str
     owner: object
@@ -106,40 +106,40 @@ class Guard(msgspec.Struct, eq=False):
     when: float
     error: KernelError | None = None
     ended: asyncio.Future[None] | None = None
-    idle: float | None = None
+    idle_seconds: float | None = None
     cpu_ms: float = 0.0  # spent so far, where somebody counts it
 
     def __enter__(self) -> Self:
         return self
 
-    def trip(self, error: KernelError) -> None:
+    def fail(self, error: KernelError) -> None:
         """End the wait with an error, as soon as the loop comes to it. The first error stands."""
         if self.error is None:
             self.error = error
             self.task.cancel()
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds until the deadline."""
-        return self.limit - self.guards.loop.time()
+        return self.limit - self.deadlines.loop.time()
 
-    def touch(self) -> None:
+    def restart_idle(self) -> None:
         """Note a sign of life: with ``idle``, the wait ends so many seconds after it if there is no other."""
-        if self.idle is not None:
-            self.when = min(self.limit, self.guards.loop.time() + self.idle)
-            self.guards.arm(self.when)
+        if self.idle_seconds is not None:
+            self.when = min(self.limit, self.deadlines.loop.time() + self.idle_seconds)
+            self.deadlines.arm(self.when)
 
-    def rest(self) -> None:
+    def pause_idle(self) -> None:
         """Stop looking for signs of life until the next ``touch``: nobody is expected to give one."""
         self.when = self.limit
 
     def expire(self) -> None:
         """End the wait because its time is over."""
         idle = self.when < self.limit
-        seconds = self.idle if idle else self.seconds
-        self.trip(Timeout(f"{self.what}: no {'sign of life' if idle else 'answer'} within {seconds:g} s"))
+        seconds = self.idle_seconds if idle else self.seconds
+        self.fail(Timeout(f"{self.what}: no {'sign of life' if idle else 'answer'} within {seconds:g} s"))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        del self.guards.waiting[self]
+        del self.deadlines.waiting[self]
         if self.ended is not None and not self.ended.done():
             self.ended.set_result(None)
         if self.error is not None and self.task.uncancel() <= self.cancelling and kind is asyncio.CancelledError:

@@ -39,7 +39,7 @@ _SEMANTIC_VERSION = (
 )
 
 
-class Misfit(BadRequest):
+class FieldError(BadRequest):
     """A value does not fit; ``path`` is the JSON path below the object that was being read."""
 
     def __init__(self, path: str, expected: str) -> None:
@@ -76,7 +76,7 @@ class Limits:
         for field in attrs.fields(Limits):
             value = getattr(self, field.name)
             if value is not None and not _is_count(value):
-                raise Misfit(field.name, f"expected a positive integer, got {short(value)}")
+                raise FieldError(field.name, f"expected a positive integer, got {short(value)}")
 
 
 @attrs.frozen(kw_only=True, unsafe_hash=False)
@@ -105,18 +105,18 @@ class ModuleDescriptor:
     def __attrs_post_init__(self) -> None:
         for name, expected, fits in _SHAPES:
             if not fits(value := getattr(self, name)):
-                raise Misfit(name, f"expected {expected}, got {short(value)}")
+                raise FieldError(name, f"expected {expected}, got {short(value)}")
         words = []
         for n, word in enumerate(self.capabilities):
             try:
                 words.append(canonical(word, self.base))
             except ValueError as error:
-                raise Misfit(f"capabilities[{n}]", str(error)) from None
+                raise FieldError(f"capabilities[{n}]", str(error)) from None
         object.__setattr__(self, "capabilities", tuple(dict.fromkeys(words)))
         try:
             encode(dict(self.transport), "transport")
         except NotJson as error:
-            raise Misfit(error.path, error.problem) from None
+            raise FieldError(error.path, error.problem) from None
 
     @classmethod
     def from_mapping(
@@ -208,7 +208,7 @@ def _converter() -> Converter:
 
     def limits(value: Any, kind: type[Limits]) -> Limits:
         if not isinstance(value, Mapping):
-            raise Misfit("", f"expected an object, got {short(value)}")
+            raise FieldError("", f"expected an object, got {short(value)}")
         return structure(value, kind)
 
     converter.register_structure_hook(Limits, limits)
@@ -223,7 +223,7 @@ def _first_fault(error: BaseException) -> tuple[str, str]:
         if not isinstance(error, BaseExceptionGroup):
             break
         error = error.exceptions[0]
-    below = getattr(error, "path", "")  # of a Misfit; else it is the KeyError of what is missing
+    below = getattr(error, "path", "")  # of a FieldError; else it is the KeyError of what is missing
     return ".".join([*path, below] if below else path), getattr(error, "expected", "expected a value, got nothing")
 
 

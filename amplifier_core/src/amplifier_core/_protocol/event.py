@@ -111,7 +111,7 @@ def matches(pattern: str, name: str) -> bool:
     return pattern in ("*", name) or (pattern.endswith(":*") and name.startswith(pattern[:-1]))
 
 
-class Limit(msgspec.Struct, frozen=True):
+class SizeLimit(msgspec.Struct, frozen=True):
     """How large a value in ``data`` may be, in bytes of JSON (``inf``: any), and what stands for a larger one."""
 
     size: float = DATA_LIMIT
@@ -138,7 +138,7 @@ class Limit(msgspec.Struct, frozen=True):
         return {**error, **texts, "details": self.apply(error.get("details", {}))}
 
 
-def checked_data(data: object, limit: Limit) -> tuple[Any, str]:
+def checked_data(data: object, limit: SizeLimit) -> tuple[Any, str]:
     """Give what stands in the log for what somebody emitted, and what of it was not JSON, in one line.
 
     Members that are not JSON are left out; the others stand there all the same.

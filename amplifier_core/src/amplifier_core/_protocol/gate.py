@@ -74,11 +74,11 @@ def decide(wanted: Sequence[str], answers: Sequence[Answer]) -> Decision:
         if not parts:
             return Decision(allowed=False, granted=(), scope="call", reason=f"no policy hook allowed {capability}")
         granted += parts
-    lasting = bool(allows) and all(answer.scope == "session" for answer in answers)
+    session_wide = bool(allows) and all(answer.scope == "session" for answer in answers)
     return Decision(
         allowed=True,
         granted=tuple(_widest(granted)),
-        scope="session" if lasting else "call",
+        scope="session" if session_wide else "call",
         reason="; ".join(answer.reason for answer in allows if answer.reason),
     )
 

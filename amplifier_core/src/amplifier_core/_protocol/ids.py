@@ -26,7 +26,7 @@ class Clock(Protocol):
         """Seconds that never go back, for durations. Deadlines follow the event loop's own clock instead."""
 
 
-class Tree(msgspec.Struct, gc=False):
+class RequestTree(msgspec.Struct, gc=False):
     """One request's tree of operations, as far as they have to know of each other."""
 
     calls: int = 0
@@ -41,7 +41,7 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     parent_span_id: str | None
     depth: int
     """1 for the root."""
-    tree: Tree
+    tree: RequestTree
 
 
 class Ids:
@@ -61,7 +61,7 @@ class Ids:
 
     def root(self) -> Span:
         """Begin a request: a new tree with its first span."""
-        return Span("req_" + self.hex16(), self.hex16(), None, 1, Tree())
+        return Span("req_" + self.hex16(), self.hex16(), None, 1, RequestTree())
 
     def child(self, parent: Span) -> Span:
         """Begin an operation below another one of the same request."""

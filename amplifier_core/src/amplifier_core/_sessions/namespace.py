@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .runtime import Closable
 
-    Loose = Sequence[Sequence[Closable]]  # what nobody holds any more, in the order in which it is to be closed
+    Unheld = Sequence[Sequence[Closable]]  # what nobody holds any more, in the order in which it is to be closed
 
 MOUNT_PATHS = tuple(f"/mnt/{name}" for name in ("providers", "tools", "agents", "hooks", "orchestrators", "context"))
 """Where modules are mounted (protocol, section 8)."""
@@ -32,7 +32,7 @@ class Mount(msgspec.Struct, frozen=True):
 
     module: Module
     granted: tuple[str, ...]
-    lasting: bool
+    session_wide: bool
 
 
 class PolicyHook(msgspec.Struct, frozen=True):
@@ -83,26 +83,26 @@ class Namespace:
             hook.observer.holders += 1
         return copy
 
-    def release(self) -> Loose:
+    def release(self) -> Unheld:
         """Let one session go, and give what nobody holds any more."""
         self.sharers -= 1
         if self.sharers:
             return []
         in_modules = [hook.observer for hook in self.observers if hook.module]
         others = [hook.observer for hook in self.observers if not hook.module]
-        return _let_go(in_modules, [mount.module for mount in self.mounts.values()], others)
+        return _unheld(in_modules, [mount.module for mount in self.mounts.values()], others)
 
     def add(self, mount: Mount) -> None:
         """Hold a module."""
         mount.module.holders += 1
         self.mounts[mount.module.path] = mount
 
-    def remove(self, path: str) -> Loose:
+    def remove(self, path: str) -> Unheld:
         """Let a module and its observers go, and give what nobody holds any more. Its policy hooks stay, and deny."""
         observers = [hook.observer for hook in self.observers if hook.module == path]
         self.observers = tuple(hook for hook in self.observers if hook.module != path)
         self._observers_of = {}
-        return _let_go(observers, [self.mounts.pop(path).module])
+        return _unheld(observers, [self.mounts.pop(path).module])
 
     def add_policy(self, hook: PolicyHook) -> None:
         """Have a hook asked: lowest priority first, then in the order of registration.
@@ -110,7 +110,7 @@ class Namespace:
         It is asked about everything from now on: nothing is granted for the session any more.
         """
         for path, mount in self.mounts.items():
-            self.mounts[path] = msgspec.structs.replace(mount, lasting=False)
+            self.mounts[path] = msgspec.structs.replace(mount, session_wide=False)
         self.policy = tuple(sorted((*self.policy, hook), key=lambda hook: hook.priority))
 
     def add_observer(self, hook: ObserverHook) -> None:
@@ -134,7 +134,7 @@ class Namespace:
 _NAMES_MAX = 256  # modules make up names of their own
 
 
-def _let_go(*groups: Sequence[Closable]) -> Loose:
+def _unheld(*groups: Sequence[Closable]) -> Unheld:
     for thing in chain.from_iterable(groups):
         thing.holders -= 1
     return [[thing for thing in group if thing.holders == 0] for group in groups]

@@ -87,7 +87,7 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
     runtime = state.runtime
     request = runtime.bus.request("policy:request", state.session_id, span, data)
     try:
-        with runtime.guards.within(runtime.settings.policy_timeout, f"policy hook {hook.name}"):
+        with runtime.deadlines.within(runtime.settings.policy_timeout, f"policy hook {hook.name}"):
             value = await hook.ask(state, request, span)
     except asyncio.CancelledError:
         task = asyncio.current_task()

@@ -28,26 +28,26 @@ class Registry:
         self._running = running
         self._states = states
 
-    def new(
-        self, plan: Plan | Mapping[str, Any], maker: SessionState | None = None, span: Span | None = None
+    def create(
+        self, plan: Plan | Mapping[str, Any], creator: SessionState | None = None, span: Span | None = None
     ) -> SessionState:
-        """Create a session's state. ``maker`` is the session whose module makes it by a system call, in ``span``."""
+        """Create a session's state. ``creator`` is the session whose module makes it by a system call, in ``span``."""
         runtime = self._running()
         if not isinstance(plan, Plan):
             plan = Plan.from_mapping(plan)
-        state = self._add(runtime, plan, Namespace(), maker)
+        state = self._add(runtime, plan, Namespace(), creator)
         data: dict[str, Any] = {"plan": {"goal": plan.goal, "inputs": plan.inputs}}
         if plan.unknown:
             data["unknown"] = list(plan.unknown)
         state.record("session:start", span, status="ok", data=data)
         return state
 
-    def branch(self, parent_id: str, maker: SessionState | None = None, span: Span | None = None) -> SessionState:
-        """Fork a session's state. ``maker`` and ``span`` are those of ``new``."""
+    def fork(self, parent_id: str, creator: SessionState | None = None, span: Span | None = None) -> SessionState:
+        """Fork a session's state. ``creator`` and ``span`` are those of ``create``."""
         runtime = self._running()
         parent = self.find(parent_id)
         parent.check_open()
-        state = self._add(runtime, parent.plan, parent.namespace.share(), maker)
+        state = self._add(runtime, parent.plan, parent.namespace.share(), creator)
         state.parent_id = parent_id
         state.fragments = parent.fragments
         state.fragments_shared = parent.fragments_shared = True
@@ -62,30 +62,30 @@ class Registry:
             raise BadRequest(f"session_id: no session {session_id!r} is open")
         return state
 
-    async def finish(self, state: SessionState, status: object, span: Span | None = None) -> None:
+    async def end(self, state: SessionState, status: object, span: Span | None = None) -> None:
         """End one session; ``span`` is that of the invocation whose system call this is."""
         state.check_open()
         if not isinstance(status, str):
             raise BadRequest(f"status: expected text, got {type(status).__name__}")
-        made = list((state.made or {}).values())
+        made = list((state.created or {}).values())
         try:
             await end_session(state, status, span)
         finally:
             self._states.pop(state.session_id, None)
-            maker = self._states.get(state.maker_id or "")
-            if maker is not None and maker.made is not None:
-                maker.made.pop(state.session_id, None)
+            creator = self._states.get(state.creator_id or "")
+            if creator is not None and creator.created is not None:
+                creator.created.pop(state.session_id, None)
         for each in made:
-            if each.life == "open":
-                await self.finish(each, status, span)
+            if each.phase == "open":
+                await self.end(each, status, span)
 
-    def _add(self, runtime: Runtime, plan: Plan, namespace: Namespace, maker: SessionState | None) -> SessionState:
+    def _add(self, runtime: Runtime, plan: Plan, namespace: Namespace, creator: SessionState | None) -> SessionState:
         state = SessionState(runtime, "ses_" + runtime.ids.hex16(), plan, namespace)
-        if maker is not None:
-            state.maker_id = maker.session_id
-            if maker.made is None:
-                maker.made = {}
-            maker.made[state.session_id] = state
+        if creator is not None:
+            state.creator_id = creator.session_id
+            if creator.created is None:
+                creator.created = {}
+            creator.created[state.session_id] = state
         self._states[state.session_id] = state
         return state
 
@@ -95,14 +95,14 @@ async def end_session(state: SessionState, status: str, span: Span | None = None
 
     Observers that are modules hear ``session:end`` last; those that are callables hear the modules' exits too.
     """
-    if state.life != "open":
+    if state.phase != "open":
         return
-    state.life = "ending"
+    state.phase = "ending"
     runtime = state.runtime
-    await runtime.guards.stop(state, Cancelled(f"session {state.session_id} has ended"))
+    await runtime.deadlines.stop(state, Cancelled(f"session {state.session_id} has ended"))
     state.record("session:end", span, status=status)
     try:
         await runtime.close(*state.namespace.release())
     finally:
         state.namespace = Namespace()
-        state.life = "ended"
+        state.phase = "ended"

@@ -1,4 +1,4 @@
-"""What the parts of one kernel share: clock, ids, bus, guards, plugins and the embedder's settings.
+"""What the parts of one kernel share: clock, ids, bus, deadlines, plugins and the embedder's settings.
 
 Owns the tasks that close modules and observers. Two kernels share nothing.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from msgspec import Raw
 
     from amplifier_core._events.bus import Bus
-    from amplifier_core._modules.deadline import Guards
+    from amplifier_core._modules.deadline import Deadlines
     from amplifier_core._modules.host import KernelHost
     from amplifier_core._modules.plugins import Plugins
     from amplifier_core._protocol.ids import Clock, Ids
@@ -47,7 +47,7 @@ class Runtime(msgspec.Struct, frozen=True, eq=False):
     clock: Clock
     ids: Ids
     bus: Bus
-    guards: Guards
+    deadlines: Deadlines
     plugins: Plugins
     host: KernelHost
     settings: Settings
@@ -60,7 +60,7 @@ class Runtime(msgspec.Struct, frozen=True, eq=False):
         ``drain`` waits for what goes on.
         """
         if any(groups):
-            closing = self.guards.loop.create_task(_close(groups), name="close")
+            closing = self.deadlines.loop.create_task(_close(groups), name="close")
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
             await asyncio.shield(closing)

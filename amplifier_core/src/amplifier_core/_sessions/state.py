@@ -1,6 +1,6 @@
 """What a session is underneath its system calls: identity, namespace, context and whether it is still open.
 
-Owns the session's life. Whatever acts for a session is given this.
+Owns the session's phase. Whatever acts for a session is given this.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from .namespace import Namespace
     from .runtime import Runtime
 
-Life = Literal["open", "ending", "ended"]
+Phase = Literal["open", "ending", "ended"]
 
 
 class SessionState:
     """One session's state. Lives: open, then ending (its modules are closed), then ended; never back."""
 
     __slots__ = (
+        "created",
+        "creator_id",
         "fragments",
         "fragments_shared",
-        "life",
-        "made",
-        "maker_id",
         "mounting",
         "namespace",
         "parent_id",
+        "phase",
         "plan",
         "runtime",
         "session_id",
@@ -44,17 +44,17 @@ class SessionState:
         self.session_id = session_id
         self.plan = plan
         self.parent_id: str | None = None
-        self.maker_id: str | None = None  # the session whose module made this one by a system call
-        self.made: dict[str, SessionState] | None = None  # by its modules' system calls, and not ended yet
+        self.creator_id: str | None = None  # the session whose module made this one by a system call
+        self.created: dict[str, SessionState] | None = None  # by its modules' system calls, and not ended yet
         self.namespace = namespace
-        self.life: Life = "open"
+        self.phase: Phase = "open"
         self.fragments: dict[str, bytes] = {}
         self.fragments_shared = False
         self.mounting: frozenset[str] = frozenset()
 
     def check_open(self) -> None:
         """Raise ``BadRequest`` unless the session is open."""
-        if self.life != "open":
+        if self.phase != "open":
             raise BadRequest(f"session {self.session_id} has ended")
 
     def record(  # noqa: PLR0913 - the fields of the envelope

@@ -16,14 +16,14 @@ from amplifier_core._protocol.message import result_of, result_size
 from amplifier_core._sessions.policy import INVOKE, Question, authorize
 
 from .emit import Emitter
-from .turns import Invocation, ask, converse
+from .turns import Invocation, take_turn, take_turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from amplifier_core._modules.module import Module
     from amplifier_core._protocol.errors import KernelError
-    from amplifier_core._protocol.event import Event, Limit
+    from amplifier_core._protocol.event import Event, SizeLimit
     from amplifier_core._protocol.ids import Span
     from amplifier_core._protocol.message import Message
     from amplifier_core._sessions.namespace import Mount
@@ -60,19 +60,19 @@ async def invoke(  # noqa: PLR0913 - what, where, with what, for whom, for how l
         data["args"] = _shown(request, runtime.bus.limit)
         _check_depth(span)
         seconds = _seconds(timeout, mount.module, runtime.settings.timeout, caller)
-        with runtime.guards.within(seconds, path, state) as guard:
+        with runtime.deadlines.within(seconds, path, state) as deadline:
             granted: Sequence[str] = mount.granted
-            if not (asking or mount.lasting) and (granted or state.namespace.policy):
+            if not (asking or mount.session_wide) and (granted or state.namespace.policy):
                 by = caller.module.path if caller else None
                 question = Question(INVOKE, mount.module, granted, op, msgspec.Raw(request), by)
                 granted = await _pass_gate(state, mount, question, span)
             idle_ms = mount.module.descriptor.limits.idle_ms
             if idle_ms is not None:
-                guard.idle = idle_ms / 1000
-            turns = Invocation(state, mount.module, op, request, span, guard, granted, mount.lasting, chunks)
-            message = await ask(turns)
+                deadline.idle_seconds = idle_ms / 1000
+            turns = Invocation(state, mount.module, op, request, span, deadline, granted, mount.session_wide, chunks)
+            message = await take_turn(turns)
             if message.pending or message.events:
-                message = await converse(turns, message)
+                message = await take_turns(turns, message)
         result = result_of(message, path)
         data["result"] = result if message.size <= runtime.bus.limit.size else _shown_result(message, runtime.bus.limit)
     except BaseException as error:
@@ -109,7 +109,7 @@ async def tell_module(state: SessionState, module: Module, line: bytes) -> None:
     What it emits in its reply is told to no observer, or an observer of everything would tell itself for ever.
     """
     params = b'{"op":"on_event","args":{"event":' + line.rstrip() + b"}}"
-    with state.runtime.guards.within(state.runtime.settings.timeout, module.path):
+    with state.runtime.deadlines.within(state.runtime.settings.timeout, module.path):
         message = await module.call("invoke", params)
     if message.events:
         Emitter(state, module.path, answering=True).emit_all(message.events)
@@ -120,7 +120,7 @@ def _seconds(timeout: float | None, module: Module, default: float, caller: Invo
     """Give the time that an invocation may take: what the caller, its own deadline and the descriptor allow."""
     limit = module.descriptor.limits.timeout_ms
     seconds = seconds_of(timeout, default) if limit is None else min(seconds_of(timeout, limit / 1000), limit / 1000)
-    return seconds if caller is None else max(0.001, min(seconds, caller.guard.left()))
+    return seconds if caller is None else max(0.001, min(seconds, caller.deadline.seconds_left()))
 
 
 def _check_depth(span: Span) -> None:
@@ -169,18 +169,18 @@ async def _pass_gate(state: SessionState, mount: Mount, question: Question, span
     path = mount.module.path
     if decision.scope == "session" and state.namespace.mounts.get(path) is mount:
         state.namespace = state.namespace.own()
-        state.namespace.mounts[path] = msgspec.structs.replace(mount, granted=decision.granted, lasting=True)
+        state.namespace.mounts[path] = msgspec.structs.replace(mount, granted=decision.granted, session_wide=True)
     if _resolve(state, path).module is not mount.module:
         raise BadRequest(f"path: {path} was unmounted before it was its turn")
     return decision.granted
 
 
-def _shown(encoded: bytes, limit: Limit) -> object:
+def _shown(encoded: bytes, limit: SizeLimit) -> object:
     """Stand for a value in the log: the JSON itself, or what is left of it (section 7)."""
     return msgspec.Raw(encoded) if len(encoded) <= limit.size else limit.omitted(encoded)
 
 
-def _shown_result(message: Message, limit: Limit) -> object:
+def _shown_result(message: Message, limit: SizeLimit) -> object:
     size = result_size(message)
     if size <= limit.size:
         return message.result

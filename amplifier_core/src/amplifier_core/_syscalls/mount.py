@@ -123,7 +123,7 @@ async def _bring_up(
     caller: Invocation | None,
 ) -> list[str]:
     """Do what ``mount`` says, and name the limits that nobody keeps."""
-    report = _Report(state, path, span)
+    report = _Reporter(state, path, span)
     opened = state.runtime.plugins.open(
         TRANSPORTS, descriptor.transport["type"], descriptor=descriptor, notify=report, host=state.runtime.host
     )
@@ -131,7 +131,7 @@ async def _bring_up(
     by = caller.module.path if caller else None
     module: Module | None = None
     try:
-        with state.runtime.guards.within(timeout, f"mounting {path}", state):
+        with state.runtime.deadlines.within(timeout, f"mounting {path}", state):
             isolation = await _isolation(state, path, connection, trusted=trusted)
             module = Module(path, descriptor, connection, isolation, trusted=trusted and connection.local)
             plan = _plan(module, connection)
@@ -147,7 +147,7 @@ async def _bring_up(
         raise
     report.span = None
     state.namespace = state.namespace.own()
-    state.namespace.add(Mount(module, decision.granted, lasting=decision.scope == "session"))
+    state.namespace.add(Mount(module, decision.granted, session_wide=decision.scope == "session"))
     return (
         [] if module.budget else [f"limits.{name}" for name in BUDGETS if getattr(descriptor.limits, name) is not None]
     )
@@ -205,7 +205,7 @@ def _shown(descriptor: ModuleDescriptor) -> dict[str, Any]:
     return {"name": descriptor.name, "kind": descriptor.kind, "transport": transport, "limits": limits}
 
 
-class _Report:
+class _Reporter:
     """What a connection calls to report what happens to its module: in the mount's span while that lasts."""
 
     def __init__(self, state: SessionState, path: str, span: Span) -> None:

@@ -53,7 +53,7 @@ class Stream:
     async def result(self) -> Any:
         """Give the final result, or raise what the invocation raised. Chunks that were not read are let go of."""
         task = self._started()
-        self._chunks.let_go()
+        self._chunks.discard()
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:

@@ -61,55 +61,59 @@ class SystemCalls:
         return Raw(encode_checked({"ok": False, "error": scrub(failure.body())}))
 
     async def _session_create(self, caller: Invocation, args: Args) -> dict[str, str]:
-        return {"session_id": self._sessions.new(_need(args, "plan", dict), caller.state, caller.span).session_id}
+        plan = _required(args, "plan", dict)
+        return {"session_id": self._sessions.create(plan, caller.state, caller.span).session_id}
 
     async def _session_fork(self, caller: Invocation, args: Args) -> dict[str, str]:
-        parent = self._reachable(caller, _need(args, "parent_id", str))
-        return {"session_id": self._sessions.branch(parent.session_id, caller.state, caller.span).session_id}
+        parent = self._reachable(caller, _required(args, "parent_id", str))
+        return {"session_id": self._sessions.fork(parent.session_id, caller.state, caller.span).session_id}
 
     async def _session_end(self, caller: Invocation, args: Args) -> dict[str, Any]:
-        state = self._reachable(caller, _need(args, "session_id", str))
+        state = self._reachable(caller, _required(args, "session_id", str))
         if state is caller.state:
             raise BadRequest("args.session_id: a module cannot end the session in which it is invoked")
-        await self._sessions.finish(state, _may(args, "status", str) or "ok", caller.span)
+        await self._sessions.end(state, _optional(args, "status", str) or "ok", caller.span)
         return {}
 
     def _reachable(self, caller: Invocation, session_id: str) -> SessionState:
         """Find a session that a module may act on: its own, and those that were made in it by system calls."""
         state = self._sessions.find(session_id)
-        if state is not caller.state and state.maker_id != caller.state.session_id:
+        if state is not caller.state and state.creator_id != caller.state.session_id:
             raise BadRequest(f"session_id: no session {session_id!r} is open")  # the same as for one that never was
         return state
 
     async def _mount(self, caller: Invocation, args: Args) -> dict[str, str]:
-        path, descriptor = _need(args, "path", str), _need(args, "descriptor", dict)
-        return await mount(caller.state, path, descriptor, caller.guard.left(), trusted=False, caller=caller)
+        path, descriptor = _required(args, "path", str), _required(args, "descriptor", dict)
+        timeout = caller.deadline.seconds_left()
+        return await mount(caller.state, path, descriptor, timeout, trusted=False, caller=caller)
 
     async def _unmount(self, caller: Invocation, args: Args) -> dict[str, list[str]]:
-        return {"removed": await unmount(caller.state, _need(args, "path", str), _may(args, "name", str), caller.span)}
+        path, name = _required(args, "path", str), _optional(args, "name", str)
+        return {"removed": await unmount(caller.state, path, name, caller.span)}
 
     async def _mounts(self, caller: Invocation, args: Args) -> list[dict[str, Any]]:
-        return mounts(caller.state, _may(args, "path", str))
+        return mounts(caller.state, _optional(args, "path", str))
 
     async def _describe(self, caller: Invocation, args: Args) -> dict[str, Any]:
-        return describe(caller.state, _need(args, "path", str))
+        return describe(caller.state, _required(args, "path", str))
 
     async def _invoke(self, caller: Invocation, args: Args) -> Any:
-        path, op, timeout_ms = _need(args, "path", str), _need(args, "op", str), _may(args, "timeout_ms", int)
+        path, op = _required(args, "path", str), _required(args, "op", str)
+        timeout_ms = _optional(args, "timeout_ms", int)
         if timeout_ms is not None and timeout_ms <= 0:
             raise BadRequest(f"args.timeout_ms: expected a positive integer, got {timeout_ms}")
         timeout = None if timeout_ms is None else timeout_ms / 1000
-        chunks = caller.chunks if _may(args, "stream", bool) else None
-        return await invoke(caller.state, path, op, _need(args, "args", dict), timeout, caller, chunks=chunks)
+        chunks = caller.chunks if _optional(args, "stream", bool) else None
+        return await invoke(caller.state, path, op, _required(args, "args", dict), timeout, caller, chunks=chunks)
 
     async def _emit(self, caller: Invocation, args: Args) -> dict[str, Any]:
-        event, data = _need(args, "event", str), _need(args, "data", dict)
+        event, data = _required(args, "event", str), _required(args, "data", dict)
         Emitter(caller.state, caller.module.path, caller.span).emit(event, data)
         return {}
 
     async def _register_hook(self, caller: Invocation, args: Args) -> dict[str, Any]:
-        event, endpoint = _need(args, "event", str), _need(args, "endpoint_ref", str)
-        return register_hook(caller.state, event, endpoint, _need(args, "priority", int), caller)
+        event, endpoint = _required(args, "event", str), _required(args, "endpoint_ref", str)
+        return register_hook(caller.state, event, endpoint, _required(args, "priority", int), caller)
 
     async def _context_get(self, caller: Invocation, _: Args) -> dict[str, Any]:
         return get(caller.state, caller.span)
@@ -117,7 +121,7 @@ class SystemCalls:
     async def _context_set_fragment(self, caller: Invocation, args: Args) -> dict[str, Any]:
         if "value" not in args:
             raise BadRequest("args.value: expected any JSON, got nothing")
-        return set_fragment(caller.state, _need(args, "key", str), args["value"], caller.span)
+        return set_fragment(caller.state, _required(args, "key", str), args["value"], caller.span)
 
     _table: ClassVar[Mapping[str, _Row]] = {
         "session.create": _Row(_session_create),
@@ -145,7 +149,7 @@ async def _authorize(caller: Invocation, call: SystemCall, resource: str | None)
     word = f"sys:{call.name}:{value}" if isinstance(value, str) else f"sys:{call.name}"
     if not any(covers(capability, word) for capability in caller.granted):
         raise Forbidden(f"{caller.module.path} was not granted {word}", details={"capabilities": [word]})
-    if call.name in (INVOKE, MOUNT) or caller.lasting or not caller.state.namespace.policy:
+    if call.name in (INVOKE, MOUNT) or caller.session_wide or not caller.state.namespace.policy:
         return
     question = Question(call.name, caller.module, [word], args=Raw(encode_checked(call.args)))
     await authorize(caller.state, question, caller.span)
@@ -162,7 +166,7 @@ def _check_mounted(caller: Invocation) -> None:
 _NOUNS = {str: "text", bool: "true or false", int: "an integer", dict: "an object"}
 
 
-def _need(args: Args, name: str, kind: type) -> Any:
+def _required(args: Args, name: str, kind: type) -> Any:
     """Give an argument of the given type. Raises ``BadRequest``."""
     if name not in args:
         raise BadRequest(f"args.{name}: expected {_NOUNS[kind]}, got nothing")
@@ -171,6 +175,6 @@ def _need(args: Args, name: str, kind: type) -> Any:
     return args[name]
 
 
-def _may(args: Args, name: str, kind: type) -> Any:
+def _optional(args: Args, name: str, kind: type) -> Any:
     """Give an argument that may be left out; ``None`` if it is, or is null."""
-    return None if args.get(name) is None else _need(args, name, kind)
+    return None if args.get(name) is None else _required(args, name, kind)

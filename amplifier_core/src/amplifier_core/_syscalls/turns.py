@@ -13,7 +13,7 @@ import msgspec
 
 from amplifier_core._protocol.errors import BadRequest, Internal
 from amplifier_core._protocol.json import encode_checked
-from amplifier_core.hookspecs._chunks import Watched
+from amplifier_core.hookspecs._chunks import TimedChunks
 
 from .emit import Emitter
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from amplifier_core._modules.budget import Budget
-    from amplifier_core._modules.deadline import Guard
+    from amplifier_core._modules.deadline import Deadline
     from amplifier_core._modules.module import Module
     from amplifier_core._protocol.ids import Span
     from amplifier_core._protocol.message import Message, SystemCall
@@ -49,43 +49,43 @@ class Invocation(msgspec.Struct, eq=False):
     op: str
     args: bytes
     span: Span
-    guard: Guard
+    deadline: Deadline
     granted: Sequence[str]  # what its `sys:` calls are checked against
-    lasting: bool  # whether that was granted for the session
+    session_wide: bool  # whether that was granted for the session
     chunks: Chunks | None  # whoever reads its module's chunks
 
 
-def ask(invocation: Invocation, resume: msgspec.Raw | None = None) -> Coroutine[Any, Any, Message]:
+def take_turn(invocation: Invocation, resume: msgspec.Raw | None = None) -> Coroutine[Any, Any, Message]:
     """Give the module its turn: the first, or the next one with what its system calls gave."""
-    guard, module = invocation.guard, invocation.module
+    deadline, module = invocation.deadline, invocation.module
     chunks, touch = invocation.chunks, None
-    if guard.idle is not None:
-        chunks, touch = Watched(chunks, guard.touch, guard.rest), guard.touch
+    if deadline.idle_seconds is not None:
+        chunks, touch = TimedChunks(chunks, deadline.restart_idle, deadline.pause_idle), deadline.restart_idle
     answer = module.call("invoke", _params(invocation, resume), chunks, touch)
-    return answer if module.budget is None else _charged(module.budget, guard, answer)
+    return answer if module.budget is None else _charged(module.budget, deadline, answer)
 
 
-async def _charged(budget: Budget, guard: Guard, answer: Coroutine[Any, Any, Message]) -> Message:
-    with budget.charged(guard):
+async def _charged(budget: Budget, deadline: Deadline, answer: Coroutine[Any, Any, Message]) -> Message:
+    with budget.charged(deadline):
         return await answer
 
 
-async def converse(invocation: Invocation, message: Message) -> Message:
+async def take_turns(invocation: Invocation, message: Message) -> Message:
     """Make the system calls that a reply wants and ask again, until there is one that is not ``pending``."""
     while True:
         if message.events:
             Emitter(invocation.state, invocation.module.path, invocation.span).emit_all(message.events)
         if not message.pending or not message.is_reply():
             return message
-        invocation.guard.rest()
+        invocation.deadline.pause_idle()
         results = await _make_calls(invocation, message.pending.syscalls)
         text = b'{"state":%b,"results":%b}' % (message.pending.state, encode_checked(results))
-        message = await ask(invocation, msgspec.Raw(text))
+        message = await take_turn(invocation, msgspec.Raw(text))
 
 
 def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:
     span = invocation.span
-    left = max(1, int(invocation.guard.left() * 1000))
+    left = max(1, int(invocation.deadline.seconds_left() * 1000))
     args = msgspec.Raw(invocation.args)
     session_id = invocation.state.session_id
     params = encode_checked(InvokeParams(invocation.op, args, session_id, span.request_id, span.span_id, left, resume))

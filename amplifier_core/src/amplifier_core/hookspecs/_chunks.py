@@ -65,7 +65,7 @@ class Chunks:
         self._ended = True
         self._wake()
 
-    def let_go(self) -> None:
+    def discard(self) -> None:
         """Drop what is there, and whatever comes."""
         self.unread = True
         self._queue.clear()
@@ -109,7 +109,7 @@ class Chunks:
             call()
 
 
-class Watched(Chunks):
+class TimedChunks(Chunks):
     """Chunks on their way to somebody else, or to nobody, each of them a sign of life (``limits.idle_ms``)."""
 
     __slots__ = ("_rest", "_to", "_touch")
