@@ -143,9 +143,9 @@ def packages(session: nox.Session) -> None:
 
 @nox.session(python=NEWEST, allow_parallel=False)
 def bench(session: nox.Session) -> None:
-    """Print what the kernel costs, in ratios to the limits; all of it together (no arguments) is drawn as bench.svg."""
+    """Print what the kernel costs, in ratios to the limits; without arguments also draw docs/bench.svg."""
     install(session, "bench")
-    drawn = [] if session.posargs else ["--svg=bench.svg"]
+    drawn = [] if session.posargs else ["--svg=docs/bench.svg"]
     session.run("python", "tests/benchmarks/run.py", f"--json={CACHE / 'bench.json'}", *drawn, *session.posargs)
 
 
@@ -158,9 +158,9 @@ def bench_compare(session: nox.Session) -> None:
 
 @nox.session(name="bench-growth", python=NEWEST, allow_parallel=False)
 def bench_growth(session: nox.Session) -> None:
-    """Print how cost grows with numbers and sizes; all of it together (no arguments) is drawn as growth.svg."""
+    """Print how cost grows with numbers and sizes; without arguments also draw docs/growth.svg."""
     install(session, "bench")
-    drawn = [] if session.posargs else ["--svg=growth.svg"]
+    drawn = [] if session.posargs else ["--svg=docs/growth.svg"]
     session.run("python", "tests/benchmarks/growth.py", f"--json={CACHE / 'growth.json'}", *drawn, *session.posargs)
 
 
