@@ -1,6 +1,7 @@
-"""The one door to every task: `python3 noxfile.py -s NAME`, on a bare machine too; `-l` lists the names.
+"""The tasks of the repository. Their tools are in pyproject.toml.
 
-Whatever a task makes or downloads stays in this folder, under `.nox` and `.cache`.
+`python3 noxfile.py -l` lists the tasks, `-s NAME` runs one. Only Python and git need to be installed.
+All that a task makes or downloads stays in this folder, under `.nox` and `.cache`.
 """
 
 import os
@@ -16,20 +17,20 @@ ROOT = Path(__file__).resolve().parent
 NOX = ROOT / ".nox" / "nox"  # the environment that this file runs in
 CACHE = ROOT / ".cache"
 DISTRIBUTIONS = sorted(path.parent.name for path in ROOT.glob("amplifier_*/pyproject.toml"))
-LIGHT = [name for name in DISTRIBUTIONS if name != "amplifier_transport_mcp"]  # its SDK is most of a download
+LIGHT = [name for name in DISTRIBUTIONS if name != "amplifier_transport_mcp"]  # its SDK is large
 PYTHONS = ["3.11", "3.12", "3.13"]
 
 
 def stay_here() -> None:
-    """Point everything that writes to a home or a temporary folder to this one, for this process and its children."""
+    """Make this process and its children write to this folder, and not to a home or a temporary folder."""
     (CACHE / "tmp").mkdir(parents=True, exist_ok=True)
     os.environ |= {
         "HYPOTHESIS_STORAGE_DIRECTORY": str(CACHE / "hypothesis"),
         "PIP_CACHE_DIR": str(CACHE / "pip"),
-        "RUSTUP_HOME": str(CACHE / "rustup"),  # pip, for one, runs rustc, and rustup settles where it runs
+        "RUSTUP_HOME": str(CACHE / "rustup"),  # pip runs rustc, and rustup makes its folder then
         "TMPDIR": str(CACHE / "tmp"),
         "UV_CACHE_DIR": str(CACHE / "uv"),
-        "UV_SYSTEM_CERTS": "1",  # trust whom the machine trusts, as pip does
+        "UV_SYSTEM_CERTS": "1",  # trust the certificates of the machine, as pip does
         "XDG_CACHE_HOME": str(CACHE),
         "XDG_STATE_HOME": str(CACHE / "state"),
         "npm_config_cache": str(CACHE / "npm"),
@@ -37,17 +38,17 @@ def stay_here() -> None:
 
 
 def find_pythons() -> None:
-    """Put pyenv's interpreters before its shims, which exit with 127 for each version that is not active."""
+    """Put pyenv's interpreters before its shims: a shim exits with 127 if its version is not active."""
     pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
     folders = [str(path) for version in PYTHONS for path in sorted(pyenv.glob(f"versions/{version}.*/bin"))]
     os.environ["PATH"] = os.pathsep.join([*folders, os.environ["PATH"]])
 
 
 def bootstrap() -> int:
-    """Run this file again in NOX, which the first use makes, and return the exit status."""
+    """Run this file again in the environment NOX, and return the exit status. The first use makes NOX."""
     scripts = Path(sysconfig.get_path("scripts", "venv", {"base": str(NOX)}))
     python = str(scripts / "python")
-    if not shutil.which("nox", path=scripts):  # pip writes it last
+    if not shutil.which("nox", path=scripts):  # pip writes nox last: an install that broke off is done again
         venv.create(NOX, clear=True, with_pip=True)
         pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
         subprocess.check_call([*pip, "install", "nox[uv]>=2026.10"])
@@ -59,9 +60,10 @@ find_pythons()
 if Path(sys.prefix).resolve() != NOX:
     sys.exit(bootstrap())
 
-import nox  # noqa: E402  only there is it sure to be, and new enough
+import nox  # noqa: E402  NOX has it, other environments may not
 
-NEWEST = PYTHONS[-1] if shutil.which(f"python{PYTHONS[-1]}") else None
+FOUND = [version for version in PYTHONS if shutil.which(f"python{version}")]
+NEWEST = FOUND[-1] if FOUND else None  # None: the Python that runs this file
 
 nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
@@ -90,16 +92,17 @@ def agent(session: nox.Session) -> None:
     session.run("python", "examples/agent/main.py", *session.posargs)
 
 
-@nox.session(python=PYTHONS)
+@nox.session(python=NEWEST)
 def tests(session: nox.Session) -> None:
-    """Run the tests; all of them together (no arguments) must cover every branch of every distribution."""
+    """Run the tests on the newest Python, or with `-P 3.11 3.12 …` on others. Paths pick tests: -- [PATH …]."""
     install(session, "test")
     data = CACHE / "coverage" / session.name
     shutil.rmtree(data, ignore_errors=True)
     session.env["COVERAGE_FILE"] = str(data / "data")
-    session.run("coverage", "run", "-m", "pytest", "-m", "not packages", *session.posargs)
+    workers = ["--numprocesses=logical", "--maxprocesses=4", "--dist=worksteal"]  # one for each core
+    session.run("coverage", "run", "-m", "pytest", "-m", "not packages", *(session.posargs or workers))
     session.run("coverage", "combine", "--quiet")
-    for name in DISTRIBUTIONS if not session.posargs else []:
+    for name in DISTRIBUTIONS if not session.posargs else []:  # all tests together cover every branch
         session.run("coverage", "report", f"--include={name}/*")
 
 
@@ -113,7 +116,7 @@ def mcp(session: nox.Session) -> None:
 
 @nox.session(name="mcp-conformance", python=NEWEST)
 def mcp_conformance(session: nox.Session) -> None:
-    """Run what the official suite requires of clients of MCP, but for authorization, through our transport."""
+    """Run the official suite for clients of MCP through our transport, without its part on authorization."""
     install(session, "node")
     session.run("python", "tests/mcp_transport/conformance/run.py", str(CACHE / "mcp-conformance"), *session.posargs)
 
@@ -136,7 +139,7 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def packages(session: nox.Session) -> None:
-    """Build the distributions, check what was built, and use it in fresh environments."""
+    """Build the distributions, check the wheels and sdists, and use them in fresh environments."""
     install(session, "packages")
     session.run("pytest", "-m", "packages", *session.posargs)
 
@@ -151,7 +154,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(name="bench-compare", python=NEWEST, allow_parallel=False)
 def bench_compare(session: nox.Session) -> None:
-    """Point out each ratio that is worse than the committed baseline by more than a fifth; no gate of CI."""
+    """Name each ratio that is worse than the committed baseline by more than a fifth. CI does not run it."""
     install(session, "bench")
     session.run("python", "tests/benchmarks/run.py", "--compare=tests/benchmarks/baseline.json", *session.posargs)
 
@@ -166,12 +169,12 @@ def bench_growth(session: nox.Session) -> None:
 
 @nox.session(allow_parallel=False)
 def faults(session: nox.Session) -> None:
-    """Print what becomes of each fault of a module, and how soon; words pick cases by name."""
+    """Provoke each fault of a module, and print its error code and its time: -- [WORD in a name …]."""
     install(session, "test")
     session.run("python", "-m", "tests.faults", *session.posargs)
 
 
-@nox.session(python=PYTHONS[-1] if shutil.which(f"python{PYTHONS[-1]}") else None)
+@nox.session(python=NEWEST)
 def fuzz(session: nox.Session) -> None:
     """Look for bytes that break a framing, a message or a descriptor: -- [SECONDS each (60)] [TARGET …]."""
     session.install("--only-binary=atheris", "atheris>=3")  # wheels are for Linux on x86-64
@@ -184,14 +187,14 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Everything at once and at random, after which nothing may be left: -- [SECONDS (600)] [SEED]."""
+    """Provoke random faults on both transports, after which nothing may be left: -- [SECONDS (600)] [SEED]."""
     install(session, "test")
     session.run("python", "-W", "error", "-m", "tests.soak.run", *session.posargs)
 
 
 @nox.session
 def mutation(session: nox.Session) -> None:
-    """Change the gate, the framing and the bus bit by bit: what no test notices is explained: -- [MUTANTS …]."""
+    """Change the gate, the framing and the bus bit by bit, and run their tests on each change: -- [MUTANT …]."""
     install(session, "mutation")
     session.run("python", "tests/mutation/run.py", str(CACHE / "mutation"), *session.posargs)
 

@@ -1,4 +1,4 @@
-"""What all tests share: a kernel with its log, modules that are real processes, and a watch over what is left."""
+"""The fixtures of all tests: a kernel with its log, modules that are processes, and a check of what a test leaves."""
 
 import contextlib
 import json
@@ -15,10 +15,10 @@ MODULES = Path(__file__).parent / "modules"
 
 
 def children() -> set[str]:
-    """Name the child processes of this one, zombies too."""
+    """Name the child processes of this process, zombies too."""
     found: set[str] = set()
     for task in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+        with contextlib.suppress(OSError):  # the thread has ended meanwhile
             found |= set(task.read_text().split())
     return found
 
@@ -29,7 +29,7 @@ def descriptors() -> dict[str, str]:
     for link in Path("/proc/self/fd").iterdir():
         try:
             found[link.name] = os.readlink(link)  # noqa: PTH115 - a pipe is no path
-        except FileNotFoundError:  # the folder's own
+        except FileNotFoundError:  # it belongs to the listing of the folder
             continue
     return found
 
@@ -55,7 +55,7 @@ def log(tmp_path):
 
 @pytest.fixture
 async def kernel(log):
-    async with Kernel(event_log=log, isolation=False) as kernel:  # the same whether or not one is installed
+    async with Kernel(event_log=log, isolation=False) as kernel:  # an isolation may be installed or not
         yield kernel
 
 
@@ -66,7 +66,7 @@ async def session(kernel):
 
 @pytest.fixture
 def events(log):
-    """Read the log so far: all events, or those of one name."""
+    """Read all events of the log so far, or those of one name."""
 
     def read(name=None):
         found = [json.loads(line) for line in log.read_bytes().splitlines()]
@@ -78,7 +78,7 @@ def events(log):
 
 @pytest.fixture
 def module():
-    """Describe one of tests/modules over STDIO: its file, its arguments, and fields that differ."""
+    """Describe a program of tests/modules over STDIO: its file, its arguments, and the fields to change."""
 
     def describe(file, *argv, name=None, kind="tool", capabilities=(), **fields):
         interpreter = {"mjs": "node", "sh": "sh", "pl": "perl"}.get(file.rpartition(".")[2], sys.executable)
@@ -103,7 +103,7 @@ def module():
 
 @pytest.fixture
 def need():
-    """Skip a test whose program is missing here, with the reason; in CI, fail."""
+    """Skip a test if a program is not installed here, and say which. In CI the test fails."""
 
     def check(program):
         if shutil.which(program) is None:

@@ -1,6 +1,6 @@
-"""The picture of the table: a bar for the kernel, thin ones for its peers, a mark for each goal.
+"""The picture of the table: a bar for the kernel, thin bars for its peers, a mark for each goal.
 
-Owns the layout. Rows come measured; those without a goal are for the table alone.
+It owns the layout and measures nothing. Rows without a goal are only in the table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _WIDTH, _EDGE, _LEFT, _RIGHT = 880, 24, 316, 800
 _OURS, _PEER, _PEER_PITCH, _GAP = 14, 7, 13, 14
-_BESIDE = ", to "  # before the name of what stands in for a limit
+_BESIDE = ", to "  # before the name of a limit that is no system call
 
 
 def draw(rows: Sequence[Row], where: str, file: Path) -> None:
@@ -65,7 +65,7 @@ def _legend(drawing: Drawing, y: float) -> None:
 
 
 def _panel(drawing: Drawing, y: float, title: str, told: str, rows: Sequence[Row]) -> float:
-    """Draw rows on one scale below y, and give where they end."""
+    """Draw rows on one scale below y, and give the y of their end."""
     if not rows:
         return y
     drawing.text(_EDGE, y, title, "head")
@@ -82,7 +82,7 @@ def _panel(drawing: Drawing, y: float, title: str, told: str, rows: Sequence[Row
 
 
 def _scale(rows: Sequence[Row]) -> Log:
-    """Reach over whole decades that have 1 in them: a bar may stand out a little, since its edge is worth no decade."""
+    """Reach over whole decades around 1. A bar may end a little beyond them: that is not worth another decade."""
     found = [value for row in rows for value in (row.ratio, row.goal.ratio, *row.peers.values()) if value is not None]
     return Log(*decades_around([1.0, min(found) * 1.3, max(found) * 0.7]), _LEFT, _RIGHT)
 
@@ -103,7 +103,7 @@ def _height(row: Row) -> float:
 
 
 def _grey(row: Row) -> Mapping[str, float]:
-    """Give what stands beside ours: the peers, and what the limit is called if it is none."""
+    """Give the figures beside ours: the peers, and the limit under its name if it is not the bare system calls."""
     _, beside, other = row.path.rpartition(_BESIDE)
     return {**row.peers, **({other: 1.0} if beside and _is_part(row) else {})}
 
@@ -132,7 +132,7 @@ def _row(drawing: Drawing, scale: Log, y: float, row: Row) -> None:
 
 
 def _short(ratio: float) -> str:
-    """Write a ratio as roughly as eyes compare bars; the table has the digits."""
+    """Write a ratio with few digits. The table has more."""
     if ratio < 0.2:
         return f"1/{1 / ratio:.0f}"
     digits = 2 if ratio < 2 else 1 if ratio < 10 else 0
@@ -140,7 +140,7 @@ def _short(ratio: float) -> str:
 
 
 def _amounts(rows: Sequence[Row]) -> Iterator[str]:
-    """Say the goals that are no ratio."""
+    """Name the goals that are no ratio."""
     for row in rows:
         if row.goal.ratio is None and row.ours is not None and row.goal.amount is not None:
             met, goal = " ✓" if row.met else "", amount_text(row.goal.amount, row.unit)

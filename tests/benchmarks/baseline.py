@@ -1,6 +1,6 @@
 """The baseline: the ratios that are committed, and which of those measured now are worse by more than a fifth.
 
-Ratios alone: what they are made of is this machine's.
+It has only ratios: times differ from machine to machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def load(file: Path) -> dict[str, float]:
 
 
 def worse(rows: Sequence[Row], committed: Mapping[str, float]) -> dict[str, str]:
-    """Say of each path that got worse by how much; a path that the baseline does not know is no worse."""
+    """Name each path that got worse, and by how much. A path that the baseline does not have is not worse."""
     found = {}
     for row in rows:
         before = committed.get(row.path)

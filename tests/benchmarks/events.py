@@ -1,4 +1,4 @@
-"""One event: made, encoded and on disk, with nobody told and with one observer, beside a ready dict and one write."""
+"""One event: made, encoded and on disk, without and with an observer, beside a ready dict and one write."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 _EVENT = "artifact:write"
 _DATA = {"path": "out/report.txt", "bytes": 4096, "tags": ["draft", "text"]}
-_AT_MOST = 1000  # an observer's queue holds 1024: what is measured is offering events, not dropping them
+_AT_MOST = 1000  # the queue of an observer holds 1024; events beyond that would be dropped
 
 
 async def rows(pace: Pace) -> list[Row]:
-    """Measure one event, without and with somebody who is told."""
+    """Measure one event, without and with an observer."""
     with tempfile.TemporaryDirectory() as folder:
         async with Kernel(event_log=Path(folder) / "log.jsonl") as kernel:
             alone = await kernel.session.create(Plan(goal="measure"))
@@ -58,7 +58,7 @@ async def rows(pace: Pace) -> list[Row]:
 
 
 class Observer:
-    """Somebody who is told, and counts down."""
+    """An observer that counts down."""
 
     def __init__(self) -> None:
         self._expected = 0
@@ -70,7 +70,7 @@ class Observer:
             self._all.set()
 
     def after(self, emit: Any) -> Measure:
-        """Measure emitting alone; afterwards, untimed, let the observer hear everything."""
+        """Measure only emitting. Afterwards, untimed, let the observer get all events."""
         measure_emitting = blocking(emit)
 
         async def measure(n: int) -> float:

@@ -1,14 +1,14 @@
-"""An STDIO module that calls the kernel and streams, at the least cost: what is measured is the kernel.
+"""An STDIO module that calls the kernel and streams, at the least cost, so that a benchmark measures the kernel.
 
-Single-threaded; what it passes on is spliced into its replies unread.
+It has one thread. It copies what it passes on into its replies without decoding it.
 
     fast_caller.py [NAME]
 
 turns   {"count": n, "syscall": …}             makes one call a turn, n times
-relay   {"path", "op", "args"}                 invokes that, and gives back its result or its error
-stream  {"count": n, "chunk": …, "alone"?}     sends a chunk n times; alone, each is to be read before the next is sent
+relay   {"path", "op", "args"}                 invokes that, and replies with its result or its error
+stream  {"count": n, "chunk": …, "alone"?}     sends a chunk n times; alone: each must be read before the next is sent
 hold    {"chunk": …}                           sends a chunk, and replies when it is cancelled or by `finish`
-finish  {}                                     has all that is held replied to
+finish  {}                                     replies to all that is held
 """
 
 import fcntl
@@ -18,8 +18,8 @@ import termios
 
 import msgspec
 
-_BLOCK = 64 * 1024  # what a pipe holds
-_PATIENCE = 10_000  # looks: who reads no more after some milliseconds has gone
+_BLOCK = 64 * 1024  # the size of a pipe
+_PATIENCE = 10_000  # looks at the pipe: a reader that reads nothing for milliseconds has gone
 _yield = getattr(os, "sched_yield", lambda: None)
 
 
@@ -129,7 +129,7 @@ _RESULTS = {
 
 
 def _wait_until_read() -> None:
-    """Let somebody read what was written: on Linux a pipe tells at either end what is left in it."""
+    """Wait until the reader has read all. On Linux each end of a pipe tells how much is left in it."""
     for _ in range(_PATIENCE):
         if not any(fcntl.ioctl(1, termios.FIONREAD, bytes(4))):
             return

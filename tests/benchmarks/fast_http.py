@@ -1,6 +1,7 @@
-"""An HTTP echo that does as little as a server can, for benchmarks: what is measured is the client.
+"""An HTTP echo that does as little as a server can, so that a benchmark measures the client.
 
-Prints `listening on http://127.0.0.1:PORT`, and ends with its stdin. The args are spliced into the reply unread.
+It prints `listening on http://127.0.0.1:PORT`, and ends when its stdin ends. It copies the args into the reply
+without decoding them.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ class Echo(asyncio.BufferedProtocol):
     _unread = b""
 
     def __init__(self) -> None:
-        self._buffer = memoryview(bytearray(_READ))  # asyncio's own would be mapped anew for each read: 14 µs
+        self._buffer = memoryview(bytearray(_READ))  # asyncio would map a new one for each read: 14 µs
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)

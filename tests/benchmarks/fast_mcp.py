@@ -1,4 +1,4 @@
-"""A server of MCP that costs as little as one can: over stdio, or with "http" over HTTP, until its stdin ends."""
+"""A server of MCP that does as little as one can: over stdio, or with "http" over HTTP, until its stdin ends."""
 
 import asyncio
 import re
@@ -13,7 +13,7 @@ _HEAD = "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n
 
 
 def answer(message: bytes) -> bytes:
-    """Answer one message; with nothing if it is a notification."""
+    """Answer one message; give nothing for a notification."""
     request = orjson.loads(message)
     if "id" not in request:
         return b""
@@ -23,7 +23,7 @@ def answer(message: bytes) -> bytes:
 
 
 def result_of(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
-    """Give the result of a request, or nothing for a method that is not known."""
+    """Give the result of a request, or nothing for an unknown method."""
     if method == "tools/call":
         return {"content": [{"type": "text", "text": params["arguments"]["text"]}]}
     if method == "tools/list":
@@ -66,7 +66,7 @@ class Http(asyncio.Protocol):
 
 
 async def serve_http() -> None:
-    """Answer requests, say where, and end with stdin."""
+    """Print the address, and answer requests until stdin ends."""
     server = await asyncio.get_running_loop().create_server(Http, "127.0.0.1", 0)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp", flush=True)
     await asyncio.to_thread(sys.stdin.buffer.read)

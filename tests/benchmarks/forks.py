@@ -1,4 +1,4 @@
-"""Forks of a session that has fragments and mounts: what one costs beside a deep copy, and what it weighs."""
+"""Forks of a session that has fragments and mounts: the time of one beside a deep copy, and its memory."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def _fork(kernel: Kernel, session: Session, n: int) -> float:
 
 
 async def _weight(kernel: Kernel, session: Session, n: int) -> float:
-    """Give the bytes of one of n forks, with what an embedder holds of it."""
+    """Give the bytes of one of n forks, with the objects that an embedder holds of it."""
     forks: list[Any] = [None] * n
     gc.collect()
     tracemalloc.start()

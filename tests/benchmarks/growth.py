@@ -1,7 +1,7 @@
 """How cost grows with the number of modules, calls, events and sessions, and with size: `-s bench-growth`.
 
-A series has a point for each size of one thing. What is done once for each thing should cost as much each time; what
-is done with many things around should not notice them. The table says how far either is from that.
+A series has a point for each number or size. Work that is done once for each thing should cost the same each time.
+Work that is done beside many other things should cost the same as without them. The table has the differences.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LARGEST = 256 * _MIB
 
 @attrs.frozen
 class Sizes:
-    """How many of each, and how large."""
+    """The numbers and sizes of a run."""
 
     modules: tuple[int, ...] = (1, 10, 100, 1000)
     calls: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
@@ -99,7 +99,7 @@ async def _modules(sizes: Sizes, pace: Pace) -> list[Plot]:
 
 async def _mounting(count: int) -> float:
     async with _session() as (_, session):
-        await mount_fast_echo(session)  # what the first mount of a kernel loads is loaded
+        await mount_fast_echo(session)  # the first mount of a kernel loads modules of Python
         began = time.perf_counter()
         await mount_idle(session, affordable(count))
         return time.perf_counter() - began
@@ -117,7 +117,7 @@ async def _called(having_so_many: Mapping[tuple[int, int], int], pace: Pace) -> 
 
 
 async def _calls(sizes: Sizes, pace: Pace) -> list[Plot]:
-    """Have so many invocations at once."""
+    """Make so many invocations at once."""
     async with _session() as (_, session):
         call = functools.partial(session.invoke, await mount_fast_echo(session), "echo", text_of(200))
         samples = await compare([Contender(str(n), at_once(call, n), step=n) for n in sizes.calls], pace)
@@ -163,7 +163,7 @@ async def _living(size: int) -> tuple[float, float]:
 
 
 async def _messages(sizes: Sizes, pace: Pace) -> list[Plot]:
-    """Have arguments of so many bytes echoed, by the kernel and by the limit."""
+    """Call the echo with so many bytes, through the kernel and through the limit."""
     ours, limit = [], []
     async with _session() as (_, session):
         echo = {

@@ -1,7 +1,6 @@
-"""One call with 1, 100 and 1000 modules mounted, all of them real processes that are idle but one.
+"""One call with 1, 100 and 1000 modules mounted, each a process; all but one are idle.
 
-Each number has a process of its own, which this file is too: `idle.py MODULES SESSIONS` mounts, forks, and says how
-many modules there are.
+Each number has a process of its own: `idle.py MODULES SESSIONS` mounts, forks, and prints how many modules there are.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from rounds import Pace
 
-_DESCRIPTORS = 4  # of a stdio module: three pipes and what tells its end
+_DESCRIPTORS = 4  # of a stdio module: three pipes, and one that shows that the process has ended
 _SPARE = 64
 
 
@@ -53,12 +52,12 @@ async def rows(pace: Pace) -> list[Row]:
 
 
 def having(modules: int, sessions: int = 1) -> Worker:
-    """Give a process that has so many: fewer modules, if it says so, since the host starts no more."""
+    """Give a process that has so many. Where the host starts no more, it has fewer modules, and says so."""
     return Worker(Path(__file__), str(modules), str(sessions))
 
 
 async def work(wanted: int, sessions: int) -> None:
-    """Mount, and fork; then measure, in the last session, for whoever asks."""
+    """Mount, and fork; then measure in the last session, on request."""
     with tempfile.TemporaryDirectory() as folder:
         async with Kernel(event_log=Path(folder) / "log.jsonl") as kernel:
             session = await kernel.session.create(Plan(goal="measure"))
@@ -80,9 +79,9 @@ async def p50(call: Callable[[], Awaitable[Any]], n: int) -> float:
 
 
 def affordable(modules: int) -> int:
-    """Raise the limit of open files as far as the host lets us, and give how many modules that is enough for."""
+    """Raise the limit of open files as far as the host allows, and give how many modules that is enough for."""
     try:
-        import resource  # noqa: PLC0415 - not everywhere
+        import resource  # noqa: PLC0415 - Windows has none
     except ImportError:
         return modules
     wanted = modules * _DESCRIPTORS + _SPARE

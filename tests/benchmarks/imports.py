@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rounds import Measure, Pace
 
 _OTHERS = (
-    "import asyncio, attrs, cattrs, msgspec, platformdirs, pluggy"  # whoever embeds the kernel runs asyncio already
+    "import asyncio, attrs, cattrs, msgspec, platformdirs, pluggy"  # a program with a kernel runs asyncio already
 )
 _OURS = "import amplifier_core"
 

@@ -1,4 +1,4 @@
-"""What it takes to start a module in a sandbox, beside the same module as an ordinary process: to its first byte."""
+"""The start of a module in a sandbox until its first byte, beside the same module as an ordinary process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DESCRIPTOR = ModuleDescriptor.from_mapping(
 
 
 async def rows(pace: Pace) -> list[Row]:
-    """Measure a shell, which starts at once, and this Python, which brings its libraries; nothing without bwrap."""
+    """Measure a shell, which starts at once, and this Python, which loads its libraries. Without bwrap give nothing."""
     isolation = open_isolation({})
     if reason := isolation.trial():
         print(f"isolated: {reason}", file=sys.stderr)
@@ -64,7 +64,7 @@ def _starting(launch: Callable[[], Launch]) -> Measure:
 
 
 def _start(make: Callable[[], Launch]) -> float:
-    """Start it, and give the seconds until its first byte; then let it end."""
+    """Start a module, give the seconds until its first byte, and let it end."""
     began = time.perf_counter()
     launch = make()
     with launch.start(stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:

@@ -19,7 +19,7 @@ _ARGS = text_of(200)
 
 
 async def main() -> None:
-    """Connect, then measure for whoever asks."""
+    """Connect, then measure on request."""
     async with Client(_SERVER) as client:
 
         async def call() -> None:

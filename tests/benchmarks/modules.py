@@ -1,6 +1,6 @@
 """The modules that calls are measured against, and how they are mounted.
 
-Owns their descriptors. They cost as little as a module can: what is measured is the kernel.
+It owns their descriptors. They do as little as a module can, so that a benchmark measures the kernel.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _MOUNTED_AT_ONCE = 16
 
 
 def text_of(size: int) -> dict[str, str]:
-    """Make arguments whose JSON is so many bytes."""
+    """Make arguments whose JSON has so many bytes."""
     return {"text": "x" * (size - len('{"text":""}'))}
 
 
 def descriptor(name: str, transport: dict[str, Any]) -> dict[str, Any]:
-    """Describe a tool that wants nothing."""
+    """Describe a tool that needs no capability."""
     return {"name": name, "kind": "tool", "capabilities": [], "transport": transport}
 
 
@@ -39,7 +39,7 @@ async def mount_fast_echo(session: Session) -> str:
 
 
 async def mount_fast_callers(session: Session, count: int) -> list[str]:
-    """Mount modules that call the kernel, allow them to, and give their paths."""
+    """Mount modules that call the kernel, allow that, and give their paths."""
     await session.register_hook("policy:request", _allow)
     paths = []
     for n in range(count):
@@ -58,7 +58,7 @@ async def _allow(_: Event) -> dict[str, Any]:
 
 
 async def mount_idle(session: Session, count: int) -> int:
-    """Mount idle modules, several at once, and give how many there are: fewer if the host starts no more."""
+    """Mount idle modules, several at once. Give how many there are: fewer if the host starts no more."""
     places = asyncio.Semaphore(_MOUNTED_AT_ONCE)
 
     async def mount(n: int) -> bool:

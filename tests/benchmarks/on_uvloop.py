@@ -16,7 +16,7 @@ from amplifier_core import Kernel, Plan
 
 
 async def main() -> None:
-    """Mount, then measure for whoever asks."""
+    """Mount, then measure on request."""
     with tempfile.TemporaryDirectory() as folder:
         async with Kernel(event_log=Path(folder) / "log.jsonl") as kernel:
             session = await kernel.session.create(Plan(goal="measure"))

@@ -32,13 +32,13 @@ _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
 async def rows(pace: Pace) -> list[Row]:
-    """Measure one request after another, and many at once; nothing if the transport is not installed."""
+    """Measure one request after another, and many at once. Without the transport give nothing."""
     if not entry_points(group="amplifier_core.transports", name="http"):
         return [Row(path=path, note="amplifier-transport-http is not installed") for path in (_SEQUENTIAL, _AT_ONCE)]
     import httpx  # noqa: PLC0415 - comes with the transport
 
     with tempfile.TemporaryDirectory() as folder, server() as url, Raw(url, _CALLERS) as limit:
-        # trust_env=False: a proxy of this machine is nothing to measure
+        # trust_env=False: no proxy of this machine is to be measured
         async with Kernel(event_log=Path(folder) / "log.jsonl") as kernel, httpx.AsyncClient(trust_env=False) as client:
             session = await kernel.session.create(Plan(goal="measure"))
             mounted = await session.mount("/mnt/tools", descriptor("echo", {"type": "http", "url": url}))
@@ -75,7 +75,7 @@ async def rows(pace: Pace) -> list[Row]:
 
 @contextlib.contextmanager
 def server() -> Iterator[str]:
-    """Give the URL of a server that costs as little as one can, in a process of its own."""
+    """Give the URL of a server that does as little as one can, in a process of its own."""
     with subprocess.Popen(FAST_HTTP, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield process.stdout.readline().split()[-1]
@@ -83,7 +83,7 @@ def server() -> Iterator[str]:
 
 
 class Raw:
-    """The limit: requests that are ready, sockets that block, and of HTTP what it takes to find the end of a reply."""
+    """The limit: ready requests, blocking sockets, and only as much HTTP as finds the end of a reply."""
 
     def __init__(self, url: str, callers: int) -> None:
         host, port = url.removeprefix("http://").split(":")

@@ -1,6 +1,6 @@
 """Calls over STDIO: the kernel beside blocking reads and writes, and beside other clients.
 
-The peers are what people write by hand, and the client of the MCP SDK; the kernel runs on uvloop, too.
+The peers are a client written by hand and the client of the MCP SDK. The kernel also runs on uvloop.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _small_rows(samples: Mapping[str, Sequence[float]]) -> Iterator[Row]:
 
 
 def _uvloop() -> contextlib.AbstractContextManager[Worker | None]:
-    """Give the kernel on uvloop, where that is installed: it knows no Windows."""
+    """Give the kernel on uvloop, where that is installed: there is none for Windows."""
     return Worker(_HERE / "on_uvloop.py") if find_spec("uvloop") else contextlib.nullcontext()
 
 
@@ -115,7 +115,7 @@ async def _large(path: str, size: int, goal: float, limit: Blocking, ours: Call,
 
 
 class Blocking:
-    """The limit: a client that does nothing but what no client can leave out."""
+    """The limit: a client that does only what each client must do."""
 
     def __init__(self, command: Sequence[str] = FAST_ECHO) -> None:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
@@ -130,7 +130,7 @@ class Blocking:
         self._process.communicate()
 
     def call(self, args: object) -> Any:
-        """Have the arguments echoed."""
+        """Call the echo."""
         return self.ask(_line(args))
 
     def ask(self, line: bytes) -> Any:
@@ -171,7 +171,7 @@ def _line(args: object) -> bytes:
 
 @contextlib.asynccontextmanager
 async def stream_client() -> AsyncIterator[Call]:
-    """Give a peer: what one writes by hand, on asyncio's streams and the standard json; no deadline, no log."""
+    """Give a peer written by hand, on asyncio's streams and the standard json: no deadline, no log."""
     process = await asyncio.create_subprocess_exec(
         *FAST_ECHO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=8 * 1024 * 1024
     )

@@ -1,6 +1,6 @@
-"""Where it is measured: the CPU that both ends share, and the words that say so.
+"""The place of a measurement: the CPU that both ends share, and the text that names the machine.
 
-Owns what is known of this machine. It measures nothing.
+It measures nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def pin() -> int | None:
-    """Keep this process, and every child that it will have, on one CPU, and say on which."""
+    """Keep this process and all later children on one CPU, and give its number."""
     if not hasattr(os, "sched_setaffinity"):
         return None
     cpu = max(os.sched_getaffinity(0))

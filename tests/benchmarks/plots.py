@@ -1,7 +1,7 @@
-"""Plots of growth: what something costs by how many there are of it, on logarithmic scales both.
+"""Plots of growth: the cost over the number of things. Both scales are logarithmic.
 
-Owns the plots, as text and as a picture. Where each thing should cost the same, a line is drawn that rises so; where
-number should not matter, one that is level; where there is a limit, its own.
+It owns the plots, as text and as a picture. Where each thing should cost the same, it draws a rising line. Where the
+number should not matter, it draws a level line. Where there is a limit, it draws that of the limit.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Series:
     look: str = "ours"
 
     def worst(self, *, each: bool) -> float:
-        """Give the cost at the largest number, for each thing or in all, beside the least."""
+        """Give the cost at the largest number, for each thing or together, as a ratio to the least."""
         costs = [seconds / (n if each else 1) for n, seconds in self.points]
         return costs[-1] / min(costs)
 
 
 @attrs.frozen
 class Plot:
-    """Series of the same numbers; with ``each`` it is a cost of all of them, which should grow as they do."""
+    """Series over the same numbers. With ``each`` they are costs of all things together, which should grow alike."""
 
     title: str
     series: tuple[Series, ...]
@@ -95,7 +95,7 @@ def _plot(drawing: Drawing, x: float, y: float, plot: Plot) -> None:
     for series in plot.series if all(each.look == "ours" for each in plot.series) else ():
         ends = [(across(n), up(seconds)) for n, seconds in _straight(series, each=plot.each)]
         drawing.line(ends, "goal", 1.5, "4 4")
-    for n, series in enumerate(sorted(plot.series, key=_last)):  # names that would touch stand apart
+    for n, series in enumerate(sorted(plot.series, key=_last)):  # keeps names apart that would touch
         _line(drawing, across, up, series, 4 + (8 - 16 * n if len(plot.series) > 1 else 0))
 
 
@@ -104,7 +104,7 @@ def _last(series: Series) -> float:
 
 
 def _straight(series: Series, *, each: bool) -> list[tuple[float, float]]:
-    """Give the ends of the line that it should be: through its cheapest point."""
+    """Give the ends of the line that the series should be: through its cheapest point."""
     least = min(seconds / (n if each else 1) for n, seconds in series.points)
     return [(n, least * (n if each else 1)) for n, _ in (series.points[0], series.points[-1])]
 

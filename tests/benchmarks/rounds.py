@@ -1,6 +1,6 @@
-"""Rounds: contenders take turns, so that what disturbs the machine disturbs them all alike, and figures are medians.
+"""Rounds: contenders take turns, so that a disturbance of the machine disturbs all alike. Figures are medians.
 
-Owns how time is measured. It does not know what is measured.
+It owns how time is measured, not what is measured.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ async def compare(contenders: Sequence[Contender], pace: Pace) -> dict[str, list
 
 
 async def _calibrate(contender: Contender, seconds: float) -> int:
-    """Find how many calls fill a round; what it runs for that is the warm-up."""
+    """Find how many calls fill a round. The calls that it makes for that are the warm-up."""
     n = contender.step
     for part in (0.1, 0.3, 1.0):
         one = await contender.measure(n)

@@ -1,6 +1,6 @@
 """What the kernel costs, in ratios to the limits, measured in one run on one CPU: `python3 noxfile.py -s bench`.
 
-A limit is what nobody can go below on this machine: the system calls alone, or the dependencies alone. Each path is a
+A limit is the least that is possible on this machine: only the system calls, or only the dependencies. Each path is a
 module beside this one.
 """
 
@@ -50,7 +50,7 @@ PATHS = {
 
 
 def main() -> int:
-    """Measure, print the table, write what is asked for, and tell by the status whether something got worse."""
+    """Measure, print the table, write the files of the options. The exit status says whether a ratio got worse."""
     options = _options()
     pace = Pace(1, 0.001, quick=True) if options.quick else Pace(options.rounds, 0.05)
     where = f"{place(None if options.quick else pin())}; medians of {pace.rounds} interleaved rounds"
@@ -85,7 +85,7 @@ def _options() -> argparse.Namespace:
 
 def _measure(names: Iterable[str], pace: Pace) -> dict[str, list[Row]]:
     found = {}
-    bytes(_LARGE)  # glibc maps anew, for 100 µs, what is larger than all that it was given back before
+    bytes(_LARGE)  # glibc maps memory anew, for 100 µs, if it is larger than all that was freed before
     for name in names:
         print(f"{name} …", file=sys.stderr, flush=True)
         gc.collect()
@@ -94,7 +94,7 @@ def _measure(names: Iterable[str], pace: Pace) -> dict[str, list[Row]]:
 
 
 def _compare(found: Mapping[str, list[Row]], pace: Pace, committed: Mapping[str, float]) -> int:
-    """Point out what is worse than the baseline, twice: what is worse only once was this machine's."""
+    """Name the ratios that are worse than the baseline twice. What is worse only once is noise of the machine."""
     suspects = {name for name, rows in found.items() if baseline.worse(rows, committed)}
     again = _measure(sorted(suspects), pace)
     worse = [

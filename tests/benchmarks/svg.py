@@ -1,6 +1,6 @@
 """A drawing: shapes and text as SVG, for light pages and dark ones.
 
-Owns the elements, the colours and the scales. It knows nothing of what is drawn. Text stays text; there is no script.
+It owns the elements, the colours and the scales, not the content. Text stays text. There is no script.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Log:
     end: float
 
     def __call__(self, value: float) -> float:
-        """Say where a value stands; what is off the scale stands at its edge."""
+        """Give the place of a value. A value outside the scale is at its edge."""
         value = min(max(value, self.low), self.high)
         return self.start + (self.end - self.start) * math.log(value / self.low) / math.log(self.high / self.low)
 
@@ -66,13 +66,13 @@ class Log:
 
 
 def decades_around(values: Sequence[float]) -> tuple[float, float]:
-    """Give powers of ten that all values lie between, one decade at the least."""
+    """Give the powers of ten around all values, at least one decade apart."""
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     return 10.0**low, 10.0 ** max(high, low + 1)
 
 
 class Drawing:
-    """A picture that grows by elements; ``look`` is the name of a colour, and for text of a size, too."""
+    """A picture, made of elements. ``look`` is the name of a colour, and for text also of a size."""
 
     def __init__(self, width: float, title: str, description: str) -> None:
         self._width = width
@@ -83,7 +83,7 @@ class Drawing:
         self._page = self._add("rect", {"class": "page", "width": "100%", "height": "100%", "rx": "8"})
 
     def text(self, x: float, y: float, text: str, look: str = "body", anchor: str = "start", *, more: str = "") -> None:
-        """Write one line, and something small after it; y is its base line, and the anchor start, middle or end."""
+        """Write one line, and small text after it. y is its base line; the anchor is start, middle or end."""
         attributes = {"x": _number(x), "y": _number(y), "class": look}
         line = self._add("text", attributes | ({} if anchor == "start" else {"text-anchor": anchor}))
         line.text = text
@@ -106,7 +106,7 @@ class Drawing:
         self._add("circle", {"cx": _number(x), "cy": _number(y), "r": _number(radius), "class": look})
 
     def save(self, file: Path, height: float) -> None:
-        """Write it, so high."""
+        """Give the SVG, with that height."""
         size = {"width": _number(self._width), "height": _number(height)}
         self._root.attrib |= {"viewBox": f"0 0 {size['width']} {size['height']}", **size}
         ET.indent(self._root, " ")

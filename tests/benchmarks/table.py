@@ -1,6 +1,6 @@
-"""The table: what was measured, beside its limit and its goal, for eyes and as JSON.
+"""The table: each figure beside its limit and its goal, as text and as JSON.
 
-Owns rows and their looks. It measures nothing.
+It owns rows and their format. It measures nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HEAD = ("path", "limit", "ours", "ratio", "goal", "", "peers, as ratios")
 
 @attrs.frozen
 class Goal:
-    """What is wanted: a ratio to the limit, an amount in the row's unit, or either of them."""
+    """A goal: a ratio to the limit, an amount in the unit of the row, or either of them."""
 
     ratio: float | None = None
     amount: float | None = None
@@ -69,7 +69,7 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """Whether the goal is reached, in either way."""
+        """Whether the ratio or the amount reaches the goal."""
         pairs = ((self.ratio, self.goal.ratio), (self.ours, self.goal.amount))
         return any(is_ <= wanted for is_, wanted in pairs if is_ is not None and wanted is not None)
 
@@ -90,7 +90,7 @@ class Row:
 
 
 def text(rows: Sequence[Row]) -> str:
-    """Lay rows out: the first column and the last from the left, numbers from the right."""
+    """Align rows: the first column and the last to the left, numbers to the right."""
     lines = [HEAD, *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     last = len(HEAD) - 1
@@ -111,14 +111,14 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def ratio_text(value: float | None) -> str:
-    """Write a ratio as people say it: a small one as a fraction."""
+    """Write a ratio; a small one as a fraction."""
     if value is None:
         return ""
     return f"1/{1 / value:.3g}" if value < 0.2 else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def amount_text(value: float | None, unit: str) -> str:
-    """Write an amount in a unit that makes it short."""
+    """Write an amount in the unit that makes it short."""
     if value is None:
         return ""
     if unit == "µs" and value >= 1000:

@@ -13,14 +13,14 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run one for a moment, untraced: tracing makes peers' imports slow, and what runs here other tests cover."""
+    """Run a benchmark for a moment, without coverage: it makes imports slow, and other tests cover the same code."""
     command = [sys.executable, str(HERE / program), "--quick", *map(str, arguments)]
     untraced = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
     return subprocess.run(command, env=untraced, capture_output=True, text=True, check=False, timeout=120)
 
 
 def words(file: Path) -> list[str]:
-    """What a picture says; it is well-formed, and brings no script."""
+    """Give the text of a picture, which is well-formed and has no script."""
     picture = ET.parse(file).getroot()
     assert not picture.findall(f".//{SVG}script")
     return ["".join(text.itertext()) for text in picture.iter(f"{SVG}text")]
@@ -34,14 +34,14 @@ def test_the_benchmarks_run_and_every_row_has_its_figures(tmp_path: Path) -> Non
     assert len(rows) >= 32
     for row in rows:
         measured = [*row["peers"].values()]
-        if "beyond" not in row["path"]:  # a difference: what disturbs a quick run makes it negative
+        if "beyond" not in row["path"]:  # a difference, which a disturbance makes negative
             measured.append(row["ours"])
         if row["unit"] == "µs":  # memory has no limit
             measured += [row["limit"], row["ratio"]]
         assert not row["note"], row
         assert all(figure > 0 for figure in measured), row
     compared = [row["path"] for row in rows if row["ratio"] is not None]
-    assert list(json.loads(ratios.read_text("utf-8"))["ratios"]) == compared  # each path has a name of its own
+    assert list(json.loads(ratios.read_text("utf-8"))["ratios"]) == compared  # no two paths have the same name
     drawn = words(picture)
     for row in rows:
         if row["goal"]["ratio"] is not None:

@@ -50,13 +50,13 @@ async def rows(pace: Pace) -> list[Row]:
 
 
 class Limit:
-    """What no kernel can leave out between modules that call each other."""
+    """The limit: only what each kernel must do between modules that call each other."""
 
     def __init__(self, modules: Mapping[str, Blocking]) -> None:
         self._modules = modules
 
     def invoke(self, path: str, op: str, args: object) -> Any:
-        """Invoke one operation, and make the system calls that its module wants."""
+        """Invoke one operation, and make the system calls of its module."""
         module, params = self._modules[path], {"op": op, "args": args}
         reply = module.ask(_line(params))
         while pending := reply.get("pending"):
@@ -165,7 +165,7 @@ async def _nested(pairs: Pairs, callers: Sequence[str], pace: Pace) -> list[Row]
 
 
 async def _chunks(pairs: Pairs, path: str, pace: Pace) -> list[Row]:
-    """Measure a stream of one chunk; then a chunk of many, each there alone, or all as fast as they are read."""
+    """Measure a stream of one chunk; then one chunk of many, sent one by one, or as fast as they are read."""
     pairs.streaming("one", path, 1, alone=True)
     pairs.streaming("alone", path, 20 if pace.quick else 500, alone=True)
     pairs.streaming("at full rate", path, 100 if pace.quick else 20_000, alone=False)
@@ -179,7 +179,7 @@ async def _chunks(pairs: Pairs, path: str, pace: Pace) -> list[Row]:
 
 
 async def _memory(session: Session, path: str, count: int) -> Row:
-    """Weigh streams that are open at once and have been read from, with what an embedder holds of each."""
+    """Give the memory of streams that are open and have been read from, with what an embedder holds of each."""
     await _finish(session, path, [await _open(session, path)])
     streams: list[Any] = [None] * count
     gc.collect()

@@ -1,7 +1,7 @@
-"""A contender in a process of its own, measured from this one: its heap, its loop and its imports disturb nobody else.
+"""A contender in a process of its own, so that its heap, its loop and its imports disturb no other contender.
 
-Owns both ends of the pipe between them. The child says one line when it is ready, then reads ``NAME N`` and answers
-with the seconds that one of N calls took; its event loop rests meanwhile.
+It owns both ends of the pipe between them. The child prints one line when it is ready, then reads ``NAME N`` and
+answers with the seconds that one of N calls took. Its event loop does nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """The end that asks; ``ready`` is what the child said first."""
+    """The end that asks. ``ready`` is the first line of the child."""
 
     def __init__(self, program: Path, *arguments: str) -> None:
         self._process = subprocess.Popen(
@@ -34,7 +34,7 @@ class Worker:
         self._process.communicate()
 
     def measure(self, name: str) -> Measure:
-        """Measure what the child knows under that name."""
+        """Measure the contender of that name in the child."""
         return functools.partial(self._ask, name)
 
     async def _ask(self, name: str, n: int) -> float:
@@ -49,7 +49,7 @@ class Worker:
 
 
 async def serve(measures: Mapping[str, Measure], ready: object = "ready") -> None:
-    """Be the end that answers, until nobody asks any more."""
+    """Answer until the other end closes the pipe."""
     print(ready, flush=True)
     for line in sys.stdin:
         name, n = line.split()

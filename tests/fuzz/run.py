@@ -1,9 +1,9 @@
-"""One target, for long: atheris looks for inputs that reach new code. `python3 noxfile.py -s fuzz -- SECONDS TARGET …`
+"""Fuzzes one target for long, guided by coverage: `python3 noxfile.py -s fuzz -- SECONDS TARGET …`
 
     python -m tests.fuzz.run FOLDER TARGET [libFuzzer's options]
 
-Inputs that reach something new stay in FOLDER/TARGET; one that is a finding goes there as `crash-…`, to be put into
-FOUND of test_fuzz.py.
+Inputs that reach new code stay in FOLDER/TARGET. A finding is written there as `crash-…`; add it to FOUND of
+test_fuzz.py.
 """
 
 import sys
@@ -17,12 +17,12 @@ with atheris.instrument_imports(include=["amplifier_core", "amplifier_transport_
 
 
 def quoted(word: bytes) -> str:
-    """Write a word as a line of libFuzzer's dictionaries, whose words are short."""
+    """Write a word as a line of a dictionary of libFuzzer, which takes only short words."""
     return '"' + "".join(f"\\x{byte:02x}" for byte in word[:60]) + '"\n'
 
 
 def main() -> None:
-    """Fuzz until libFuzzer's options say that it is enough, or something is found."""
+    """Fuzz for as long as the options of libFuzzer say, or until a finding."""
     _, folder, target, *options = sys.argv
     corpus = Path(folder, target)
     corpus.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""An STDIO module that writes the bytes that it is told to, and then the reply of a module that behaves.
+"""An STDIO module that writes the bytes of its arguments, and then a correct reply.
 
-The operation `bad` writes ``args["bytes"]``, which are hexadecimal; `$ID` in them stands for the request's id.
+The operation `bad` writes ``args["bytes"]``, which are hexadecimal; `$ID` in them becomes the id of the request.
 """
 
 import json
@@ -27,6 +27,6 @@ if __name__ == "__main__":
         if request["method"] != "cancel":
             params = request.get("params", {})
             reply = json.dumps({"id": request["id"], "ok": True, "result": answer(request["method"], params)}).encode()
-            # one write: what follows a whole answer is there before its caller asks again
+            # one write, so that bytes after a whole answer are there before the next request
             sys.stdout.buffer.write(noise(params).replace(b"$ID", request["id"].encode()) + reply + b"\n")
             sys.stdout.flush()

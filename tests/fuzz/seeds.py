@@ -1,4 +1,4 @@
-"""What fuzzing begins with: something valid for each target, and the words that it is made of."""
+"""The seeds of the fuzzing: valid inputs for each target, and the words that they are made of."""
 
 import json
 

@@ -1,7 +1,7 @@
-"""What is fuzzed: both framings, messages and descriptors, each with what must hold whatever bytes come.
+"""The targets of the fuzzing: both framings, messages and descriptors, each with what must hold for all bytes.
 
-A target is a context manager that gives a function of bytes. Whatever that raises is a finding. The first bytes steer
-(where reads are cut, how large a message may be), the rest is what arrives.
+A target is a context manager that gives a function of bytes. An exception of it is a finding. The first bytes steer
+(where reads are cut, how large a message may be); the module or the server sends the rest.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from amplifier_transport_stdio._framing import LineBuffer, LineTooLongError, id_
 
 SAY = Path(__file__).with_name("say.py")
 SECONDS = 20.0
-"""Of a deadline that nothing here may meet."""
+"""Of a deadline. A target that reaches it is a finding."""
 LIMIT = 3000
 """Bytes of the largest message here; what is fuzzed is seldom longer."""
 
@@ -274,7 +274,7 @@ def http():
             await request.send(respond({"ok": True, "result": request.params["args"]}))
             return
         (how, *_), data = steered(say[0])
-        if how % 4 == 0:  # whatever follows a whole answer belongs to nobody
+        if how % 4 == 0:  # bytes after a whole answer belong to no request
             await request.send(respond({"ok": True, "result": {"n": 0}}) + data)
             return
         head = {1: b"", 2: b"HTTP/1.1 200 OK\r\n", 3: b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n"}

@@ -1,4 +1,4 @@
-"""The targets, for as long as a test may take, and everything that they ever found."""
+"""Fuzzes each target for a moment, and repeats all earlier findings."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,22 +7,22 @@ from tests.fuzz.seeds import SEEDS, WORDS
 from tests.fuzz.targets import TARGETS
 
 EXAMPLES = {"stdio": 60, "http": 60}
-"""Fewer where each one goes through a process or a socket."""
+"""Fewer where an example goes through a process or a socket."""
 
 FOUND = {
-    "framing": [b"\xff\0\0\n", b"\xff\x05\x05 \n\r\n"],  # a blank line that came alone was handed on
-    "message": [b'{"pending":{"syscalls":[],"state":"\xff"}}'],  # this went back to the module as it was
+    "framing": [b"\xff\0\0\n", b"\xff\x05\x05 \n\r\n"],  # a blank line in a read of its own was passed on
+    "message": [b'{"pending":{"syscalls":[],"state":"\xff"}}'],  # this state went back to the module unchanged
     "descriptor": [  # the error was two lines
         b'{"name":"a","kind":"tool","transport":{"type":"http","a\xe2\x80\xa8":1},"capabilities":[]}'
     ],
 }
-"""What was a finding once, by target."""
+"""Earlier findings, by target."""
 
 edits = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 8), st.sampled_from(WORDS) | st.binary(max_size=4)))
 
 
 def edited(seed, changes):
-    """Put words into a seed, each in place of some of its bytes."""
+    """Replace some bytes of a seed by words."""
     for place, length, word in changes:
         at = place % (len(seed) + 1)
         seed = seed[:at] + word + seed[at + length :]
@@ -30,7 +30,7 @@ def edited(seed, changes):
 
 
 def inputs(target):
-    """Draw bytes: any, or nearly right."""
+    """Draw bytes: any, or a changed seed."""
     return st.binary(max_size=200) | st.builds(edited, st.sampled_from(SEEDS[target]), edits)
 
 

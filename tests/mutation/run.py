@@ -1,10 +1,10 @@
-"""Change the gate, the framing and the bus in one place at a time, and see that a test notices.
+"""Changes the gate, the framing and the bus in one place at a time, and checks that a test fails.
 
     python tests/mutation/run.py FOLDER
 
-mutmut works in FOLDER, on a copy of the sources that lie beside each other there, as [tool.mutmut] in pyproject.toml
-says. What survives is compared with SURVIVORS.md, which says why: one that is not there, or does not survive any more,
-fails. With names of mutants after FOLDER (`*_gate*`), those alone are tried, and nothing is compared.
+mutmut works in FOLDER, on a copy with all sources in one folder, as [tool.mutmut] in pyproject.toml says. Each mutant
+that survives must be in SURVIVORS.md, with the reason, and each mutant in SURVIVORS.md must survive. With names of
+mutants after FOLDER (`*_gate*`) it tries only those.
 """
 
 import re
@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SURVIVORS = Path(__file__).with_name("SURVIVORS.md")
-PROFILE = """# hypothesis draws the same examples each time, and that one of them fails is all that counts
+PROFILE = """# hypothesis draws the same examples each time, and does not shrink: a failure is enough
 from hypothesis import Phase, settings
 
 settings.register_profile("mutation", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
@@ -46,14 +46,14 @@ def prepare(folder: Path) -> None:
 
 
 def mutmut(folder: str, *command: str) -> str:
-    """Run mutmut and give what it says; its progress is for whoever waits."""
+    """Run mutmut and give its output. The progress of `run` goes to the terminal."""
     output = None if command[0] == "run" else subprocess.PIPE
     done = subprocess.run([sys.executable, "-m", "mutmut", *command], cwd=folder, stdout=output, text=True, check=True)
     return done.stdout or ""
 
 
 def survivors(folder: str) -> set[tuple[str, str]]:
-    """Give the function and the changed lines of each mutant that no test noticed, or that no test even reached."""
+    """Give the function and the changed lines of each mutant that no test noticed or reached."""
     lines = re.findall(r"^\s*(\S+)__mutmut_(\d+): (survived|no tests)$", mutmut(folder, "results"), re.MULTILINE)
     found = set()
     for function, number, _ in lines:
@@ -74,7 +74,7 @@ def explained(text: str) -> set[tuple[str, str]]:
 
 
 def dedented(lines: list[str]) -> str:
-    """Take away the spaces that all the lines of a diff have after their signs."""
+    """Remove the spaces that all lines of a diff have after their signs."""
     spaces = min(len(line) - 1 - len(line[1:].lstrip()) for line in lines)
     return "".join(f"{line[0]}{line[1 + spaces :]}\n" for line in lines)
 

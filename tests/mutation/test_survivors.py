@@ -1,4 +1,4 @@
-"""That SURVIVORS.md speaks of the code as it is; whether its mutants survive is for the session `mutation` to find."""
+"""Checks that SURVIVORS.md quotes today's code. The session `mutation` checks that its mutants survive."""
 
 import inspect
 from importlib import import_module

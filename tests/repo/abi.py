@@ -1,6 +1,6 @@
-"""Writes down the contract: every public name with its signature, and every field of every shape on the wire.
+"""Writes the contract: every public name with its signature, and every field of every shape on the wire.
 
-`python tests/repo/abi.py` rewrites amplifier_core/ABI.md; the test beside it fails while that file says something else.
+`python tests/repo/abi.py` rewrites amplifier_core/ABI.md. test_abi.py fails while that file differs.
 """
 
 import importlib
@@ -26,11 +26,11 @@ MADE_BY_USERS = (
     "Kernel",
     "KernelError",
     "SteadyClock",
-)  # the others' fields say how they are made, or nobody makes them
+)  # other classes: their fields say how to make them, or a user makes none
 
 
 def signature(value):
-    """Spell a callable's signature; annotations stand as they were written."""
+    """Give the signature of a callable, with its annotations as they are written."""
     try:
         return str(inspect.signature(value)).replace("'", "")
     except (TypeError, ValueError):
@@ -38,7 +38,7 @@ def signature(value):
 
 
 def members(kind):
-    """List what a class adds to its public face, a line each."""
+    """List the public members that a class adds, a line each."""
     for name, value in sorted(vars(kind).items()):
         if name.startswith("_") and name not in ("__aenter__", "__aexit__", "__call__"):
             continue
@@ -54,7 +54,7 @@ def members(kind):
 
 
 def names(door):
-    """List a public door's names, each with its members."""
+    """List the names of a public module, each with its members."""
     module = importlib.import_module(door)
     for name in sorted(module.__all__):
         value = getattr(module, name)
@@ -72,7 +72,7 @@ def names(door):
 
 
 def fields(schema, indent="    "):
-    """List the fields of a JSON Schema, deeper ones below theirs; `!` marks what is required."""
+    """List the fields of a JSON Schema, nested ones below theirs. `!` marks a required field."""
     for name, described in schema.get("properties", {}).items():
         part = described if isinstance(described, dict) else {}  # true: anything
         mark = "!" if name in schema.get("required", ()) else ""

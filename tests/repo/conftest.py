@@ -1,4 +1,4 @@
-"""What the tests of the repository itself share: the distributions, as they stand and as they are built."""
+"""The fixtures of the tests of the repository itself: the distributions, as sources and as they are built."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def committed() -> list[Path]:
-    """Every file of the repository, and each that is not ignored and so is soon to be one."""
+    """Every file of the repository, and every new file that is not ignored."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     return [ROOT / name for name in names if (ROOT / name).is_file()]
@@ -28,7 +28,7 @@ def committed() -> list[Path]:
 
 @pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
 def folder(request) -> Path:
-    """The folder of a distribution, named like the package in it: a test that asks for it runs once for each."""
+    """The folder of a distribution, named like the package in it. A test that uses it runs once for each."""
     return request.param
 
 
@@ -67,7 +67,7 @@ def wheels(uv, tmp_path_factory) -> Path:
 def environment(uv, wheels, tmp_path) -> Callable[..., Path]:
     """Install the given requirements into a fresh environment, and return its interpreter.
 
-    What we build comes from `wheels` and from nowhere else, everything that it depends on from the registry.
+    Our distributions come only from `wheels`, everything that they depend on from the registry.
     """
     ours = tmp_path / "ours.txt"
     ours.write_text("".join(f"{wheel.name.split('-')[0]} @ {wheel.as_uri()}\n" for wheel in wheels.glob("*.whl")))

@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-# Written so that they do not find themselves.
+# The patterns do not match themselves.
 REGISTRY = re.compile(r"pypi\.org|pythonhosted\.org|npmjs\.(org|com)|yarnpkg\.com|crates\.io|debian\.org|index[-]url")
 MACHINE = re.compile(r"(?<![\w.$}])/(?:root|work|opt|home/\w+|Users/\w+)/|\.pyenv/versions/\d")
 
@@ -38,7 +38,7 @@ def test_siblings_are_held_to_one_minor_version(project, projects):
 
 
 def test_none_depends_on_the_registrys_amplifier_core(committed):
-    """Another project has that name there, and the import name that we have."""
+    """There it is another project, with the same import name."""
     for file in (file for file in committed if file.name == "pyproject.toml"):
         project = tomllib.loads(file.read_text("utf-8")).get("project", {})
         groups = [project.get("dependencies", []), *project.get("optional-dependencies", {}).values()]

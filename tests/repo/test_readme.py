@@ -5,6 +5,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -24,6 +26,28 @@ def test_the_readmes_example_does_what_it_says(tmp_path):
     assert (tmp_path / "run.jsonl").stat().st_size > 0
 
 
+@pytest.mark.parametrize("task", ["quickstart", "tests"])
+def test_the_readme_gives_the_command_of_a_first_task_in_full(task):
+    assert f"\npython3 noxfile.py -s {task}\n" in (ROOT / "README.md").read_text("utf-8")
+    assert re.search(rf"^def {task}\(session", (ROOT / "noxfile.py").read_text("utf-8"), re.MULTILINE)
+
+
+def test_the_readme_names_every_task():
+    text, noxfile = ((ROOT / name).read_text("utf-8") for name in ("README.md", "noxfile.py"))
+    tasks = re.findall(r"^def (\w+)\(session", noxfile, re.MULTILINE)
+    assert tasks
+    assert not [task for task in tasks if f"`{task.replace('_', '-')}`" not in text]
+
+
+def test_the_readme_installs_folders_of_distributions():
+    lines = re.findall(r"pip install ([^`\n]+)", (ROOT / "README.md").read_text("utf-8"))
+    installed = [name for line in lines for name in line.split()]
+    assert {"./amplifier_core", "./amplifier_transport_stdio", "./amplifier_isolation_bwrap"} <= set(installed)
+    for name in installed:
+        assert name.startswith("./amplifier_")
+        assert (ROOT / name / "pyproject.toml").is_file()
+
+
 def test_the_readme_names_every_distribution():
     text = (ROOT / "README.md").read_text("utf-8")
     for project in ROOT.glob("amplifier_*/pyproject.toml"):
@@ -37,7 +61,7 @@ def test_every_relative_link_leads_somewhere():
 
 
 def test_the_lines_of_the_protocol_are_what_a_module_says(tmp_path):
-    """The module of the README is asked what section 3 of the protocol asks, and answers what stands there."""
+    """The module of the README gets the requests of section 3 of the protocol, and gives its replies."""
     readme, protocol = ((ROOT / name).read_text("utf-8") for name in ("README.md", "amplifier_core/PROTOCOL.md"))
     (program,) = (text for _, name, text in FENCE.findall(readme) if name == "wordcount.py")
     (tmp_path / "wordcount.py").write_text(program, "utf-8")
@@ -52,7 +76,7 @@ def test_the_lines_of_the_protocol_are_what_a_module_says(tmp_path):
 
 
 def test_what_the_protocol_asks_by_http_is_answered_so(tmp_path):
-    """Section 4: a bare body for health and describe, one of the shapes for invoke, whatever asks."""
+    """Section 4: a bare body for health and describe, one of the shapes for invoke."""
     modules = ROOT / "examples" / "modules"
     service = subprocess.Popen(
         [sys.executable, str(modules / "wordcount_http.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -1,4 +1,4 @@
-"""An outside distribution, with a transport and a sink of its own, works with our wheels and needs nothing else."""
+"""A distribution from outside, with its own transport and sink, needs only our wheels and public names."""
 
 import ast
 import importlib

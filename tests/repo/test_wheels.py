@@ -1,6 +1,6 @@
-"""What a user gets: the distributions built, installed into fresh environments, and imported there.
+"""Builds the distributions, installs them into fresh environments, and imports them there, as a user does.
 
-They need the registry, so they are marked `packages`: the nox session of that name runs them, on one Python, and the
+The tests need the registry. They are marked `packages`: the nox session of that name runs them, on one Python, and the
 session `tests` leaves them out.
 """
 
@@ -55,7 +55,7 @@ def test_an_sdist_holds_what_a_reader_needs(project, wheels):
 
 @pytest.mark.parametrize("resolution", ["highest", "lowest-direct"])
 def test_each_installs_alone_and_imports(folder, project, environment, resolution):
-    """With the newest of everything, and with the oldest of what it names itself."""
+    """With the newest versions, and with the oldest of its own requirements."""
     python = environment(project["name"], *project["dependencies"], resolution=resolution)
     imported = Path(run(python, "-I", "-c", LOAD_EVERYTHING, folder.name, project["name"]).splitlines()[0])
     assert imported.is_relative_to(python.parents[1])

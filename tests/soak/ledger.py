@@ -1,4 +1,4 @@
-"""What a soak holds against what: every invocation's outcome against the log, and what is there against what was."""
+"""The checks of a soak: the outcome of each invocation against the log, and what is left against what was there."""
 
 import asyncio
 import gc
@@ -14,20 +14,20 @@ from amplifier_core import KernelError
 from amplifier_core._protocol.event import DATA_LIMIT
 
 OBJECTS = 3000
-"""By how many the objects may grow that the garbage collector knows: caches fill, and a leak grows with the calls."""
+"""How many more objects the garbage collector may know: caches fill, while a leak grows with the calls."""
 MEGABYTES = 24
-"""By how many the resident memory may grow, which fragments."""
+"""By how much the resident memory may grow, since it fragments."""
 REFUSED = "refused"
-"""How a call ends in a session that has ended: it is no invocation, and has no event."""
+"""The outcome of a call in a session that has ended: it is no invocation, and has no event."""
 PATIENCE = 20.0
-"""Seconds for what ends by itself, such as a server's connection, and for a call after its deadline."""
+"""Seconds until the connection of a server, or a call after its deadline, must have ended."""
 
 
 class Ledger:
-    """How each invocation ended in its caller's eyes, and by its event in the log: by a tag in the arguments.
+    """The outcome of each invocation as its caller saw it and as the log has it, by a tag in the arguments.
 
-    Where the log does not show the arguments (too large, or for a path that leads nowhere), the tag is empty, and as
-    many have to have ended so in the one as in the other.
+    Where the log does not show the arguments (too large, or a path without a module), the tag is empty. Then only the
+    number of each outcome is compared.
     """
 
     def __init__(self, log: Path):
@@ -138,7 +138,7 @@ def descendants():
     mark = "=".join(ours()).encode()
     found = set()
     for environ in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # it has ended meanwhile, or is somebody else's
+        with suppress(OSError):  # it has ended meanwhile, or belongs to another user
             if mark in environ.read_bytes().split(b"\0"):
                 found.add(environ.parent.name)
     return found

@@ -1,10 +1,10 @@
-"""A soak: everything at once and at random, after which nothing may be left and the log must be whole.
+"""A soak: random calls and faults at once. Afterwards nothing may be left, and the log must be complete.
 
     python -m tests.soak.run [SECONDS (600)] [SEED]
 
-The time is spent in rounds on one kernel. Each one ends with the end of every session; then tasks, processes and file
-descriptors are what they were before, memory is what it was after the first round, the log has no gap in `seq`, and
-one outcome for each invocation, which is the one that its caller saw. A seed repeats the choices, not the timing.
+It runs rounds on one kernel. At the end of a round it ends all sessions. Then tasks, processes and file descriptors
+are those of before, and memory is that after the first round. The log has no gap in `seq`, and for each invocation the
+outcome that its caller saw. A seed repeats the choices, not the timing.
 """
 
 import argparse
@@ -27,7 +27,7 @@ ACTORS = 12
 
 
 async def soak(seconds, seed, log, report):
-    """Soak a kernel and give what is wrong."""
+    """Soak a kernel and give a list of what is wrong."""
     dice = random.Random(seed)
     faulty, ledger = Faulty(), Ledger(log)
     asyncio.get_running_loop().set_exception_handler(lambda _, context: ledger.faults.append(f"loop: {context}"))
@@ -54,7 +54,7 @@ async def soak(seconds, seed, log, report):
 
 
 async def warm_up(kernel):
-    """Have the kernel start what it keeps until its end, such as a watch over the modules' processes."""
+    """Make the kernel start what it keeps until its end, such as the process that watches the modules."""
     session = await kernel.session.create(Plan(goal="soak", inputs={}))
     await session.mount(TOOLS, stdio("echo.py", "first"), trusted=True)
     await kernel.session.end(session.session_id)
@@ -70,7 +70,7 @@ async def play(world, seconds):
 
 
 def main():
-    """Soak for as long as asked; the exit status says whether anything is wrong."""
+    """Soak for the given time. The exit status says whether anything is wrong."""
     parser = argparse.ArgumentParser(description="Soak a kernel in random faults.")
     parser.add_argument("seconds", nargs="?", type=float, default=600.0)
     parser.add_argument("seed", nargs="?", type=int, default=random.SystemRandom().randrange(2**32))

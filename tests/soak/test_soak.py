@@ -1,4 +1,4 @@
-"""A short soak; the long one is a session of the noxfile."""
+"""Runs a short soak; the session `soak` of the noxfile runs a long one."""
 
 from pathlib import Path
 

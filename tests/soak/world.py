@@ -1,4 +1,4 @@
-"""What a soak does to a kernel: sessions that come, fork and go, modules of both transports, every fault at random."""
+"""The actions of a soak: sessions start, fork and end; modules of both transports make random faults."""
 
 import asyncio
 import json
@@ -18,9 +18,9 @@ MODULES = Path(__file__).parents[1] / "modules"
 TOOLS, AGENTS, HOOKS = "/mnt/tools", "/mnt/agents", "/mnt/hooks"
 NDJSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n"
 SESSIONS = 12
-"""That are open at once, at most."""
+"""Open at once, at most."""
 MOUNTS = 3
-"""Of one session, at most: each may be a process."""
+"""Of one session, at most. Each may be a process."""
 
 
 def stdio(file, name, *argv, kind="tool", capabilities=(), **fields):
@@ -34,7 +34,7 @@ def stdio(file, name, *argv, kind="tool", capabilities=(), **fields):
 
 
 class Faulty:
-    """HTTP services that do what the op says; each is stopped now and then, and another one takes its place."""
+    """HTTP services that make the fault that the op names. Now and then one is stopped, and another one replaces it."""
 
     def __init__(self):
         self.servers = []
@@ -116,7 +116,7 @@ class World:
         self.faulty = faulty
         self.doubt = Doubt(dice)
         self.sessions = []
-        self.calm = {str(pid) for pid in children()}  # whoever was there before is not ours to kill
+        self.calm = {str(pid) for pid in children()}  # the soak kills no process that was there before
         self._names = 0
         self._deeds = (
             *[(12, self.call), (4, self.give_up), (4, self.stream), (3, self.relay), (5, self.mount)],
