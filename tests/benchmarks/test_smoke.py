@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +12,9 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a benchmark for a moment, without coverage: it makes imports slow, and other tests cover the same code."""
+    """Run a benchmark for a moment."""
     command = [sys.executable, str(HERE / program), "--quick", *map(str, arguments)]
-    untraced = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
-    return subprocess.run(command, env=untraced, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 def words(file: Path) -> list[str]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
+from tests.conftest import missing_here
 from tests.faults.stage import wait_for_end
 
 from amplifier_core import Internal, Kernel, KernelError, Plan
@@ -176,7 +177,7 @@ def test_a_small_disk_that_is_full_and_then_has_room_again(tmp_path):
     try:
         subprocess.run([*inside, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"nothing can be mounted here: {error}")
+        missing_here(f"nothing can be mounted here: {error}")
     program = [sys.executable, str(HERE / "full_disk.py"), str(disk), str(other)]
     subprocess.run([*inside, *program], check=True, timeout=60)
     whole, cut = ((other / f"{name}.jsonl").read_bytes().splitlines() for name in ("whole", "cut"))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from tests.conftest import missing_here
 
 from amplifier_core import Kernel, ModuleDescriptor, Plan, load_descriptor
 from amplifier_core.hookspecs import Launch
@@ -33,13 +34,6 @@ DESCRIPTOR = ModuleDescriptor.from_mapping(
 
 def launch(*command):
     return Launch(command=command, cwd="/", env={"PATH": os.environ["PATH"]})
-
-
-def missing_here(reason):
-    """Skip a test that this host cannot run, with the reason; in CI, fail it."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.isolation.conftest import SMALL
+from tests.isolation.conftest import SMALL, missing_here
 
 from amplifier_core import BadRequest, Forbidden, Kernel, Plan
 from amplifier_core.hookspecs import Launch
@@ -19,7 +19,7 @@ def bwrap(tmp_path, linux):
     """Make a program that answers --version and --help like the real one, and otherwise runs this script."""
 
     def make(does, version='exec "$real" --version', offers='exec "$real" --help'):
-        real = shutil.which("bwrap") or _bwrap._bundled()
+        real = shutil.which("bwrap") or _bwrap._bundled() or missing_here("bwrap is not installed")
         file = tmp_path / "bwrap"
         body = f"case $1 in --version) {version} ;; --help) {offers} ;; *) {does} ;; esac"
         file.write_text(f"#!/bin/sh\nreal={real}\n{body}\n")
@@ -156,7 +156,7 @@ def test_the_extra_brings_one(monkeypatch, tmp_path, bwrap):
 
 def test_the_extras_own_bwrap_works_like_the_systems(linux):
     if not (path := _bwrap._bundled()):
-        pytest.skip("the extra `bundled` is not installed")
+        missing_here("the extra `bundled` is not installed")
     assert trial(path) == open_isolation({}).trial()
 
 

@@ -114,6 +114,7 @@ def test_a_search_ends_its_own_mark_and_no_other():
         process.wait()
 
 
+@pytest.mark.usefixtures("traced")
 def test_the_watch_ends_what_is_left_when_its_input_ends():
     left = sleeper(**{_marks.VARIABLE: f"feed{MINE}.7"})
     subprocess.run([sys.executable, "-m", _marks.__name__, f"feed{MINE}"], input=b"x", check=True)
