@@ -12,9 +12,7 @@ from table import Goal, Row
 if TYPE_CHECKING:
     from rounds import Measure, Pace
 
-_OTHERS = (
-    "import asyncio, attrs, cattrs, msgspec, platformdirs, pluggy"  # a program with a kernel runs asyncio already
-)
+_OTHERS = "import asyncio, attrs, cattrs, msgspec, platformdirs, pluggy"  # a program with a kernel runs asyncio already
 _OURS = "import amplifier_core"
 
 

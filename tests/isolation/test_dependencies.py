@@ -9,7 +9,7 @@ import venv
 from pathlib import Path
 
 import pytest
-from tests.isolation.conftest import missing_here
+from tests.conftest import missing_here
 
 from amplifier_core import Unreachable
 from amplifier_isolation_bwrap._dependencies import _head, find_dependencies

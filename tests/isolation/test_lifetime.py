@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.isolation.conftest import missing_here
+from tests.conftest import missing_here
 
 from amplifier_core import ModuleDescriptor, Unreachable
 from amplifier_core.hookspecs import Launch

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.isolation.conftest import missing_here
+from tests.conftest import missing_here
 
 from amplifier_isolation_bwrap import _seccomp
 from amplifier_isolation_bwrap._seccomp import build_filter, is_supported

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from tests.isolation.conftest import SMALL, missing_here
+from tests.conftest import missing_here
+from tests.isolation.conftest import SMALL
 
 from amplifier_core import BadRequest, Forbidden, Kernel, Plan
 from amplifier_core.hookspecs import Launch
