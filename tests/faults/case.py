@@ -1,13 +1,12 @@
-"""One row of the table of faults: what goes wrong, and what shall come of it.
+"""One row of the table of faults: a fault, and its expected outcome.
 
-Owns the record alone. What a module or a server does wrong is in ``of_stdio`` and ``of_http``, running it in ``stage``.
+It owns only the record. The faults of modules and servers are in ``of_…``; ``stage`` runs them.
 
-``bound`` is the contract: seconds from the call, or from the deadline where that is what ends it, to the outcome. On a
-machine that does nothing else there is a wide margin, and ``python3 noxfile.py -s faults``, which runs alone, holds
-every case to it. Under pytest three Pythons' tests may run at once, and a process that is not scheduled for 100 ms is
-nobody's fault: there ``patience`` counts, ten times the bound and no less than a second. It still tells what the bound
-is there for, a prompt outcome, from what must not be, a wait for the deadline: that of a case that no deadline is to
-end is a minute away.
+``bound`` is the contract: seconds from the call, or from the deadline if that ends it, to the outcome. On an idle machine
+there is a wide margin. ``python3 noxfile.py -s faults``, which runs alone, holds every case to it. Under pytest other
+tests run at the same time, and the system may not schedule a process for 100 ms. There ``patience`` counts: ten times
+the bound, and at least a second. That still tells a prompt outcome from a wait for the deadline, because the deadline is
+a minute away in each case that no deadline is to end.
 """
 
 from __future__ import annotations

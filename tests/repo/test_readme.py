@@ -2,12 +2,14 @@ import json
 import re
 import subprocess
 import sys
+import sysconfig
 import urllib.request
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+INSTALLS = re.compile(r"pip install ([^`\n]+)")
 FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -40,12 +42,23 @@ def test_the_readme_names_every_task():
 
 
 def test_the_readme_installs_folders_of_distributions():
-    lines = re.findall(r"pip install ([^`\n]+)", (ROOT / "README.md").read_text("utf-8"))
+    lines = INSTALLS.findall((ROOT / "README.md").read_text("utf-8"))
     installed = [name for line in lines for name in line.split()]
     assert {"./amplifier_core", "./amplifier_transport_stdio", "./amplifier_isolation_bwrap"} <= set(installed)
     for name in installed:
         assert name.startswith("./amplifier_")
         assert (ROOT / name / "pyproject.toml").is_file()
+
+
+@pytest.mark.packages
+def test_the_pip_lines_of_the_readme_install_what_they_name(uv, tmp_path):
+    home = tmp_path / "environment"
+    uv("venv", "--quiet", "--seed", "--python", sys.executable, home)
+    python = Path(sysconfig.get_path("scripts", "venv", {"base": str(home)})) / "python"
+    for line in INSTALLS.findall((ROOT / "README.md").read_text("utf-8")):
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *line.split()], cwd=ROOT, check=True)
+    imports = "import amplifier_core, amplifier_transport_stdio, amplifier_isolation_bwrap"
+    subprocess.run([python, "-I", "-c", imports], check=True)
 
 
 def test_the_readme_names_every_distribution():
