@@ -2,11 +2,11 @@
 
 It owns only the record. The faults of modules and servers are in ``of_…``; ``stage`` runs them.
 
-``bound`` is the contract: seconds from the call, or from the deadline if that ends it, to the outcome. On an idle machine
-there is a wide margin. ``python3 noxfile.py -s faults``, which runs alone, holds every case to it. Under pytest other
-tests run at the same time, and the system may not schedule a process for 100 ms. There ``patience`` counts: ten times
-the bound, and at least a second. That still tells a prompt outcome from a wait for the deadline, because the deadline is
-a minute away in each case that no deadline is to end.
+``bound`` is the contract: seconds from the call, or from the deadline if that ends it, to the outcome. On an idle
+machine there is a wide margin. ``python3 noxfile.py -s faults``, which runs alone, holds every case to it. Under
+pytest other tests run at the same time, and the system may not schedule a process for 100 ms. There ``patience``
+counts: ten times the bound, and at least a second. That still tells a prompt outcome from a wait for the deadline,
+because the deadline is a minute away in each case that no deadline is to end.
 """
 
 from __future__ import annotations
