@@ -82,7 +82,7 @@ class Server:
             pass  # the client is gone, or the test is over
         finally:
             writer.transport.abort()
-            with suppress(ConnectionError):
+            with suppress(ConnectionError, asyncio.CancelledError):  # `stop` may cancel this wait, too
                 await writer.wait_closed()  # whoever connects, or sends, from here on finds nobody
             ended.set()
             self._tasks.discard(task)

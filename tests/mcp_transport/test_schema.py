@@ -53,9 +53,9 @@ def test_what_is_wrong_is_said_in_one_line_with_its_place(schema, value, fault):
     ids=str.split("pattern patternProperties unique many itself doubling unevaluated remote type shape kind"),
 )  # fmt: skip
 def test_what_has_no_end_or_no_meaning_is_left_to_the_server(schema, value):
-    began = time.monotonic()
+    began = time.process_time()
     assert check(schema, value) == ""
-    assert time.monotonic() - began < SECONDS
+    assert time.process_time() - began < SECONDS
 
 
 def test_checks_share_dialects_and_each_has_its_steps():
