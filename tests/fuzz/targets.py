@@ -19,14 +19,14 @@ import attrs
 import httpx
 from tests.http.raw import Server, as_module, describe_remote, respond
 
-from amplifier_core import BadRequest, Kernel, KernelError, ModuleDescriptor, Plan, load_descriptor
+from amplifier_core import BadRequest, Internal, Kernel, KernelError, ModuleDescriptor, Plan, load_descriptor
 from amplifier_core._protocol.json import NotJson, encode_checked
 from amplifier_core._protocol.message import decode_message, result_of, result_size
 from amplifier_core.hookspecs import UNSET, Chunks
-from amplifier_transport_http._body import Body, UnfitBody
-from amplifier_transport_http._fields import Fields
+from amplifier_transport_http import Body, Response
+from amplifier_transport_http import read_fields as read_http_fields
 from amplifier_transport_http._ndjson import read_final
-from amplifier_transport_http._reply import Answer
+from amplifier_transport_http._reply import read_reply
 from amplifier_transport_stdio._fields import read_fields
 from amplifier_transport_stdio._framing import LineBuffer, LineTooLongError, id_in
 
@@ -34,6 +34,7 @@ SAY = Path(__file__).with_name("say.py")
 SECONDS = 20.0
 """Of a deadline. A target that reaches it is a finding."""
 LIMIT = 3000
+URL = httpx.URL("http://127.0.0.1:8080/m/invoke")
 """Bytes of the largest message here; what is fuzzed is seldom longer."""
 
 
@@ -129,7 +130,7 @@ def descriptor():
             try:
                 found = load_descriptor(file)
                 if found.transport["type"] == "http":
-                    Fields.read(found)
+                    read_http_fields(found)
                 elif found.transport["type"] == "stdio":
                     read_fields(found)
             except BadRequest as error:
@@ -145,20 +146,19 @@ def descriptor():
 @contextmanager
 def reply():
     """A response is a reply or an error with its status; a redirect stays at its origin."""
-    url = httpx.URL("http://127.0.0.1:8080/m/invoke")
 
     def check(data):
         (status, method, location), body = steered(data)
         head = [(b"location", body[:location])] if location else []
-        answer = Answer(url, 100 + 2 * status, httpx.Headers(head), body[location:])
+        response = Response(URL, 100 + 2 * status, httpx.Headers(head), body[location:])
         try:
-            message = answer.reply(("invoke", "health", "describe")[method % 3])
+            message = read_reply(response, ("invoke", "health", "describe")[method % 3])
         except KernelError as error:
-            assert error.details["http_status"] == answer.status  # noqa: PT017 - or none at all
+            assert error.details["http_status"] == response.status  # noqa: PT017 - or none at all
             check_json(encode_checked(error.body()))
         else:
             assert message.is_reply()
-        target = answer.redirect()
+        target = response.redirect()
         assert target is None or str(target).startswith("http://127.0.0.1:8080")
 
     yield check
@@ -181,8 +181,8 @@ def ndjson():
             chunks = Chunks()
             response = httpx.Response(200, headers=headers, stream=Stream())
             try:
-                final = await read_final(Body(response), LIMIT, chunks)
-            except UnfitBody:
+                final = await read_final(Body(response, URL, LIMIT), chunks)
+            except Internal:
                 return None
             return final, [chunks.take() for _ in range(len(chunks._queue))]
 

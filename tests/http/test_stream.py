@@ -154,8 +154,8 @@ async def test_an_error_may_come_after_chunks(session, mounted):
     [
         (b"", "an empty body"),
         (b'{"chunk": 1}\n', "an empty body"),
-        (b'{"chunk": 1}\nnot json\n', "no JSON of the protocol: JSON is malformed"),
-        (b'{"chunk": 1}\n{"ok": tr', "no JSON of the protocol: Input data was truncated"),
+        (b'{"chunk": 1}\nnot json\n', "invalid JSON: JSON is malformed"),
+        (b'{"chunk": 1}\n{"ok": tr', "invalid JSON: Input data was truncated"),
         (b'{"chunk": 1}\n{"words": 3}\n', "none of the three shapes of section 2"),
         (b'{"ok": true, "result": 3}\n{"chunk": 1}\n', "a line that is no chunk before its last line"),
         (b'not json\n{"ok": true, "result": 3}\n', "a line that is no chunk before its last line"),

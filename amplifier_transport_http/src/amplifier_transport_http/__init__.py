@@ -1,20 +1,22 @@
 """Amplifier modules as HTTP services: the transport that a descriptor names with ``"type": "http"``.
 
-Owns the door alone: the kernel loads it through its entry point. ``Pool``, the connections to one origin behind httpx's
-types, is for transports that speak HTTP too, and something else over it.
+Owns the entry point, which the kernel loads. The other names are for transports of other protocols over HTTP.
 """
 
 from amplifier_core import ModuleDescriptor
 from amplifier_core.hookspecs import Connection, hookimpl
 
-from ._fields import Fields
-from ._module import RemoteModule
+from ._body import Body
+from ._connection import HttpConnection
+from ._fields import HttpFields, read_fields
 from ._pool import Pool
+from ._response import Response, unreachable
+from ._trust import trust
 
-__all__ = ["Pool", "open_transport"]
+__all__ = ["Body", "HttpFields", "Pool", "Response", "open_transport", "read_fields", "trust", "unreachable"]
 
 
 @hookimpl
 def open_transport(descriptor: ModuleDescriptor) -> Connection:
-    """Make the connection to one remote module. Its process is not ours: there is no start, exit or noise to report."""
-    return RemoteModule(descriptor, Fields.read(descriptor))
+    """Check the descriptor's ``transport`` and make a connection; nothing is sent yet."""
+    return HttpConnection(descriptor, read_fields(descriptor))

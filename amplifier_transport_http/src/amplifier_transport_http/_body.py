@@ -1,4 +1,4 @@
-"""The body of one response, in plain pieces or whole, and within its limit.
+"""The body of one response, piece by piece or whole, and within its limit.
 
 Owns unpacking and size. It does not look at what the body says.
 """
@@ -6,72 +6,100 @@ Owns unpacking and size. It does not look at what the body says.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from amplifier_core import Internal
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     import httpx
 
 _PIECE = 64 * 1024
 
 
-class UnfitBody(Exception):
-    """A body is too large, or not what it says it is; the message goes on from "answered with"."""
-
-
 class Body:
-    """The pieces of a body, unpacked, as they arrive. Raises ``UnfitBody``, ``httpx.TransportError``.
+    """The pieces of a body as they arrive, unpacked. Raises ``Internal`` and ``httpx.TransportError``.
+
+    Closing it is for the caller to do. ``limit`` is the size of the largest message, in bytes.
+    """
+
+    def __init__(self, response: httpx.Response, url: httpx.URL, limit: int) -> None:
+        self._response = response
+        self._stream = cast("httpx.AsyncByteStream", response.stream)
+        self._url = url
+        self._limit = limit
+
+    @property
+    def media_type(self) -> str:
+        """The type that the response names, without parameters and in lower case."""
+        content_type: str = self._response.headers.get("content-type", "")
+        return content_type.partition(";")[0].strip().lower()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        coding = self._response.headers.get("content-encoding", "identity").lower()
+        if coding == "identity":
+            return self._stream.__aiter__()
+        if coding in ("gzip", "x-gzip"):
+            return _Unpacked(self, self._stream.__aiter__())
+        raise self.error(f"the content-encoding {coding!r}, which was not asked for")
+
+    async def read(self) -> bytes:
+        """Read the whole body, which may be as large as one message."""
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self:
+            pieces.append(piece)
+            size += len(piece)
+            self.check_size(size)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def aclose(self) -> None:
+        """Release the connection; closes it if the body has not been read to its end."""
+        await self._stream.aclose()
+
+    def check_size(self, size: int) -> None:
+        """Raise ``Internal`` for a message of more bytes than the limit."""
+        if size > self._limit:
+            raise self.error(f"more than {self._limit} bytes (limits.message_bytes)", limit=self._limit)
+
+    def error(self, what: str, **details: Any) -> Internal:
+        """Make the error of a body that is not acceptable; ``what`` continues "answered with"."""
+        details |= {"http_status": self._response.status_code, "url": str(self._url)}
+        return Internal(f"{self._url} answered with {what}", details=details)
+
+
+class _Unpacked:
+    """The pieces of a body packed with gzip.
 
     Not httpx's decoders: they unpack all that they have before anyone can look at the size, and 64 KiB may hold 64 MiB.
     """
 
-    def __init__(self, response: httpx.Response) -> None:
-        self._parts = cast("httpx.AsyncByteStream", response.stream).__aiter__()
-        coding = response.headers.get("content-encoding", "identity").lower()
-        if coding not in ("identity", "gzip", "x-gzip"):
-            raise UnfitBody(f"the content-encoding {coding!r}, which was not asked for")
-        self._gzip = None if coding == "identity" else zlib.decompressobj(wbits=31)
+    def __init__(self, body: Body, parts: AsyncIterator[bytes]) -> None:
+        self._body = body
+        self._parts = parts
+        self._gzip = zlib.decompressobj(wbits=31)
         self._packed = b""
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._gzip is None:
-            return await anext(self._parts)
         while not (piece := self._unpack()):
             try:
                 self._packed = await anext(self._parts)
             except StopAsyncIteration:
                 if not self._gzip.eof:
-                    raise UnfitBody("gzip without its end") from None
+                    raise self._body.error("gzip without its end") from None
                 raise
         return piece
 
     def _unpack(self) -> bytes:
-        gzip = self._gzip
-        assert gzip is not None  # noqa: S101 - for the type checker
         try:
-            piece = gzip.decompress(self._packed, _PIECE)
+            piece = self._gzip.decompress(self._packed, _PIECE)
         except zlib.error as error:
-            raise UnfitBody(f"gzip that cannot be unpacked: {error}") from error
-        if gzip.unused_data:
-            raise UnfitBody("more after its gzip")
-        self._packed = gzip.unconsumed_tail
+            raise self._body.error(f"gzip that cannot be unpacked: {error}") from error
+        if self._gzip.unused_data:
+            raise self._body.error("more after its gzip")
+        self._packed = self._gzip.unconsumed_tail
         return piece
-
-
-async def read_whole(body: Body, limit: int) -> bytes:
-    """Read a body of at most ``limit`` bytes, unpacked."""
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in body:
-        pieces.append(piece)
-        size += len(piece)
-        check_size(size, limit)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def check_size(size: int, limit: int) -> None:
-    """Raise ``UnfitBody`` for a message of more bytes than the limit."""
-    if size > limit:
-        raise UnfitBody(f"more than {limit} bytes (limits.message_bytes)")

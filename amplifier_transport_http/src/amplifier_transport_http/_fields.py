@@ -1,113 +1,127 @@
-"""The keys of a descriptor's ``transport`` that are HTTP's own, strictly read.
+"""The fields of ``transport`` that belong to HTTP: ``url``, ``headers``, ``ca``, ``proxy``, ``http2``.
 
-Owns their meaning and the one line that says what does not fit. It opens nothing.
+Owns their meaning and their errors. It opens nothing.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING
 
+import attrs
 import httpx
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from amplifier_core import BadRequest, ModuleDescriptor
 
-_KEYS = ("type", "url", "headers", "ca", "proxy", "http2")
+_KNOWN = ("type", "url", "headers", "ca", "proxy", "http2")
+_URL = "an absolute URL like https://example.com/path"
 _HIGHEST_PORT = 65535
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?\Z")
-_OWN = frozenset(
-    (
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    )
-)  # they say how a message is framed or where it goes, which is not for a descriptor to decide
+_RESERVED = (
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+)
+"""They say how a message is framed or where it goes, which is not for a descriptor to decide."""
 
 
-class Fields(NamedTuple):
-    """Where a module is, what every request to it carries, and whose certificates it may show."""
+@attrs.frozen
+class HttpFields:
+    """Where a server is, what every request to it carries, and which certificates it may show."""
 
     url: httpx.URL
-    """Without a slash at its end."""
-    headers: tuple[tuple[str, str], ...]
+    headers: Mapping[str, str]
+    """By their names in lower case."""
     ca: Path | None
     """A PEM file with the only authorities to trust; ``None``: the public ones."""
     proxy: httpx.URL | None
     http2: bool
 
-    @classmethod
-    def read(cls, descriptor: ModuleDescriptor) -> Self:
-        """Read the fields, or raise ``BadRequest`` that names the first one that does not fit.
 
-        A key that is not known is refused: a misspelt ``headers`` would leave out a credential without a word.
-        """
-        for key in descriptor.transport:
-            if key not in _KEYS:
-                raise descriptor.misfit(f".{key}", f"not a key of the http transport, which has {', '.join(_KEYS)}")
-        return cls(_url(descriptor), _headers(descriptor), _ca(descriptor), _proxy(descriptor), _http2(descriptor))
+def read_fields(
+    descriptor: ModuleDescriptor, known: Sequence[str] = _KNOWN, *, reserved: Sequence[str] = (), query: bool = False
+) -> HttpFields:
+    """Read the fields strictly; raises ``BadRequest`` with the JSON path.
+
+    For another protocol over HTTP: all the fields that it knows, patterns of more headers that a descriptor may not
+    set, and whether the URL may have a query.
+    """
+    for key in descriptor.transport:
+        if key not in known:  # a misspelt `headers` would leave out a credential
+            raise descriptor.misfit(f".{key}", f"expected one of {', '.join(known)}")
+    return HttpFields(
+        _url(descriptor, query=query),
+        _headers(descriptor, (*_RESERVED, *reserved)),
+        _ca(descriptor),
+        _proxy(descriptor),
+        _http2(descriptor),
+    )
 
 
-def _url(descriptor: ModuleDescriptor) -> httpx.URL:
+def _url(descriptor: ModuleDescriptor, *, query: bool) -> httpx.URL:
     text = descriptor.transport.get("url")
-    expected = "an absolute URL like http://127.0.0.1:8080/wordcount"
     if not isinstance(text, str):
-        raise _unexpected(descriptor, ".url", expected, text)
+        raise _unexpected(descriptor, ".url", _URL, text)
     try:
-        # The scheme in lower case: httpx does not know that the 80 of HTTP://host:80 goes without saying.
+        # The scheme in lower case: httpx does not know that 80 is the default port of HTTP://host:80.
         url = httpx.URL(re.sub("^[A-Za-z]+", lambda scheme: scheme[0].lower(), text))
     except httpx.InvalidURL as error:
-        raise descriptor.misfit(".url", f"expected {expected}: {error}") from None
+        raise descriptor.misfit(".url", f"expected {_URL}: {error}") from None
     if url.userinfo:
         raise descriptor.misfit(".url", "expected no user and no password: credentials are for headers")
     if url.scheme not in ("http", "https") or not _names_host(url) or url.port == 0 or "\\" in text:
-        raise _unexpected(descriptor, ".url", expected, text)
+        raise _unexpected(descriptor, ".url", _URL, text)
     if (url.port or 1) > _HIGHEST_PORT:
         raise descriptor.misfit(".url", f"expected a port from 1 to {_HIGHEST_PORT}, got {url.port}")
-    if "?" in text or "#" in text:
-        raise descriptor.misfit(".url", "expected no query and no fragment: /health, /describe and /invoke follow")
-    return url.copy_with(path=url.path.rstrip("/"))
+    if "#" in text:
+        raise descriptor.misfit(".url", "expected no fragment: a server never sees it")
+    if "?" in text and not query:
+        raise descriptor.misfit(".url", "expected no query: the path of each operation is added to the URL")
+    return url
 
 
 def _names_host(url: httpx.URL) -> bool:
-    """Tell whether there is a host that a resolver can be asked for; ``a..b`` and labels of 64 characters are none."""
+    """Tell whether there is a host that can be resolved; ``a..b`` and labels of 64 characters cannot."""
     try:
         return bool(url.host.encode("idna")) and "%" not in url.host
     except UnicodeError:
         return False
 
 
-def _headers(descriptor: ModuleDescriptor) -> tuple[tuple[str, str], ...]:
+def _headers(descriptor: ModuleDescriptor, reserved: Sequence[str]) -> dict[str, str]:
     headers = descriptor.transport.get("headers", {})
     if not isinstance(headers, Mapping):
         raise _unexpected(descriptor, ".headers", "an object of text to text", headers)
-    seen: set[str] = set()
+    found: dict[str, str] = {}
     for name, value in headers.items():
         if not _NAME.match(name):
             raise _unexpected(descriptor, ".headers", "the names of HTTP headers", name)
-        path = f".headers.{name}"
-        if name.lower() in _OWN:
+        path, lower = f".headers.{name}", name.lower()
+        if any(fnmatchcase(lower, pattern) for pattern in reserved):
             raise descriptor.misfit(path, "the transport sets this header itself")
-        if name.lower() in seen:
-            raise descriptor.misfit(path, "the header stands there twice: case makes no difference")
-        if not isinstance(value, str) or not _VALUE.match(value):  # and what it is may be a secret
+        if lower in found:
+            raise descriptor.misfit(path, "the header is there twice: upper and lower case are the same")
+        if not isinstance(value, str) or not _VALUE.match(value):  # not shown: it may be a secret
             raise descriptor.misfit(path, "expected printable ASCII text, without space at its ends")
-        seen.add(name.lower())
-    return tuple(headers.items())
+        found[lower] = value
+    return found
 
 
 def _ca(descriptor: ModuleDescriptor) -> Path | None:
@@ -127,18 +141,18 @@ def _proxy(descriptor: ModuleDescriptor) -> httpx.URL | None:
         url = httpx.URL(text) if isinstance(text, str) else None
     except httpx.InvalidURL:
         url = None
-    if url is None or url.scheme not in ("http", "https") or not _names_host(url):  # and it may hold a password
+    if url is None or url.scheme not in ("http", "https") or not _names_host(url):  # not shown: it may have a password
         raise descriptor.misfit(".proxy", "expected the URL of a proxy like http://127.0.0.1:3128")
     return url
 
 
 def _http2(descriptor: ModuleDescriptor) -> bool:
-    wanted = descriptor.transport.get("http2", False)
-    if not isinstance(wanted, bool):
-        raise _unexpected(descriptor, ".http2", "true or false", wanted)
-    if wanted and find_spec("h2") is None:
+    http2 = descriptor.transport.get("http2", False)
+    if not isinstance(http2, bool):
+        raise _unexpected(descriptor, ".http2", "true or false", http2)
+    if http2 and find_spec("h2") is None:
         raise descriptor.misfit(".http2", "h2 is not installed; try: pip install amplifier-transport-http[http2]")
-    return wanted
+    return http2
 
 
 def _unexpected(descriptor: ModuleDescriptor, path: str, expected: str, value: object) -> BadRequest:

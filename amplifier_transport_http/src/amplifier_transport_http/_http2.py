@@ -7,7 +7,7 @@ early retires its connection: nothing new goes there, and it is closed as soon a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import attrs
 import httpx
@@ -42,8 +42,7 @@ class Http2(httpx.AsyncBaseTransport):
         except BaseException:
             await self.leave(connection, whole=False)
             raise
-        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - for the type checker
-        stream = _Body(self, connection, response.stream)
+        stream = _Body(self, connection, cast("httpx.AsyncByteStream", response.stream))
         return httpx.Response(response.status_code, headers=response.headers, stream=stream)
 
     async def leave(self, connection: _Connection, *, whole: bool) -> None:

@@ -1,6 +1,6 @@
 """An NDJSON body: lines with chunks, then one with the final reply (protocol, section 4).
 
-Owns the lines. What the last one means is for ``_reply`` to say, how chunks reach their reader for the kernel.
+Owns the lines. It does not look at what the final reply says.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amplifier_core.hookspecs import UNSET, NotJson, decode_message
-
-from ._body import UnfitBody, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,25 +19,26 @@ if TYPE_CHECKING:
 MEDIA_TYPE = "application/x-ndjson"
 
 
-async def read_final(body: Body, limit: int, chunks: Chunks | None) -> bytes:
-    """Pass each chunk on, and give the line of the final reply; a line may have at most ``limit`` bytes.
+async def read_final(body: Body, chunks: Chunks | None) -> bytes:
+    """Pass each chunk on, and give the line of the final reply. Each line may be as large as one message.
 
-    A reader that falls behind holds back this body, and with it its own module alone: each request has a connection
-    of its own. Whatever is no chunk counts as the final reply, and no line may follow it.
+    A line that is no chunk is the final reply; another line after it is an error. A reader that falls behind holds back
+    this body alone: each request has a connection of its own.
     """
-    lines = _Lines(limit)
+    lines = _Lines(body)
     final = b""
     async for piece in body:
         for line in lines.feed(piece):
-            final = await _take(line, final, chunks)
-    return await _take(lines.rest(), final, chunks)
+            final = await _take(line, final, body, chunks)
+    return await _take(lines.rest(), final, body, chunks)
 
 
-async def _take(line: bytes, final: bytes, chunks: Chunks | None) -> bytes:
+async def _take(line: bytes, final: bytes, body: Body, chunks: Chunks | None) -> bytes:
+    """Pass the line on if it is a chunk, and give the final reply as far as it is known."""
     if not line.strip():
         return final
     if final:
-        raise UnfitBody("a line that is no chunk before its last line")
+        raise body.error("a line that is no chunk before its last line")
     try:
         message = decode_message(line)
     except NotJson:
@@ -54,18 +53,18 @@ async def _take(line: bytes, final: bytes, chunks: Chunks | None) -> bytes:
 class _Lines:
     """Splits pieces into lines, looking at each byte once."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, body: Body) -> None:
+        self._body = body
         self._begun = bytearray()
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         first, *more = piece.split(b"\n")
         self._begun += first
-        check_size(len(self._begun), self._limit)
+        self._body.check_size(len(self._begun))
         for start in more:
             yield bytes(self._begun)
             self._begun = bytearray(start)
-            check_size(len(start), self._limit)
+            self._body.check_size(len(start))
 
     def rest(self) -> bytes:
         return bytes(self._begun)

@@ -1,0 +1,113 @@
+"""The connection to one module elsewhere: each request of the kernel becomes a POST, and its response the reply.
+
+Owns redirects and the choice of an httpx transport. Sockets are the pool's, deadlines the kernel's.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import httpx
+
+from amplifier_core import Internal, KernelError
+
+from ._body import Body
+from ._http2 import Http2
+from ._ndjson import MEDIA_TYPE, read_final
+from ._pool import Pool
+from ._reply import read_reply
+from ._response import Response, unreachable
+from ._trust import trust
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from amplifier_core import ModuleDescriptor
+    from amplifier_core.hookspecs import Chunks, Isolation, Message
+
+    from ._fields import HttpFields
+
+_METHODS = ("health", "describe", "invoke")
+_REDIRECTS_MAX = 5
+_HEADERS = {
+    "user-agent": "amplifier-transport-http",
+    "accept": f"application/json, {MEDIA_TYPE}",
+    "accept-encoding": "identity",  # on one host or one network, packing costs more than it saves
+    "content-type": "application/json",
+}
+
+
+class HttpConnection:
+    """A ``Connection`` to a module elsewhere. Between requests it keeps sockets, and nothing else."""
+
+    local = False
+
+    def __init__(self, descriptor: ModuleDescriptor, fields: HttpFields) -> None:
+        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
+        self._limit = descriptor.message_bytes
+        self._fields = fields
+        base = str(fields.url).rstrip("/")
+        self._url = httpx.URL(base)
+        self._urls = {method: httpx.URL(f"{base}/{method}") for method in _METHODS}
+        self._headers = httpx.Headers({"host": fields.url.netloc.decode(), **_HEADERS, **fields.headers}).raw
+        self._transport: httpx.AsyncBaseTransport | None = None
+
+    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:  # noqa: ARG002 - elsewhere
+        """Make the httpx transport. It connects at the first request, which is ``health``."""
+        self._transport = _make_transport(self._fields)
+
+    async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
+        """Send one request and give its reply. Cancelling it closes its connection, which tells the module."""
+        try:
+            return await self._follow(self._urls[method], method, params, chunks)
+        except httpx.TransportError as error:
+            raise unreachable(self._url, str(error), error) from error
+
+    async def close(self) -> None:
+        """Close all connections; requests in flight fail at once."""
+        if self._transport is not None:
+            await self._transport.aclose()
+
+    async def _follow(
+        self, url: httpx.URL, method: str, params: bytes, chunks: Chunks | None, redirects: int = _REDIRECTS_MAX
+    ) -> Message:
+        """Send a request, and send it again where a redirect says, unless its response carries a reply."""
+        response = await self._send(url, params, chunks)
+        try:
+            return read_reply(response, method)
+        except KernelError:
+            target = response.redirect()
+            if target is None or not redirects:
+                raise
+        return await self._follow(target, method, params, chunks, redirects - 1)
+
+    async def _send(self, url: httpx.URL, params: bytes, chunks: Chunks | None) -> Response:
+        """Send one POST, and read the JSON of its response: the whole body, or the last line of a stream."""
+        if self._transport is None:
+            raise Internal(f"{self._url}: a request came before the start")
+        headers = [*self._headers, (b"content-length", b"%d" % len(params))]
+        request = httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(params))
+        response = await self._transport.handle_async_request(request)
+        body = Body(response, url, self._limit)
+        try:
+            content = await (read_final(body, chunks) if body.media_type == MEDIA_TYPE else body.read())
+        finally:
+            await body.aclose()
+        return Response(url, response.status_code, response.headers, content)
+
+
+def _make_transport(fields: HttpFields) -> httpx.AsyncBaseTransport:
+    """Make a pool, or httpx's own transport for a proxy or HTTP/2. Raises ``Unreachable``.
+
+    httpx's own may keep a second response that no request asked for, and give it to the next request: so it keeps no
+    connection through a proxy. In HTTP/2 each response names its request.
+    """
+    if fields.proxy is None and not fields.http2:
+        return Pool(fields.url, trust(fields) if fields.url.scheme == "https" else None)
+    tls = trust(fields)
+    proxy = fields.proxy and httpx.Proxy(fields.proxy, ssl_context=tls if fields.proxy.scheme == "https" else None)
+    make = functools.partial(httpx.AsyncHTTPTransport, verify=tls, trust_env=False, proxy=proxy)
+    if fields.http2:
+        return Http2(functools.partial(make, http1=False, http2=True))
+    return make(limits=httpx.Limits(max_connections=None, max_keepalive_connections=0))

@@ -1,0 +1,94 @@
+"""What an HTTP response means that is no reply, and what it means that there is none (protocol, section 4).
+
+Owns the table of statuses, and redirects. What a reply looks like is for the transport to say.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import httpx
+
+from amplifier_core import KernelError, Unreachable
+from amplifier_core.hookspecs import causes
+
+if TYPE_CHECKING:
+    from amplifier_core.hookspecs import NotJson
+
+_CODES = {
+    400: "bad_request",
+    401: "forbidden",
+    403: "forbidden",
+    404: "unsupported_op",
+    405: "unsupported_op",
+    408: "timeout",
+    413: "bad_request",
+    422: "bad_request",
+    429: "unreachable",
+    501: "unsupported_op",
+    502: "unreachable",
+    503: "unreachable",
+    504: "timeout",
+}
+
+_REDIRECTS = frozenset((301, 302, 307, 308))
+"""Those that may leave a POST what it is. 303 asks for a GET, which is no request of the protocol."""
+
+_EXCERPT = 200
+"""Characters of a body that an error shows."""
+
+
+class Response(NamedTuple):
+    """One response, with its whole body. ``url`` is where the request went."""
+
+    url: httpx.URL
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+    def redirect(self) -> httpx.URL | None:
+        """Give the URL to send the request to instead, if there is one and it has the same origin."""
+        location = self.headers.get("location")
+        if location is None or self.status not in _REDIRECTS:
+            return None
+        try:
+            target = self.url.join(location)
+        except httpx.InvalidURL:
+            return None
+        return target if _origin(target) == _origin(self.url) else None
+
+    def error(self, what: str) -> KernelError:
+        """Make the error that the status stands for; ``what`` continues "answered HTTP 500 with"."""
+        details: dict[str, Any] = {"http_status": self.status, "url": str(self.url)}
+        message = f"{self.url} answered HTTP {self.status} with {what}"
+        location = self.headers.get("location")
+        if location is not None:
+            details["location"] = location
+            message += f"; the redirect to {location!r} is not followed"
+        if excerpt := self._excerpt():
+            details["body"] = excerpt
+        return KernelError.from_body(_CODES.get(self.status, "internal"), message, details)
+
+    def not_json(self, error: NotJson | None = None) -> KernelError:
+        """Make the error that the status stands for, with a body that is not the JSON of a reply."""
+        start = self.body.lstrip()[:1]
+        what = "an empty body" if not start else "HTML, not JSON" if start == b"<" else "invalid JSON"
+        return self.error(f"{what}: {error}" if what == "invalid JSON" else what)
+
+    def _excerpt(self) -> str:
+        """Give the beginning of the body, if it is text."""
+        try:
+            return codecs.getincrementaldecoder("utf-8")().decode(self.body[: 4 * _EXCERPT])[:_EXCERPT]
+        except UnicodeDecodeError:
+            return ""
+
+
+def unreachable(url: httpx.URL, why: str, error: Exception | None = None) -> Unreachable:
+    """Make the error of a request that got no response, or only a part of one."""
+    details = {"url": str(url), **({} if error is None else {"causes": causes(error)})}
+    return Unreachable(f"{url}: {why}", details=details)
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
