@@ -1,6 +1,7 @@
 """What HTTP promises holds for servers of MCP too, beyond the table of faults."""
 
 import asyncio
+import gzip
 import json
 
 import pytest
@@ -108,6 +109,18 @@ async def test_an_answer_cut_short_is_unreachable_for_that_call_alone(session, r
     assert caught.value.details["url"] == server.url
     assert await session.invoke(M, "good", {}) == FINE
     assert server.seen.count("initialize") == 1  # the session goes on
+
+
+async def test_an_answer_may_be_packed_with_gzip_although_that_was_not_asked_for(session, remote):
+    async def bad(request, message):
+        stream = message["params"]["arguments"]["stream"]
+        body = f"data: {text_of(message).decode()}\n\n".encode() if stream else text_of(message)
+        kind = "text/event-stream" if stream else "application/json"
+        await request.send(respond(gzip.compress(body), headers=["content-encoding: gzip", f"content-type: {kind}"]))
+
+    await remote(bad)
+    for stream in (False, True):
+        assert await session.invoke(M, "bad", {"stream": stream}) == FINE
 
 
 async def test_a_call_that_breaks_leaves_those_beside_it_alone(session, remote):

@@ -6,15 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amplifier_transport_mcp._sse import Events, EventTooLargeError
+from amplifier_transport_mcp._sse import EventSplitter
 
 TEXT = b": x\n\ndata: a\n\nid: 1\ndata:b\ndata: c\n\nevent: y\ndata: d\n\nevent: message\ndata: e\n\ndata: unfinished"
 LONG = b"x" * 1500
 FOUND = [(b"", False), (b"a", False), (b"b\nc", True), (b"", False), (b"e", False)]
 
 
-def feed(pieces, limit=1000):
-    events = Events(limit)
+class TooLargeError(Exception):
+    pass
+
+
+def check_size(size):
+    if size > 1000:
+        raise TooLargeError
+
+
+def feed(pieces):
+    events = EventSplitter(check_size)
     return [found for piece in pieces for found in events.feed(piece)]
 
 
@@ -35,7 +44,7 @@ def test_events_come_out_whole_however_they_are_cut(places, end):
     ids=["whole", "no end", "lines", "pieces"],
 )  # fmt: skip
 def test_an_event_that_is_too_large_is_refused_as_soon_as_it_is(pieces):
-    with pytest.raises(EventTooLargeError):
+    with pytest.raises(TooLargeError):
         feed(pieces)
 
 

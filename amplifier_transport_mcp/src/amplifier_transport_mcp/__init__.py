@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amplifier_core.hookspecs import hookimpl
+from amplifier_transport_http import HttpFields
 from amplifier_transport_stdio import Orphans
 
 from ._connection import LocalServer, RemoteServer
-from ._fields import HttpFields, read_fields
+from ._fields import read_fields
 
 if TYPE_CHECKING:
     from amplifier_core import ModuleDescriptor

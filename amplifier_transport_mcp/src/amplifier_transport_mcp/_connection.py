@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from amplifier_core import ModuleDescriptor
     from amplifier_core.hookspecs import Chunks, Isolation, Launch, Notify
+    from amplifier_transport_http import HttpFields
     from amplifier_transport_stdio import Orphans, StdioFields
 
-    from ._fields import HttpFields, Inputs
+    from ._fields import Inputs
     from ._life import Life, LocalLife, RemoteLife
     from ._talk import Talk
     from ._tools import Tools

@@ -19,7 +19,7 @@ from amplifier_core.hookspecs import causes
 
 from . import _codes
 from ._asks import roots_of
-from ._http import Remote
+from ._http import HttpStreams
 from ._stdio import Pipe
 from ._tools import Tools
 from ._traffic import Question, Traffic
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from amplifier_core.hookspecs import Chunks, Launch, Notify
+    from amplifier_transport_http import HttpFields
     from amplifier_transport_stdio import Orphans
 
-    from ._fields import HttpFields, Inputs
+    from ._fields import Inputs
     from ._traffic import Call
 
 _CLOSE_SECONDS = 1.5
@@ -49,7 +50,7 @@ _PAGES = 1000  # of one listing: a server that goes on for ever is given up
 class Life:
     """One client of one server. ``fault`` is why it ended, once it has."""
 
-    def __init__(self, traffic: Traffic, wire: Pipe | Remote, inputs: Inputs, version: str) -> None:
+    def __init__(self, traffic: Traffic, wire: Pipe | HttpStreams, inputs: Inputs, version: str) -> None:
         self.traffic = traffic
         self._wire = wire
         self.fault: KernelError | None = None
@@ -296,7 +297,7 @@ class RemoteLife(Life):
 
     def __init__(self, fields: HttpFields, limit: int, inputs: Inputs, version: str) -> None:
         traffic = _traffic(inputs)
-        super().__init__(traffic, Remote(fields, limit, traffic), inputs, version)
+        super().__init__(traffic, HttpStreams(fields, limit, traffic), inputs, version)
 
 
 def _traffic(inputs: Inputs) -> Traffic:

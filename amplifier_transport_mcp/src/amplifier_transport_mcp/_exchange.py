@@ -1,0 +1,254 @@
+"""One request of the SDK's client, and its response: a JSON body, or a stream of events.
+
+Owns what can be wrong with a response. A fault becomes the reply to the request, since an exception would end the
+client. The reply names the fault, and the correlator keeps it until its call comes for it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import httpx
+import httpx2
+import msgspec
+
+from amplifier_core import KernelError, Unreachable
+from amplifier_core.hookspecs import UNSET, NotJson
+from amplifier_transport_http import Body, Response, unreachable
+
+from ._codes import SPOKEN, broke_contract
+from ._session import SESSION_ID, SessionEnded
+from ._sse import EventSplitter
+from ._stdio import failed
+from ._traffic import Call
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    from ._session import HttpSession
+    from ._traffic import Traffic
+
+_ERRORS = 400
+_NOT_FOUND = 404
+_EXCERPT = 200  # characters of a server's own message
+_PASSED = ("content-type", "location", SESSION_ID)
+"""Headers that the SDK reads. No others: it would send a cookie with the next request."""
+
+T = TypeVar("T")
+
+
+class Envelope(msgspec.Struct):
+    """The fields of a message of JSON-RPC that say what it is. Their contents are not decoded."""
+
+    id: int | str | msgspec.UnsetType | None = UNSET
+    method: str | msgspec.UnsetType = UNSET
+    result: msgspec.Raw | msgspec.UnsetType = UNSET
+    error: msgspec.Raw | msgspec.UnsetType = UNSET
+
+
+class _Error(msgspec.Struct):
+    """An error of JSON-RPC, as far as it is one."""
+
+    code: int = 0
+    message: Any = None
+
+
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_error = msgspec.json.Decoder(_Error).decode
+
+
+def read_envelope(message: bytes) -> Envelope:
+    """Read the envelope of a message, or raise ``NotJson``.
+
+    UTF-8 is checked here: the SDK, which decodes the rest, lets pass what is none.
+    """
+    try:
+        if not message.isascii():
+            message.decode()
+        return _decode_envelope(message)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise NotJson(str(error)) from None
+
+
+class Exchange:
+    """One request that expects a reply, and its response."""
+
+    def __init__(
+        self, request_id: int | str, request: httpx2.Request, limit: int, traffic: Traffic, session: HttpSession
+    ) -> None:
+        self._id = request_id
+        self._url = httpx.URL(str(request.url))
+        self._limit = limit
+        self._traffic = traffic
+        self._session = session
+        self._in_session = SESSION_ID in request.headers
+        self._call = traffic.call(request_id) or Call("", None)  # a request of the client's own belongs to no call
+        self._scope = anyio.CancelScope()
+        self._deadline = math.inf
+        self._response: httpx.Response
+
+    def abort(self) -> None:
+        """End the exchange, whose caller does not wait for it any more."""
+        self._deadline = -math.inf
+        self._scope.cancel()
+
+    async def run(self, sending: Coroutine[Any, Any, httpx.Response]) -> httpx2.Response:
+        """Wait for the response, and give one that the SDK understands. Raises ``CancelledError`` alone."""
+        try:
+            response = await self.until_aborted(self._receive(sending))
+            if response is not None:
+                return response
+            error: KernelError = Unreachable("the caller has given up")
+        except httpx.TransportError as cause:
+            error = self.unreachable(str(cause), cause)
+        except KernelError as cause:
+            error = cause
+        return httpx2.Response(200, headers={"content-type": "application/json"}, content=self.fault(error))
+
+    async def until_aborted(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Wait for some work; gives ``None`` if the exchange is aborted."""
+        with anyio.CancelScope(deadline=self._deadline) as self._scope:
+            return await work
+        return None
+
+    def unreachable(self, why: str, cause: Exception | None = None) -> Unreachable:
+        """Make the error of an exchange that was cut off."""
+        return unreachable(self._url, why, cause)
+
+    def fault(self, error: KernelError) -> bytes:
+        """Make the reply that takes a fault through the SDK to its call."""
+        return failed(self._id, self._traffic.fault(error)).model_dump_json().encode()
+
+    def cut(self) -> None:
+        """Note that the response ended before the reply, and that the SDK can resume it."""
+        self._call.cut = True
+
+    def is_reply(self, message: bytes) -> bool:
+        """Tell whether a message is the reply, or one that may precede it. Raises ``KernelError`` if it is neither."""
+        try:
+            envelope = read_envelope(message)
+        except NotJson as error:
+            raise self._whole(message).not_json(error) from None
+        if envelope.method is not UNSET:
+            if isinstance(envelope.id, int | str):
+                self._traffic.asks(envelope.id, self._id)
+            return False
+        if str(envelope.id) != str(self._id):
+            raise broke_contract(str(self._url), f"the reply to request {self._id} has the id {envelope.id!r}")
+        if (envelope.result is UNSET) == (envelope.error is UNSET):
+            raise broke_contract(str(self._url), "expected either a result or an error")
+        self._call.size = len(message)
+        return True
+
+    async def _receive(self, sending: Coroutine[Any, Any, httpx.Response]) -> httpx2.Response:
+        self._response = response = await sending
+        if not response.is_success:
+            self._call.http_status = response.status_code
+        body = Body(response, self._url, self._limit)
+        if response.is_success and body.media_type == "text/event-stream":
+            return for_sdk(response, EventStream(self, body))
+        try:
+            content = await body.read()
+        finally:
+            await body.aclose()
+        if not response.is_redirect:  # the SDK follows those within the origin, and refuses the others
+            self._check(self._whole(content))
+        return for_sdk(response, content)
+
+    def _whole(self, content: bytes) -> Response:
+        return Response(self._url, self._response.status_code, self._response.headers, content)
+
+    def _check(self, response: Response) -> None:
+        """Raise the error of a response that is neither a reply nor an error of MCP."""
+        if response.status < _ERRORS:
+            if not self.is_reply(response.body):
+                raise response.error("a message that is no reply")
+        elif (error := _error_in(response.body)).code not in SPOKEN:
+            raise self._by_status(response, str(error.message or ""))
+
+    def _by_status(self, response: Response, said: str) -> KernelError:
+        if self._in_session and (response.status == _NOT_FOUND or "session" in said.lower()):
+            self._session.ended = True
+            return SessionEnded(f"{self._url}: the server ended the session", details={"http_status": response.status})
+        return response.error(said[:_EXCERPT]) if said else response.not_json()
+
+
+class BodyStream(httpx2.AsyncByteStream):
+    """A body as a stream of httpx2."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._body)
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+
+class EventStream(BodyStream):
+    """The events of a body up to the reply. A fault takes the place of the events in which it is found."""
+
+    def __init__(self, exchange: Exchange, body: Body) -> None:
+        super().__init__(body)
+        self._exchange = exchange
+        self._splitter = EventSplitter(body.check_size)
+        self._resumable = False
+        self._over = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        pieces = aiter(self._body)
+        while not self._over:
+            try:
+                events = await self._next(pieces)
+            except KernelError as error:
+                self._over = True
+                events = b"\n\ndata: %b\n\n" % self._exchange.fault(error)
+            if events:
+                yield events
+
+    async def _next(self, pieces: AsyncIterator[bytes]) -> bytes:
+        """Give the events that the next piece completes."""
+        cause: httpx.TransportError | None = None
+        try:
+            piece = await self._exchange.until_aborted(anext(pieces, b""))
+        except httpx.TransportError as error:
+            piece, cause = b"", error
+        if piece:
+            return b"".join(self._until_reply(piece))
+        self._over = True
+        if piece is None or not self._resumable:
+            why = f"the connection broke: {cause}" if cause else "the server hung up before the end of its answer"
+            raise self._exchange.unreachable(why, cause)
+        self._exchange.cut()
+        return b""
+
+    def _until_reply(self, piece: bytes) -> list[bytes]:
+        found: list[bytes] = []
+        for event in self._splitter.feed(piece):
+            self._resumable |= event.has_id
+            found.append(event.raw)
+            if event.message and self._exchange.is_reply(event.message):
+                self._over = True
+                break
+        return found
+
+
+def for_sdk(response: httpx.Response, content: bytes | BodyStream) -> httpx2.Response:
+    """Make the SDK's response of one of ours. A body that was read is JSON, whatever its server calls it."""
+    headers = {name: value for name, value in response.headers.items() if name in _PASSED}
+    if isinstance(content, bytes):
+        headers["content-type"] = "application/json"
+        return httpx2.Response(response.status_code, headers=headers, stream=httpx2.ByteStream(content))
+    return httpx2.Response(response.status_code, headers=headers, stream=content)
+
+
+def _error_in(body: bytes) -> _Error:
+    """Read the error of JSON-RPC in a body, if there is one."""
+    try:
+        error = read_envelope(body).error
+        return _Error() if error is UNSET else _decode_error(error)
+    except (NotJson, msgspec.MsgspecError, RecursionError):
+        return _Error()

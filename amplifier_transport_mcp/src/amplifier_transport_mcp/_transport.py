@@ -1,0 +1,96 @@
+"""The httpx2 transport below the SDK's client: the connections of the HTTP transport, and one call's fault kept to it.
+
+Owns which message is sent in which way. The SDK speaks the protocol: sessions, headers, resumed streams. But an
+exception in one request ends its client, and it waits for the responses to notifications. So no POST raises here.
+
+Not httpx2's own connections: before they use one again, they do not look whether a response that no request asked for
+waits on it, which then answers the next call; and each request costs several times as much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+import httpx
+import httpx2
+
+from amplifier_core.hookspecs import decode
+from amplifier_transport_http import Body, Pool, trust
+
+from ._exchange import BodyStream, Exchange, for_sdk, read_envelope
+from ._session import HttpSession
+
+if TYPE_CHECKING:
+    from amplifier_transport_http import HttpFields
+
+    from ._traffic import Traffic
+
+_NOTIFICATION_SECONDS = 5.0
+_GOODBYE_SECONDS = 1.0
+_ACCEPTED = 202
+
+
+class GuardedTransport(httpx2.AsyncBaseTransport):
+    """An httpx2 transport to one server. ``limit`` is the size of the largest message, in bytes."""
+
+    def __init__(self, fields: HttpFields, limit: int, traffic: Traffic) -> None:
+        self.session = HttpSession()
+        self._url = str(fields.url)
+        self._limit = limit
+        self._traffic = traffic
+        self._pool = Pool(fields.url, trust(fields) if fields.url.scheme == "https" else None)
+        self._exchanges: WeakValueDictionary[int | str, Exchange] = WeakValueDictionary()
+        self._notifying: set[asyncio.Task[None]] = set()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send one request. The fault of a POST is not raised, but becomes the reply to its message."""
+        if request.method != "POST":  # a stream of the server's own, or a resumed one: the SDK lets them fail
+            response = await self._send(request)
+            return for_sdk(response, BodyStream(Body(response, httpx.URL(str(request.url)), self._limit)))
+        message = read_envelope(await request.aread())
+        if isinstance(message.id, int | str) and isinstance(message.method, str):
+            exchange = Exchange(message.id, request, self._limit, self._traffic, self.session)
+            self._exchanges[message.id] = exchange
+            return await exchange.run(self._send(request))
+        if message.method == "notifications/initialized":  # the messages that follow may rely on it
+            await self._send_and_forget(request, _NOTIFICATION_SECONDS)
+        else:
+            task = asyncio.create_task(self._notify(request, cancels=message.method == "notifications/cancelled"))
+            self._notifying.add(task)
+            task.add_done_callback(self._notifying.discard)
+        return httpx2.Response(_ACCEPTED)
+
+    async def aclose(self) -> None:
+        """End the session, and close all connections."""
+        if self._notifying:
+            await asyncio.wait(self._notifying, timeout=_GOODBYE_SECONDS)
+        for task in self._notifying:
+            task.cancel()
+        if (goodbye := self.session.end_request(self._url)) is not None:
+            await self._send_and_forget(goodbye, _GOODBYE_SECONDS)
+        await self._pool.aclose()
+
+    async def _notify(self, request: httpx2.Request, *, cancels: bool) -> None:
+        """Send what has no reply. After the cancel of a request, abort its exchange: its caller does not wait."""
+        await self._send_and_forget(request, _NOTIFICATION_SECONDS)
+        if cancels:
+            exchange = self._exchanges.get(decode(await request.aread())["params"]["requestId"])
+            if exchange is not None:
+                exchange.abort()
+
+    async def _send_and_forget(self, request: httpx2.Request, seconds: float) -> None:
+        with contextlib.suppress(httpx.TransportError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                response = await self._send(request)
+                await response.aclose()
+
+    async def _send(self, request: httpx2.Request) -> httpx.Response:
+        """Send a request and wait for the head of the response. Raises ``httpx.TransportError``."""
+        stream = httpx.ByteStream(await request.aread())
+        sent = httpx.Request(request.method, str(request.url), headers=request.headers.raw, stream=stream)
+        response = await self._pool.handle_async_request(sent)
+        self.session.note(request, response)
+        return response
