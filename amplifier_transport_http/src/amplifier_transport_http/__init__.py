@@ -11,9 +11,8 @@ from ._connection import HttpConnection
 from ._fields import HttpFields, read_fields
 from ._pool import Pool
 from ._response import Response, unreachable
-from ._trust import trust
 
-__all__ = ["Body", "HttpFields", "Pool", "Response", "open_transport", "read_fields", "trust", "unreachable"]
+__all__ = ["Body", "HttpFields", "Pool", "Response", "open_transport", "read_fields", "unreachable"]
 
 
 @hookimpl

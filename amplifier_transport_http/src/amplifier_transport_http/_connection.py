@@ -18,7 +18,6 @@ from ._ndjson import MEDIA_TYPE, read_final
 from ._pool import Pool
 from ._reply import read_reply
 from ._response import Response, unreachable
-from ._trust import trust
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,8 +103,8 @@ def _make_transport(fields: HttpFields) -> httpx.AsyncBaseTransport:
     connection through a proxy. In HTTP/2 each response names its request.
     """
     if fields.proxy is None and not fields.http2:
-        return Pool(fields.url, trust(fields) if fields.url.scheme == "https" else None)
-    tls = trust(fields)
+        return Pool(fields.url, fields.trust() if fields.url.scheme == "https" else None)
+    tls = fields.trust()
     proxy = fields.proxy and httpx.Proxy(fields.proxy, ssl_context=tls if fields.proxy.scheme == "https" else None)
     make = functools.partial(httpx.AsyncHTTPTransport, verify=tls, trust_env=False, proxy=proxy)
     if fields.http2:

@@ -1,10 +1,10 @@
-"""One HTTP/1.1 connection: llhttp's parser, and what the event loop tells of its socket.
+"""One HTTP/1.1 connection: llhttp's parser, between the event loop's socket and the exchanges.
 
 Owns the bytes of one exchange after the other. It does not know what a body means, nor when to connect.
 
-Why not httpcore's, which httpx would bring: before it uses a kept connection, it asks whether the socket is readable,
-but looks neither into h11's buffer nor into anyio's queue. A response that nobody asked for waits there, and answers
-the next request. With its client, httpx's whole way costs ten times as much, and thirty times at 32 requests at once.
+Why not httpcore's connections, which httpx would bring: before httpcore uses a kept connection, it asks whether the
+socket is readable, but looks neither into h11's buffer nor into anyio's queue. A response that no request asked for
+waits there, and answers the next request. httpx's client costs ten times as much, thirty times at 32 requests at once.
 """
 
 from __future__ import annotations
@@ -21,23 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _IDLE_SECONDS = 4.0
-"""Node and uvicorn close a connection that was idle for 5 s: a request must not meet that on its way."""
+"""Node and uvicorn close a connection that was idle for 5 s, and a request must not cross with that."""
 
-_ENOUGH = 256 * 1024
-"""What may wait here to be read, in bytes: above, the server is held back."""
+_UNREAD_MAX = 256 * 1024
+"""Bytes of a body that may wait here to be read. With more, reading from the socket pauses."""
 
 _HEAD_MAX = 64 * 1024
-"""Bytes that may come and be no part of a body: a head, informational ones before it, trailers."""
-
-_INFORMATIONAL, _SWITCHING, _SUCCESS = 100, 101, 200
-
+"""Bytes in a row that may be no part of a body: a head, informational heads before it, trailers."""
 
 _READ = 32 * 1024
 """Bytes read at once, into a buffer that a connection keeps: asyncio's own 256 KiB are mapped anew for each read."""
 
+_INFORMATIONAL, _SWITCHING, _SUCCESS = 100, 101, 200
+
 
 class Http11(asyncio.BufferedProtocol):
-    """One connection, for one exchange at a time. It lists itself in ``open`` as long as it has a socket."""
+    """One connection, for one exchange at a time. It is in ``open_`` as long as it has a socket."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, open_: set[Http11]) -> None:
         self._loop = loop
@@ -48,54 +47,54 @@ class Http11(asyncio.BufferedProtocol):
         self._idle_since: float | None = loop.time()
         self._end: httpx.TransportError | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         """Forget the last exchange."""
-        self.status = 0  # until the head has come whole
+        self.status = 0  # until the head is complete
         self.headers: list[tuple[bytes, bytes]] = []
         self._parts: deque[bytes] = deque()
         self._unread = 0
-        self._no_body = 0
-        self._whole = self._keeps = self._surplus = False
+        self._since_body = 0
+        self._complete = self._keep_alive = self._unasked = False
 
-    # What the loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the socket over."""
+        """Take over the socket."""
         self._transport = cast("asyncio.Transport", transport)
         self._readable = _watch(transport.get_extra_info("socket").fileno())
         self._open.add(self)
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - what is there will do
-        """Say where to put what arrives."""
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """Give the buffer to read into."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what was asked for. Nobody reads an idle connection: what arrives there ends it."""
+        """Parse what was read. On an idle connection no request asked for it, so it ends the connection."""
         if self._idle_since is not None:
-            self.abort("the server sent what nobody had asked for")
+            self.abort("the server sent data that no request asked for")
             return
-        self._no_body += nbytes
+        self._since_body += nbytes
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(str(error))
-        if self._no_body > _HEAD_MAX:
+        if self._since_body > _HEAD_MAX:
             self._fail(f"more than {_HEAD_MAX} bytes of headers")
-        if self._unread > _ENOUGH:
+        if self._unread > _UNREAD_MAX:
             self._transport.pause_reading()
         self._wake()
 
     def eof_received(self) -> None:
-        """Note that nothing follows: the end of some bodies, and the end of the connection."""
+        """End the connection, and a body that has no other end."""
         if self.status and not _is_framed(self.headers):
-            self._whole = True
+            self._complete = True
         self._end = self._end or httpx.RemoteProtocolError("the server hung up before the end of its answer")
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Note why the socket is gone, unless something else ended the connection before."""
+        """Note why the socket is gone, unless the connection has ended before."""
         if self._end is None:
             self._end = httpx.ReadError(f"the connection broke: {error}")
             self._end.__cause__ = error
@@ -104,28 +103,28 @@ class Http11(asyncio.BufferedProtocol):
         self._wake()
 
     def _fail(self, why: str) -> None:
-        """Note that what came is no answer, unless a whole one came before it."""
-        self._surplus = True
+        """End the connection for data that is no response; a complete response before it still counts."""
+        self._unasked = True
         self._end = self._end or httpx.RemoteProtocolError(f"the answer is not HTTP/1.1: {why}")
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    # What the parser calls.
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
-        """Note a second answer: it belongs to nobody."""
-        self._surplus = self._whole
+        """Note a second response: no request asked for it."""
+        self._unasked = self._complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; trailers say nothing that anybody asked for."""
+        """Take a header; trailers are dropped."""
         if not self.status:
             self.headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Take the status, unless the head is an informational one."""
-        if self._whole:
+        if self._complete:
             return
         status = self._parser.get_status_code()
         if status == _SWITCHING:
@@ -137,20 +136,20 @@ class Http11(asyncio.BufferedProtocol):
 
     def on_body(self, part: bytes) -> None:
         """Take a part of the body."""
-        if not self._whole:
+        if not self._complete:
             self._parts.append(part)
             self._unread += len(part)
-            self._no_body = 0
+            self._since_body = 0
 
     def on_message_complete(self) -> None:
-        """Note the end of the answer."""
-        if self.status and not self._whole:
-            self._whole, self._keeps = True, self._parser.should_keep_alive()
+        """Note the end of the response."""
+        if self.status and not self._complete:
+            self._complete, self._keep_alive = True, self._parser.should_keep_alive()
 
-    # What an exchange calls.
+    # Called for an exchange.
 
     def send(self, request: httpx.Request, body: bytes) -> None:
-        """Write one request. It is buffered if the server does not read: waiting for the answer bounds that too."""
+        """Write one request. It is buffered while the server does not read; waiting for the response bounds that."""
         headers = request.headers.raw
         if "content-length" not in request.headers:
             headers = [header for header in headers if header[0].lower() != b"transfer-encoding"]
@@ -168,9 +167,9 @@ class Http11(asyncio.BufferedProtocol):
             await self._more()
 
     async def part(self) -> bytes:
-        """Give the next part of the body; at its end there is none. Raises ``httpx.TransportError``."""
+        """Give the next part of the body, or ``b""`` at its end. Raises ``httpx.TransportError``."""
         while not self._parts:
-            if self._whole:
+            if self._complete:
                 return b""
             await self._more()
         return self._parts.popleft()
@@ -178,25 +177,25 @@ class Http11(asyncio.BufferedProtocol):
     async def _more(self) -> None:
         if self._end is not None:
             raise self._end
-        self._all_is_read()
+        self._resume_reading()
         self._waiter = self._loop.create_future()
         await self._waiter
 
     def renew(self) -> bool:
-        """Make the connection ready for another exchange, or close it and tell so.
+        """Make the connection ready for another exchange, or else close it; tell whether it is ready.
 
-        Whatever follows a whole answer belongs to nobody: then the connection must not live on.
+        Data after a complete response would answer the next request, so it closes the connection.
         """
-        if not self._keeps or self._surplus or self._parts or self._transport.get_write_buffer_size():
+        if not self._keep_alive or self._unasked or self._parts or self._transport.get_write_buffer_size():
             self.abort("the exchange is over")
         if self._end is not None:
             return False
-        self._all_is_read()
-        self._begin()
+        self._resume_reading()
+        self._reset()
         self._idle_since = self._loop.time()
         return True
 
-    def _all_is_read(self) -> None:
+    def _resume_reading(self) -> None:
         self._unread = 0
         self._transport.resume_reading()  # does nothing unless it was paused
 
@@ -208,8 +207,8 @@ class Http11(asyncio.BufferedProtocol):
     def usable(self) -> bool:
         """Tell whether an idle connection can carry a request, as far as one can know.
 
-        The loop may not have had a turn since the server closed it, so the socket itself is asked. A close still on
-        its way is met by the request, which fails as ``unreachable``: to send a POST again is not for a kernel.
+        The socket itself is asked, since the server may have closed it after the loop's last turn. If the close is
+        still in transit, the request fails as ``unreachable``: a kernel must not send a POST twice.
         """
         return not self.expired() and not self._readable(0)
 
@@ -221,14 +220,14 @@ class Http11(asyncio.BufferedProtocol):
 
 
 def _is_framed(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Tell whether a body says itself where it ends; otherwise the end of the connection does."""
+    """Tell whether the headers say where the body ends; otherwise it ends with the connection."""
     values = {name.lower(): value.lower() for name, value in headers}
     coding = values.get(b"transfer-encoding")
     return b"content-length" in values if coding is None else coding.endswith(b"chunked")
 
 
 def _watch(descriptor: int) -> Callable[[int], Any]:
-    """Make what tells whether a socket can be read: 1 µs a call, where each ``select`` costs 3."""
+    """Make a function that tells whether a socket can be read: it takes 1 µs, where each ``select`` takes 3."""
     if not hasattr(select, "poll"):  # pragma: no cover - Windows, whose loop reads all the time and has seen it already
         return lambda _: False
     poll = select.poll()

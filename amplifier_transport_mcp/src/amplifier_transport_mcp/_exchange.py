@@ -19,44 +19,47 @@ from amplifier_core.hookspecs import UNSET, NotJson
 from amplifier_transport_http import Body, Response, unreachable
 
 from ._codes import SPOKEN, broke_contract
-from ._session import SESSION_ID, SessionEnded
 from ._sse import EventSplitter
 from ._stdio import failed
 from ._traffic import Call
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Coroutine
 
-    from ._session import HttpSession
     from ._traffic import Traffic
 
+_SESSION = "mcp-session-id"
 _ERRORS = 400
 _NOT_FOUND = 404
 _EXCERPT = 200  # characters of a server's own message
-_PASSED = ("content-type", "location", SESSION_ID)
+_PASSED = ("content-type", "location", _SESSION)
 """Headers that the SDK reads. No others: it would send a cookie with the next request."""
 
 T = TypeVar("T")
 
 
+class SessionEnded(Unreachable):
+    """The server does not know the session: the request was not carried out."""
+
+
+class _Error(msgspec.Struct):
+    """An error of JSON-RPC, without its data."""
+
+    code: int = 0
+    message: str = ""
+
+
 class Envelope(msgspec.Struct):
-    """The fields of a message of JSON-RPC that say what it is. Their contents are not decoded."""
+    """The fields of a message of JSON-RPC that say what it is."""
 
     id: int | str | msgspec.UnsetType | None = UNSET
     method: str | msgspec.UnsetType = UNSET
     result: msgspec.Raw | msgspec.UnsetType = UNSET
-    error: msgspec.Raw | msgspec.UnsetType = UNSET
-
-
-class _Error(msgspec.Struct):
-    """An error of JSON-RPC, as far as it is one."""
-
-    code: int = 0
-    message: Any = None
+    error: _Error | msgspec.UnsetType = UNSET
 
 
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
-_decode_error = msgspec.json.Decoder(_Error).decode
 
 
 def read_envelope(message: bytes) -> Envelope:
@@ -76,15 +79,15 @@ class Exchange:
     """One request that expects a reply, and its response."""
 
     def __init__(
-        self, request_id: int | str, request: httpx2.Request, limit: int, traffic: Traffic, session: HttpSession
+        self, request_id: int | str, request: httpx2.Request, limit: int, traffic: Traffic, session_ended: asyncio.Event
     ) -> None:
         self._id = request_id
-        self._url = httpx.URL(str(request.url))
+        self.url = httpx.URL(str(request.url))
         self._limit = limit
         self._traffic = traffic
-        self._session = session
-        self._in_session = SESSION_ID in request.headers
-        self._call = traffic.call(request_id) or Call("", None)  # a request of the client's own belongs to no call
+        self._session_ended = session_ended
+        self._in_session = _SESSION in request.headers
+        self.call = traffic.call(request_id) or Call("", None)  # a request of the client's own belongs to no call
         self._scope = anyio.CancelScope()
         self._deadline = math.inf
         self._response: httpx.Response
@@ -102,7 +105,7 @@ class Exchange:
                 return response
             error: KernelError = Unreachable("the caller has given up")
         except httpx.TransportError as cause:
-            error = self.unreachable(str(cause), cause)
+            error = unreachable(self.url, str(cause), cause)
         except KernelError as cause:
             error = cause
         return httpx2.Response(200, headers={"content-type": "application/json"}, content=self.fault(error))
@@ -113,17 +116,9 @@ class Exchange:
             return await work
         return None
 
-    def unreachable(self, why: str, cause: Exception | None = None) -> Unreachable:
-        """Make the error of an exchange that was cut off."""
-        return unreachable(self._url, why, cause)
-
     def fault(self, error: KernelError) -> bytes:
         """Make the reply that takes a fault through the SDK to its call."""
         return failed(self._id, self._traffic.fault(error)).model_dump_json().encode()
-
-    def cut(self) -> None:
-        """Note that the response ended before the reply, and that the SDK can resume it."""
-        self._call.cut = True
 
     def is_reply(self, message: bytes) -> bool:
         """Tell whether a message is the reply, or one that may precede it. Raises ``KernelError`` if it is neither."""
@@ -136,17 +131,17 @@ class Exchange:
                 self._traffic.asks(envelope.id, self._id)
             return False
         if str(envelope.id) != str(self._id):
-            raise broke_contract(str(self._url), f"the reply to request {self._id} has the id {envelope.id!r}")
+            raise broke_contract(str(self.url), f"the reply to request {self._id} has the id {envelope.id!r}")
         if (envelope.result is UNSET) == (envelope.error is UNSET):
-            raise broke_contract(str(self._url), "expected either a result or an error")
-        self._call.size = len(message)
+            raise broke_contract(str(self.url), "expected either a result or an error")
+        self.call.size = len(message)
         return True
 
     async def _receive(self, sending: Coroutine[Any, Any, httpx.Response]) -> httpx2.Response:
         self._response = response = await sending
         if not response.is_success:
-            self._call.http_status = response.status_code
-        body = Body(response, self._url, self._limit)
+            self.call.http_status = response.status_code
+        body = Body(response, self.url, self._limit)
         if response.is_success and body.media_type == "text/event-stream":
             return for_sdk(response, EventStream(self, body))
         try:
@@ -158,7 +153,7 @@ class Exchange:
         return for_sdk(response, content)
 
     def _whole(self, content: bytes) -> Response:
-        return Response(self._url, self._response.status_code, self._response.headers, content)
+        return Response(self.url, self._response.status_code, self._response.headers, content)
 
     def _check(self, response: Response) -> None:
         """Raise the error of a response that is neither a reply nor an error of MCP."""
@@ -166,12 +161,12 @@ class Exchange:
             if not self.is_reply(response.body):
                 raise response.error("a message that is no reply")
         elif (error := _error_in(response.body)).code not in SPOKEN:
-            raise self._by_status(response, str(error.message or ""))
+            raise self._by_status(response, error.message)
 
     def _by_status(self, response: Response, said: str) -> KernelError:
         if self._in_session and (response.status == _NOT_FOUND or "session" in said.lower()):
-            self._session.ended = True
-            return SessionEnded(f"{self._url}: the server ended the session", details={"http_status": response.status})
+            self._session_ended.set()
+            return SessionEnded(f"{self.url}: the server ended the session", details={"http_status": response.status})
         return response.error(said[:_EXCERPT]) if said else response.not_json()
 
 
@@ -221,8 +216,8 @@ class EventStream(BodyStream):
         self._over = True
         if piece is None or not self._resumable:
             why = f"the connection broke: {cause}" if cause else "the server hung up before the end of its answer"
-            raise self._exchange.unreachable(why, cause)
-        self._exchange.cut()
+            raise unreachable(self._exchange.url, why, cause)
+        self._exchange.call.cut = True  # the SDK resumes it
         return b""
 
     def _until_reply(self, piece: bytes) -> list[bytes]:
@@ -249,6 +244,6 @@ def _error_in(body: bytes) -> _Error:
     """Read the error of JSON-RPC in a body, if there is one."""
     try:
         error = read_envelope(body).error
-        return _Error() if error is UNSET else _decode_error(error)
-    except (NotJson, msgspec.MsgspecError, RecursionError):
+        return error if isinstance(error, _Error) else _Error()
+    except NotJson:
         return _Error()

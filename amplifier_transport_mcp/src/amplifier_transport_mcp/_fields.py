@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _LOCAL = ("command", "cwd", "env")
 _REMOTE = ("url", "headers", "ca")
 _INPUTS = ("roots", "sampling", "elicitation")
-_RESERVED = ("accept", "content-*", "cookie", "last-event-id", "mcp-*")  # headers of MCP
+_RESERVED = "accept|cookie|last-event-id|mcp-.*"  # headers of MCP
 
 
 @attrs.frozen

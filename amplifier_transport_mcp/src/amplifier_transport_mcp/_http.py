@@ -12,7 +12,7 @@ import httpx2
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import JSONRPCRequest
 
-from ._session import SessionEnded
+from ._exchange import SessionEnded
 from ._transport import GuardedTransport
 
 if TYPE_CHECKING:
@@ -39,16 +39,14 @@ class HttpStreams:
     @property
     def stale(self) -> bool:
         """Whether the server has ended the session: the next request needs a new one."""
-        return self._transport.session.ended
+        return self._transport.session_ended.is_set()
 
     async def __aenter__(self) -> tuple[_Incoming, _Outgoing]:
         """Give the streams. Nothing is sent yet."""
         headers = {**_HEADERS, **self._fields.headers}
         client = httpx2.AsyncClient(transport=self._transport, headers=headers, timeout=None, trust_env=False)
         await self._stack.enter_async_context(client)
-        streams = streamable_http_client(
-            str(self._fields.url), http_client=client, terminate_on_close=False, max_sse_event_size=None
-        )
+        streams = streamable_http_client(str(self._fields.url), http_client=client, max_sse_event_size=None)
         read, write = await self._stack.enter_async_context(streams)
         return _Incoming(read, self._traffic), _Outgoing(write, self._traffic)
 
