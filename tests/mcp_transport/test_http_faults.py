@@ -69,6 +69,10 @@ NO_REPLIES = {
     ),
     "elsewhere": (lambda _: respond(b"", 302, ["location: http://x.invalid/mcp"]), "http://x.invalid/mcp not followed"),
     "html as event": (lambda _: events(event("<html>")), "HTML, not JSON"),
+    "a packed event": (
+        lambda _: respond(b"x", headers=["content-encoding: br", "content-type: text/event-stream"]),
+        "the content-encoding 'br'",
+    ),
     "another's event": (lambda message: events(event({**result(message, FINE), "id": 99})), "has the id 99"),
     "no UTF-8 event": (lambda message: events(event(text_of(message).decode().replace("fine", "\udcff"))), "utf-8"),
     "no content event": (lambda message: events(event(result(message, {"content": 1}))), "broke its contract: bad: "),

@@ -6,13 +6,12 @@ Owns unpacking and size. It does not look at what the body says.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any, Self, cast
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, cast
 
 from amplifier_core import Internal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import httpx
 
 _PIECE = 64 * 1024
@@ -69,10 +68,10 @@ class Body:
         return Internal(f"{self._url} answered with {what}", details=details)
 
 
-class _Unpacked:
+class _Unpacked(AsyncIterator[bytes]):
     """The pieces of a body packed with gzip.
 
-    Not httpx's decoders: they unpack all that they have before anyone can look at the size, and 64 KiB may hold 64 MiB.
+    Not httpx's decoders: they unpack all that they have before the size can be checked, and 64 KiB may hold 64 MiB.
     """
 
     def __init__(self, body: Body, parts: AsyncIterator[bytes]) -> None:
@@ -80,9 +79,6 @@ class _Unpacked:
         self._parts = parts
         self._gzip = zlib.decompressobj(wbits=31)
         self._packed = b""
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> bytes:
         while not (piece := self._unpack()):

@@ -1,8 +1,8 @@
-"""HTTP/2 by httpx's own transport, whose connection is given up together with a request.
+"""HTTP/2, spoken by httpx's own transport.
 
-Owns when a connection is retired. httpx does not reset a stream that nobody reads any more: its module would never
-learn that the caller gave up, and what it still sends would use up the window of all the others. So a request that ends
-early retires its connection: nothing new goes there, and it is closed as soon as no other request is on it.
+Owns when its connection is retired. httpx does not reset the stream of a request that ends early: the module would not
+learn that the caller gave up, and its further data would use up the window that all requests share. So such a request
+retires its connection: it carries no new requests, and is closed after its last one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Connection:
 
 
 class Http2(httpx.AsyncBaseTransport):
-    """An httpx transport with one connection for all requests; ``make`` gives what makes it."""
+    """An httpx transport with one connection for all requests. ``make`` makes a transport for one connection."""
 
     def __init__(self, make: Callable[[], httpx.AsyncHTTPTransport]) -> None:
         self._make = make
@@ -40,15 +40,15 @@ class Http2(httpx.AsyncBaseTransport):
         try:
             response = await connection.transport.handle_async_request(request)
         except BaseException:
-            await self.leave(connection, whole=False)
+            await self.leave(connection, complete=False)
             raise
         stream = _Body(self, connection, cast("httpx.AsyncByteStream", response.stream))
         return httpx.Response(response.status_code, headers=response.headers, stream=stream)
 
-    async def leave(self, connection: _Connection, *, whole: bool) -> None:
-        """End a request; one that is not whole retires its connection."""
+    async def leave(self, connection: _Connection, *, complete: bool) -> None:
+        """End a request; one that is not complete retires its connection."""
         connection.requests -= 1
-        if not whole and self._current is connection:
+        if not complete and self._current is connection:
             self._current = None
         if not connection.requests and self._current is not connection and connection in self._open:
             self._open.remove(connection)
@@ -68,13 +68,13 @@ class _Body(httpx.AsyncByteStream):
         self._http2 = http2
         self._connection = connection
         self._stream = stream
-        self._whole = False
+        self._complete = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for part in self._stream:
             yield part
-        self._whole = True
+        self._complete = True
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-        await self._http2.leave(self._connection, whole=self._whole)
+        await self._http2.leave(self._connection, complete=self._complete)

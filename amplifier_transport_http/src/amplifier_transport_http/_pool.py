@@ -18,33 +18,33 @@ if TYPE_CHECKING:
     import ssl
 
 _NEXT_ADDRESS_SECONDS = 0.25
-"""How long an address of a host may stay silent before the next one is tried as well (RFC 8305)."""
+"""Seconds that one address of a host may take before the next one is tried as well (RFC 8305)."""
 
 
 class Pool(httpx.AsyncBaseTransport):
-    """An httpx transport to the origin of one URL; ``tls`` is for https. No limit of its own: a request never waits.
+    """An httpx transport to the origin of one URL; ``tls`` is for https. It has no limit: a request never waits.
 
-    The connection that was used last goes out first, so that those too many grow old and are closed. httpx's own pool
-    looks through all its connections for each request: at 64 at once that alone costs more than all the rest.
+    The connection that was used last is used next, so that surplus ones grow old and are closed. httpx's own pool looks
+    through all its connections for each request: at 64 at once that alone costs more than all the rest.
     """
 
     def __init__(self, url: httpx.URL, tls: ssl.SSLContext | None) -> None:
         self._host = url.raw_host.decode()
         self._port = url.port or (443 if tls else 80)
         self._tls = tls
-        # Only a name can have a silent address beside a good one. asyncio's race between them is not free: cancelled in
-        # the very turn in which it is won, it leaves the socket to the garbage collector.
+        # Only a name can have several addresses. asyncio's race between them is not free: cancelled in the turn of the
+        # loop in which one wins, it leaves the socket to the garbage collector.
         self._next_address = None if _is_address(self._host) else _NEXT_ADDRESS_SECONDS
         self._idle: deque[Http11] = deque()
         self._open: set[Http11] = set()
-        self._dialling: dict[asyncio.Timeout, asyncio.Future[None]] = {}
+        self._connecting: dict[asyncio.Timeout, asyncio.Future[None]] = {}
         self._closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and wait for the head of the response. Raises ``httpx.TransportError``."""
         if self._closed:
             raise httpx.ConnectError("the connections are closed")
-        connection = self._take() or await self._dial()
+        connection = self._take_idle() or await self._connect()
         try:
             connection.send(request, await _content(request))
             await connection.head()
@@ -54,26 +54,26 @@ class Pool(httpx.AsyncBaseTransport):
         return httpx.Response(connection.status, headers=connection.headers, stream=_Body(self, connection))
 
     async def aclose(self) -> None:
-        """Close every connection; requests in flight fail at once, those that still connect too. Idempotent."""
+        """Close every connection; requests in flight fail at once, also those that still connect. Idempotent."""
         if not self._closed:
             self._closed = True
-            for dial in self._dialling:
-                dial.reschedule(0)
-        if self._dialling:
-            await asyncio.wait(self._dialling.values())  # for a few turns of the loop
+            for attempt in self._connecting:
+                attempt.reschedule(0)
+        if self._connecting:
+            await asyncio.wait(self._connecting.values())  # for a few turns of the loop
         for connection in list(self._open):
             connection.abort("the connections are closed")
         if self._open:
             await asyncio.wait([connection.closed for connection in self._open])
 
     def release(self, connection: Http11) -> None:
-        """Take a connection back after its exchange, and drop those that nobody needed for long."""
+        """Take a connection back after its exchange, and close those that were idle for too long."""
         if connection.renew():
             self._idle.append(connection)
         while self._idle and self._idle[0].expired():
             self._idle.popleft().abort("idle for too long")
 
-    def _take(self) -> Http11 | None:
+    def _take_idle(self) -> Http11 | None:
         while self._idle:
             connection = self._idle.pop()
             if connection.usable():
@@ -81,12 +81,12 @@ class Pool(httpx.AsyncBaseTransport):
             connection.abort("closed by the server, or idle for too long")
         return None
 
-    async def _dial(self) -> Http11:
+    async def _connect(self) -> Http11:
         loop = asyncio.get_running_loop()
-        dial = asyncio.timeout(None)  # aclose() sets it to now: the way to end a wait of a task that is not ours
-        self._dialling[dial] = loop.create_future()
+        attempt = asyncio.timeout(None)  # aclose() sets it to now: that ends the wait of another task
+        self._connecting[attempt] = loop.create_future()
         try:
-            async with dial:
+            async with attempt:
                 _, connection = await loop.create_connection(
                     lambda: Http11(loop, self._open),
                     self._host,
@@ -94,16 +94,16 @@ class Pool(httpx.AsyncBaseTransport):
                     ssl=self._tls,
                     happy_eyeballs_delay=self._next_address,
                 )
-        except OSError as error:  # a name that does not resolve, TLS and the timeout above are among them
+        except OSError as error:  # also a name that does not resolve, TLS, and the timeout above
             why = "the connections are closed" if self._closed else error
             raise httpx.ConnectError(f"cannot connect: {why}") from error
         finally:
-            self._dialling.pop(dial).set_result(None)
+            self._connecting.pop(attempt).set_result(None)
         return connection
 
 
 async def _content(request: httpx.Request) -> bytes:
-    stream = request.stream  # a ByteStream needs no wait, which would cost 2 µs
+    stream = request.stream  # joining a ByteStream saves aread's 2 µs
     return b"".join(stream) if isinstance(stream, httpx.ByteStream) else await request.aread()
 
 

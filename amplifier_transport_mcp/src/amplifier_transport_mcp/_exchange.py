@@ -194,15 +194,13 @@ class EventStream(BodyStream):
         self._over = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        pieces = aiter(self._body)
-        while not self._over:
-            try:
-                events = await self._next(pieces)
-            except KernelError as error:
-                self._over = True
-                events = b"\n\ndata: %b\n\n" % self._exchange.fault(error)
-            if events:
-                yield events
+        try:
+            pieces = aiter(self._body)
+            while not self._over:
+                if events := await self._next(pieces):
+                    yield events
+        except KernelError as error:
+            yield b"\n\ndata: %b\n\n" % self._exchange.fault(error)
 
     async def _next(self, pieces: AsyncIterator[bytes]) -> bytes:
         """Give the events that the next piece completes."""

@@ -1,7 +1,8 @@
-"""The httpx2 transport below the SDK's client: the connections of the HTTP transport, and one call's fault kept to it.
+"""The httpx2 transport that the SDK's client sends through, on the connections of the HTTP transport.
 
-Owns which message is sent in which way. The SDK speaks the protocol: sessions, headers, resumed streams. But an
-exception in one request ends its client, and it waits for the responses to notifications. So no POST raises here.
+Owns how each message is sent. The SDK speaks the protocol: sessions, headers, resumed streams. But an exception in one
+request ends its client, and it waits for the response to each notification. So a POST does not raise here, and
+notifications are sent in tasks.
 
 Not httpx2's own connections: before they use one again, they do not look whether a response that no request asked for
 waits on it, which then answers the next call; and each request costs several times as much.
