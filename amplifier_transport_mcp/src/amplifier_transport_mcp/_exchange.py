@@ -33,7 +33,7 @@ _SESSION = "mcp-session-id"
 _ERRORS = 400
 _NOT_FOUND = 404
 _EXCERPT = 200  # characters of a server's own message
-_PASSED = ("content-type", "location", _SESSION)
+_PASSED = (b"content-type", b"location", _SESSION.encode())
 """Headers that the SDK reads. No others: it would send a cookie with the next request."""
 
 T = TypeVar("T")
@@ -79,10 +79,10 @@ class Exchange:
     """One request that expects a reply, and its response."""
 
     def __init__(
-        self, request_id: int | str, request: httpx2.Request, limit: int, traffic: Traffic, session_ended: asyncio.Event
+        self, request_id: int | str, request: httpx.Request, limit: int, traffic: Traffic, session_ended: asyncio.Event
     ) -> None:
         self._id = request_id
-        self.url = httpx.URL(str(request.url))
+        self.url = request.url
         self._limit = limit
         self._traffic = traffic
         self._session_ended = session_ended
@@ -150,7 +150,7 @@ class Exchange:
             await body.aclose()
         if not response.is_redirect:  # the SDK follows those within the origin, and refuses the others
             self._check(self._whole(content))
-        return for_sdk(response, content)
+        return for_sdk(response, httpx2.ByteStream(content))
 
     def _whole(self, content: bytes) -> Response:
         return Response(self.url, self._response.status_code, self._response.headers, content)
@@ -229,13 +229,12 @@ class EventStream(BodyStream):
         return found
 
 
-def for_sdk(response: httpx.Response, content: bytes | BodyStream) -> httpx2.Response:
-    """Make the SDK's response of one of ours. A body that was read is JSON, whatever its server calls it."""
-    headers = {name: value for name, value in response.headers.items() if name in _PASSED}
-    if isinstance(content, bytes):
-        headers["content-type"] = "application/json"
-        return httpx2.Response(response.status_code, headers=headers, stream=httpx2.ByteStream(content))
-    return httpx2.Response(response.status_code, headers=headers, stream=content)
+def for_sdk(response: httpx.Response, stream: httpx2.AsyncByteStream) -> httpx2.Response:
+    """Make the response that the SDK sees of one that came."""
+    headers = {lower: value for name, value in response.headers.raw if (lower := name.lower()) in _PASSED}
+    if isinstance(stream, httpx2.ByteStream):  # what was read and checked is JSON, whatever the server calls it
+        headers[b"content-type"] = b"application/json"
+    return httpx2.Response(response.status_code, headers=headers, stream=stream)
 
 
 def _error_in(body: bytes) -> _Error:

@@ -46,20 +46,27 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request. The fault of a POST is not raised, but becomes the reply to its message."""
-        if request.method == "DELETE":
-            return await self._end_session(request)
-        if request.method != "POST":  # a stream of the server's own, or a resumed one: the SDK lets them fail
-            response = await self._send(request)
-            return for_sdk(response, BodyStream(Body(response, httpx.URL(str(request.url)), self._limit)))
-        message = read_envelope(await request.aread())
+        content = await request.aread()
+        stream = httpx.ByteStream(content)
+        sent = httpx.Request(request.method, str(request.url), headers=request.headers.raw, stream=stream)
+        if sent.method == "POST":
+            return await self._post(sent, content)
+        if sent.method == "DELETE":
+            return await self._end_session(sent)
+        response = await self._pool.handle_async_request(sent)  # a stream of events: the SDK lets it fail
+        return for_sdk(response, BodyStream(Body(response, sent.url, self._limit)))
+
+    async def _post(self, request: httpx.Request, content: bytes) -> httpx2.Response:
+        message = read_envelope(content)
         if isinstance(message.id, int | str) and isinstance(message.method, str):
             exchange = Exchange(message.id, request, self._limit, self._traffic, self.session_ended)
             self._exchanges[message.id] = exchange
-            return await exchange.run(self._send(request))
+            return await exchange.run(self._pool.handle_async_request(request))
         if message.method == "notifications/initialized":  # the messages that follow may rely on it
             await self._send_and_forget(request, _NOTIFICATION_SECONDS)
         else:
-            task = asyncio.create_task(self._notify(request, cancels=message.method == "notifications/cancelled"))
+            cancelled = decode(content)["params"]["requestId"] if message.method == "notifications/cancelled" else None
+            task = asyncio.create_task(self._notify(request, cancelled))
             self._notifying.add(task)
             task.add_done_callback(self._notifying.discard)
         return httpx2.Response(_ACCEPTED)
@@ -71,19 +78,17 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         finally:
             await self._pool.aclose()
 
-    async def _end_session(self, request: httpx2.Request) -> httpx2.Response:
+    async def _end_session(self, request: httpx.Request) -> httpx2.Response:
         await self._finish_notifying()
         if not self.session_ended.is_set():
             await self._send_and_forget(request, _GOODBYE_SECONDS)
         return httpx2.Response(_NO_CONTENT)
 
-    async def _notify(self, request: httpx2.Request, *, cancels: bool) -> None:
-        """Send what has no reply. After the cancel of a request, abort its exchange: its caller does not wait."""
+    async def _notify(self, request: httpx.Request, cancelled: int | str | None) -> None:
+        """Send a message without a reply. If it cancels a request, abort its exchange: its caller does not wait."""
         await self._send_and_forget(request, _NOTIFICATION_SECONDS)
-        if cancels:
-            exchange = self._exchanges.get(decode(await request.aread())["params"]["requestId"])
-            if exchange is not None:
-                exchange.abort()
+        if cancelled is not None and (exchange := self._exchanges.get(cancelled)) is not None:
+            exchange.abort()
 
     async def _finish_notifying(self) -> None:
         """Wait for the notifications for a moment, and drop those that are not sent then."""
@@ -92,14 +97,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             for task in late:
                 task.cancel()
 
-    async def _send_and_forget(self, request: httpx2.Request, seconds: float) -> None:
+    async def _send_and_forget(self, request: httpx.Request, seconds: float) -> None:
         with contextlib.suppress(httpx.TransportError, TimeoutError):
             async with asyncio.timeout(seconds):
-                response = await self._send(request)
+                response = await self._pool.handle_async_request(request)
                 await response.aclose()
-
-    async def _send(self, request: httpx2.Request) -> httpx.Response:
-        """Send a request and wait for the head of the response. Raises ``httpx.TransportError``."""
-        stream = httpx.ByteStream(await request.aread())
-        sent = httpx.Request(request.method, str(request.url), headers=request.headers.raw, stream=stream)
-        return await self._pool.handle_async_request(sent)
