@@ -1,6 +1,6 @@
 """The faults of HTTP modules: each a real server on the loopback that misbehaves, its code, and how soon it is known.
 
-Owns the cases. What is asserted of each of them, beyond its row, is in ``stage``.
+Owns the cases. ``stage`` has the assertions that hold for each of them, beyond its row.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PROMPT = 0.05
 
 SIBLINGS = 2
 
-HUNG_UP = "the server hung up before the end of its answer"
+HUNG_UP = "the server closed the connection before the end of its answer"
 NOT_HTTP = "the answer is not HTTP/1.1: "
 
 
@@ -307,7 +307,7 @@ async def restarted(stage: Stage) -> None:
 
 @case("late reply", "timeout", PROMPT, deadline=0.2)
 async def late_reply(stage: Stage) -> None:
-    """Answer when the caller has gone, and see that nobody else gets it."""
+    """Answer when the caller has gone, and see that no other call gets it."""
 
     async def bad(request: Request) -> None:
         await request.gone()

@@ -83,7 +83,7 @@ class Server:
         finally:
             writer.transport.abort()
             with suppress(ConnectionError, asyncio.CancelledError):  # `stop` may cancel this wait, too
-                await writer.wait_closed()  # whoever connects, or sends, from here on finds nobody
+                await writer.wait_closed()  # afterwards, to connect or to send fails
             ended.set()
             self._tasks.discard(task)
 

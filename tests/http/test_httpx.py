@@ -52,7 +52,7 @@ async def test_a_proxy_tunnels_tls_to_a_server_that_is_trusted(serve, connect, p
     assert (await connection.request("invoke", PARAMS % 1)).result == {"n": 1}
 
 
-async def test_a_proxy_that_lets_nobody_in_is_unreachable_and_its_words_are_not_shown(serve, connect, proxy, authority):
+async def test_a_proxy_that_refuses_is_unreachable_and_its_words_are_not_shown(serve, connect, proxy, authority):
     ca, tls = authority
     transport = {"proxy": f"http://ada:other-secret@127.0.0.1:{proxy}", "ca": str(ca)}
     connection = await connect(await serve(echo, tls=tls), transport=transport)

@@ -45,7 +45,7 @@ async def test_no_cookie_is_kept(serve, connect):
     assert "cookie" not in server.requests[1].headers
 
 
-async def test_64_requests_at_once_share_nothing_and_wait_for_nobody(serve, connect):
+async def test_64_requests_at_once_share_nothing_and_none_waits(serve, connect):
     together = asyncio.Barrier(64)
 
     async def answer(request):
@@ -116,7 +116,7 @@ async def test_a_reply_may_come_a_byte_at_a_time(serve, connect, piece):
     assert (await connection.request("invoke", b"{}")).result == "äöü"
 
 
-# A response that nobody asked for.
+# A response that no request asked for.
 
 
 async def test_a_second_response_in_the_same_bytes_never_answers_the_next_call(serve, connect):
@@ -408,6 +408,6 @@ async def test_closing_is_idempotent_and_final(serve, connect):
 
 async def test_a_connection_that_was_never_started_can_be_closed_and_not_used():
     connection = open_transport(describe_remote("http://127.0.0.1:1"))
-    with pytest.raises(Internal, match="a request came before the start"):
+    with pytest.raises(Internal, match="a request before the start"):
         await connection.request("health", b"{}")
     await connection.close()

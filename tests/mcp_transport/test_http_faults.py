@@ -127,6 +127,14 @@ async def test_an_answer_may_be_packed_with_gzip_although_that_was_not_asked_for
         assert await session.invoke(M, "bad", {"stream": stream}) == FINE
 
 
+@pytest.mark.parametrize("broken", [{"code": []}, {"code": "x", "message": 5}, [], "no", {"code": -32600.5}])
+async def test_an_error_that_is_none_of_mcp_leaves_a_failure_to_its_status(session, remote, broken):
+    await remote(answering(lambda message: json_of({**error(message, 0, ""), "error": broken}, status=503)))
+    with pytest.raises(Unreachable, match="answered HTTP 503 with ") as caught:
+        await session.invoke(M, "bad", {})
+    assert caught.value.details["http_status"] == 503
+
+
 async def test_a_call_that_breaks_leaves_those_beside_it_alone(session, remote):
     waiting = asyncio.Event()
 
@@ -272,7 +280,7 @@ async def test_events_may_come_in_any_framing(session, remote):
     assert await session.invoke(M, "bad", {}) == FINE
 
 
-async def test_a_stream_that_ends_is_taken_up_where_it_was(session, remote, serve):
+async def test_a_stream_that_ends_is_resumed_where_it_was(session, remote, serve):
     asked = []
 
     async def bad(request, message):
@@ -292,7 +300,7 @@ async def test_a_stream_that_ends_is_taken_up_where_it_was(session, remote, serv
     assert await session.invoke(M, "bad", {}) == FINE
 
 
-async def test_a_stream_that_nobody_can_take_up_is_unreachable(session, remote):
+async def test_a_stream_that_cannot_be_resumed_is_unreachable(session, remote):
     async def bad(request, message):
         await request.send(events(event("", id="e1", retry="1")))
 
@@ -357,7 +365,7 @@ async def test_a_server_of_2026_learns_of_a_cancel_by_the_close_alone(session, r
     assert "notifications/cancelled" not in server.seen
 
 
-async def test_what_nobody_waits_for_holds_up_nobody(session, remote):
+async def test_notifications_and_the_end_of_a_session_delay_no_call(session, remote):
     """A server that does not answer notifications, nor the end of its session."""
     server = await remote(methods={"notifications/cancelled": never}, session="s1")
     with pytest.raises(Timeout):

@@ -84,7 +84,7 @@ class HttpConnection:
     async def _send(self, url: httpx.URL, params: bytes, chunks: Chunks | None) -> Response:
         """Send one POST, and read the JSON of its response: the whole body, or the last line of a stream."""
         if self._transport is None:
-            raise Internal(f"{self._url}: a request came before the start")
+            raise Internal(f"{self._url}: a request before the start")
         headers = [*self._headers, (b"content-length", b"%d" % len(params))]
         request = httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(params))
         response = await self._transport.handle_async_request(request)

@@ -83,7 +83,7 @@ def _url(descriptor: ModuleDescriptor, *, query: bool) -> httpx.URL:
     except httpx.InvalidURL as error:
         raise descriptor.misfit(".url", f"expected {_URL}: {error}") from None
     if url.userinfo:
-        raise descriptor.misfit(".url", "expected no user and no password: credentials are for headers")
+        raise descriptor.misfit(".url", "expected no user and no password: credentials belong in headers")
     if url.scheme not in ("http", "https") or not _names_host(url) or url.port == 0 or "\\" in text:
         raise _unexpected(descriptor, ".url", _URL, text)
     if (url.port or 1) > _HIGHEST_PORT:

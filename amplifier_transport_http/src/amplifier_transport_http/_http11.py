@@ -90,7 +90,9 @@ class Http11(asyncio.BufferedProtocol):
         """End the connection, and a body that has no other end."""
         if self.status and not _is_framed(self.headers):
             self._complete = True
-        self._end = self._end or httpx.RemoteProtocolError("the server hung up before the end of its answer")
+        self._end = self._end or httpx.RemoteProtocolError(
+            "the server closed the connection before the end of its answer"
+        )
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -18,7 +18,7 @@ _DESCRIPTION = frozenset(("name", "version", "kind", "capabilities", "inputs", "
 
 
 def read_reply(response: Response, method: str) -> Message:
-    """Read the reply that the body is, whatever the status; otherwise raise the error that the status stands for."""
+    """Read the reply in the body, with any status; without a reply, raise the error that the status stands for."""
     try:
         message = decode_message(response.body) if method == "invoke" else _read_bare(response, method)
     except NotJson as error:

@@ -1,6 +1,6 @@
-"""What an HTTP response means that is no reply, and what it means that there is none (protocol, section 4).
+"""The kernel's errors for HTTP responses that are no reply, and for requests without a response (protocol, section 4).
 
-Owns the table of statuses, and redirects. What a reply looks like is for the transport to say.
+Owns the table of statuses, and redirects. It does not know what a reply looks like.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CODES = {
 }
 
 _REDIRECTS = frozenset((301, 302, 307, 308))
-"""Those that may leave a POST what it is. 303 asks for a GET, which is no request of the protocol."""
+"""Those that may repeat a POST. 303 asks for a GET, which the protocol does not have."""
 
 _EXCERPT = 200
 """Characters of a body that an error shows."""

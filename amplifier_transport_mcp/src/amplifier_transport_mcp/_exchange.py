@@ -65,7 +65,7 @@ _decode_envelope = msgspec.json.Decoder(Envelope).decode
 def read_envelope(message: bytes) -> Envelope:
     """Read the envelope of a message, or raise ``NotJson``.
 
-    UTF-8 is checked here: the SDK, which decodes the rest, lets pass what is none.
+    It checks UTF-8, because the SDK, which decodes the message again, does not.
     """
     try:
         if not message.isascii():
@@ -213,7 +213,11 @@ class EventStream(BodyStream):
             return b"".join(self._until_reply(piece))
         self._over = True
         if piece is None or not self._resumable:
-            why = f"the connection broke: {cause}" if cause else "the server hung up before the end of its answer"
+            why = (
+                f"the connection broke: {cause}"
+                if cause
+                else "the server closed the connection before the end of its answer"
+            )
             raise unreachable(self._exchange.url, why, cause)
         self._exchange.call.cut = True  # the SDK resumes it
         return b""
@@ -232,7 +236,9 @@ class EventStream(BodyStream):
 def for_sdk(response: httpx.Response, stream: httpx2.AsyncByteStream) -> httpx2.Response:
     """Make the response that the SDK sees of one that came."""
     headers = {lower: value for name, value in response.headers.raw if (lower := name.lower()) in _PASSED}
-    if isinstance(stream, httpx2.ByteStream):  # what was read and checked is JSON, whatever the server calls it
+    if isinstance(
+        stream, httpx2.ByteStream
+    ):  # it has been checked: it is JSON, even if the server calls it something else
         headers[b"content-type"] = b"application/json"
     return httpx2.Response(response.status_code, headers=headers, stream=stream)
 

@@ -1,6 +1,6 @@
 """A server elsewhere, under the SDK's client: MCP's streamable HTTP.
 
-Owns the streams between the SDK's client and its HTTP transport. What is sent and received below is the transport's.
+Owns the streams between the SDK's client and its HTTP transport. The transport owns what is sent and received.
 """
 
 from __future__ import annotations
