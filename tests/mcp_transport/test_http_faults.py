@@ -135,6 +135,13 @@ async def test_an_error_that_is_none_of_mcp_leaves_a_failure_to_its_status(sessi
     assert caught.value.details["http_status"] == 503
 
 
+async def test_a_failure_without_an_error_of_mcp_says_so(session, remote):
+    await remote(answering(lambda _: json_of({"detail": "x"}, status=503)))
+    with pytest.raises(Unreachable, match="answered HTTP 503 with no error of MCP") as caught:
+        await session.invoke(M, "bad", {})
+    assert caught.value.details["body"] == '{"detail": "x"}'
+
+
 async def test_a_call_that_breaks_leaves_those_beside_it_alone(session, remote):
     waiting = asyncio.Event()
 

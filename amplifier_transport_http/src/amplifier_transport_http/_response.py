@@ -70,11 +70,10 @@ class Response(NamedTuple):
             details["body"] = excerpt
         return KernelError.from_body(_CODES.get(self.status, "internal"), message, details)
 
-    def not_json(self, error: NotJson | None = None) -> KernelError:
-        """Make the error that the status stands for, with a body that is not the JSON of a reply."""
+    def not_json(self, error: NotJson) -> KernelError:
+        """Make the error that the status stands for, with a body that is not the expected JSON."""
         start = self.body.lstrip()[:1]
-        what = "an empty body" if not start else "HTML, not JSON" if start == b"<" else "invalid JSON"
-        return self.error(f"{what}: {error}" if what == "invalid JSON" else what)
+        return self.error({b"": "an empty body", b"<": "HTML, not JSON"}.get(start, f"invalid JSON: {error}"))
 
     def _excerpt(self) -> str:
         """Give the beginning of the body, if it is text."""

@@ -157,38 +157,32 @@ class Exchange:
 
     def _check(self, response: Response) -> None:
         """Raise the error of a response that is neither a reply nor an error of MCP."""
-        if response.status < _ERRORS:
-            if not self.is_reply(response.body):
-                raise response.error("a message that is no reply")
-        elif (error := _error_in(response.body)).code not in SPOKEN:
-            raise self._by_status(response, error.message)
+        if response.status >= _ERRORS:
+            self._check_error(response)
+        elif not self.is_reply(response.body):
+            raise response.error("a message that is no reply")
 
-    def _by_status(self, response: Response, said: str) -> KernelError:
-        if self._in_session and (response.status == _NOT_FOUND or "session" in said.lower()):
+    def _check_error(self, response: Response) -> None:
+        error = _Error()
+        try:
+            error = read_envelope(response.body).error or error
+            failure = response.error(" ".join(error.message.split())[:_EXCERPT] or "no error of MCP")
+        except NotJson as cause:
+            failure = response.not_json(cause)
+        if error.code in SPOKEN:
+            return
+        if self._in_session and (response.status == _NOT_FOUND or "session" in error.message.lower()):
             self._session_ended.set()
-            return SessionEnded(f"{self.url}: the server ended the session", details={"http_status": response.status})
-        return response.error(said[:_EXCERPT]) if said else response.not_json()
+            raise SessionEnded(f"{self.url}: the server ended the session", details={"http_status": response.status})
+        raise failure
 
 
-class BodyStream(httpx2.AsyncByteStream):
-    """A body as a stream of httpx2."""
-
-    def __init__(self, body: Body) -> None:
-        self._body = body
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return aiter(self._body)
-
-    async def aclose(self) -> None:
-        await self._body.aclose()
-
-
-class EventStream(BodyStream):
+class EventStream(httpx2.AsyncByteStream):
     """The events of a body up to the reply. A fault takes the place of the events in which it is found."""
 
     def __init__(self, exchange: Exchange, body: Body) -> None:
-        super().__init__(body)
         self._exchange = exchange
+        self._body = body
         self._splitter = EventSplitter(body.check_size)
         self._resumable = False
         self._over = False
@@ -201,6 +195,9 @@ class EventStream(BodyStream):
                     yield events
         except KernelError as error:
             yield b"\n\ndata: %b\n\n" % self._exchange.fault(error)
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
 
     async def _next(self, pieces: AsyncIterator[bytes]) -> bytes:
         """Give the events that the next piece completes."""
@@ -236,17 +233,6 @@ class EventStream(BodyStream):
 def for_sdk(response: httpx.Response, stream: httpx2.AsyncByteStream) -> httpx2.Response:
     """Make the response that the SDK sees of one that came."""
     headers = {lower: value for name, value in response.headers.raw if (lower := name.lower()) in _PASSED}
-    if isinstance(
-        stream, httpx2.ByteStream
-    ):  # it has been checked: it is JSON, even if the server calls it something else
+    if isinstance(stream, httpx2.ByteStream):  # a checked body is JSON, even if the server calls it something else
         headers[b"content-type"] = b"application/json"
     return httpx2.Response(response.status_code, headers=headers, stream=stream)
-
-
-def _error_in(body: bytes) -> _Error:
-    """Read the error of JSON-RPC in a body, if there is one."""
-    try:
-        error = read_envelope(body).error
-        return error if isinstance(error, _Error) else _Error()
-    except NotJson:
-        return _Error()

@@ -21,7 +21,7 @@ import httpx2
 from amplifier_core.hookspecs import decode
 from amplifier_transport_http import Body, Pool
 
-from ._exchange import BodyStream, Exchange, for_sdk, read_envelope
+from ._exchange import Exchange, for_sdk, read_envelope
 
 if TYPE_CHECKING:
     from amplifier_transport_http import HttpFields
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 _NOTIFICATION_SECONDS = 5.0
 _GOODBYE_SECONDS = 1.0
 _ACCEPTED, _NO_CONTENT = 202, 204
+
+
+class _BodyStream(Body, httpx2.AsyncByteStream):
+    """A body as it is, for httpx2."""
 
 
 class GuardedTransport(httpx2.AsyncBaseTransport):
@@ -54,7 +58,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         if sent.method == "DELETE":
             return await self._end_session(sent)
         response = await self._pool.handle_async_request(sent)  # a stream of events: the SDK lets it fail
-        return for_sdk(response, BodyStream(Body(response, sent.url, self._limit)))
+        return for_sdk(response, _BodyStream(response, sent.url, self._limit))
 
     async def _post(self, request: httpx.Request, content: bytes) -> httpx2.Response:
         message = read_envelope(content)
