@@ -33,8 +33,8 @@ from amplifier_transport_stdio._framing import LineBuffer, LineTooLongError, id_
 SAY = Path(__file__).with_name("say.py")
 SECONDS = 20.0
 """Of a deadline. A target that reaches it is a finding."""
-LIMIT = 3000
 URL = httpx.URL("http://127.0.0.1:8080/m/invoke")
+LIMIT = 3000
 """Bytes of the largest message here; what is fuzzed is seldom longer."""
 
 

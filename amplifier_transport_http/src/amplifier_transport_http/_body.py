@@ -27,7 +27,7 @@ class Body:
         self._response = response
         self._stream = cast("httpx.AsyncByteStream", response.stream)
         self._url = url
-        self._limit = limit
+        self.limit = limit
 
     @property
     def media_type(self) -> str:
@@ -59,8 +59,12 @@ class Body:
 
     def check_size(self, size: int) -> None:
         """Raise ``Internal`` for a message of more bytes than the limit."""
-        if size > self._limit:
-            raise self.error(f"more than {self._limit} bytes (limits.message_bytes)", limit=self._limit)
+        if size > self.limit:
+            raise self.too_large()
+
+    def too_large(self) -> Internal:
+        """Make the error of a message of more bytes than the limit."""
+        return self.error(f"more than {self.limit} bytes (limits.message_bytes)", limit=self.limit)
 
     def error(self, what: str, **details: Any) -> Internal:
         """Make the error of a body that is not acceptable; ``what`` continues "answered with"."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from amplifier_core import Internal, KernelError
+from amplifier_core.hookspecs import Connection
 
 from ._body import Body
 from ._http2 import Http2
@@ -37,8 +38,8 @@ _HEADERS = {
 }
 
 
-class HttpConnection:
-    """A ``Connection`` to a module elsewhere. Between requests it keeps sockets, and nothing else."""
+class HttpConnection(Connection):
+    """The connection to a module elsewhere. Between requests it keeps sockets, and nothing else."""
 
     local = False
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from amplifier_core.hookspecs import UNSET, NotJson, decode_message
+from amplifier_core.hookspecs import UNSET, LineBuffer, LineTooLongError, NotJson, decode_message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from amplifier_core.hookspecs import Chunks
 
     from ._body import Body
@@ -25,10 +23,14 @@ async def read_final(body: Body, chunks: Chunks | None) -> bytes:
     A line that is no chunk is the final reply; another line after it is an error. A reader that falls behind holds back
     this body alone: each request has a connection of its own.
     """
-    lines = _Lines(body)
+    lines = LineBuffer(body.limit)
     final = b""
     async for piece in body:
-        for line in lines.feed(piece):
+        try:
+            complete = lines.feed(piece)
+        except LineTooLongError:
+            raise body.too_large() from None
+        for line in complete:
             final = await _take(line, final, body, chunks)
     return await _take(lines.rest(), final, body, chunks)
 
@@ -48,23 +50,3 @@ async def _take(line: bytes, final: bytes, body: Body, chunks: Chunks | None) ->
     if chunks is not None and not chunks.put(message.chunk, message.size):
         await chunks.room()
     return b""
-
-
-class _Lines:
-    """Splits pieces into lines, looking at each byte once."""
-
-    def __init__(self, body: Body) -> None:
-        self._body = body
-        self._begun = bytearray()
-
-    def feed(self, piece: bytes) -> Iterator[bytes]:
-        first, *more = piece.split(b"\n")
-        self._begun += first
-        self._body.check_size(len(self._begun))
-        for start in more:
-            yield bytes(self._begun)
-            self._begun = bytearray(start)
-            self._body.check_size(len(start))
-
-    def rest(self) -> bytes:
-        return bytes(self._begun)
