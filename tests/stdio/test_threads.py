@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from amplifier_core.hookspecs import Launch
-from amplifier_transport_stdio import Process
-from amplifier_transport_stdio._process import watches_pipes
+from amplifier_transport_stdio._process import Process, watches_pipes
 
 THREADS = pytest.mark.asyncio(loop_factories=["threads"])
 

@@ -12,15 +12,14 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from amplifier_core import Forbidden, KernelError, Timeout, Unreachable
-from amplifier_core.hookspecs import Message, Usage, decode
-from amplifier_transport_stdio import measure_here
+from amplifier_core.hookspecs import Message, decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Isolation, Launch, Notify
-    from amplifier_transport_stdio import Orphans, StdioFields
+    from amplifier_core.hookspecs import Chunks, Isolation, Launch, Usage
+    from amplifier_transport_stdio import Launcher
 
     from ._fields import HttpFields, Inputs
     from ._life import Life, LocalLife, RemoteLife
@@ -47,17 +46,15 @@ class _Server(ABC, Generic[L]):
         self._descriptor = descriptor
         self._inputs = inputs
         self._granted: Sequence[str] = ()
-        self._isolation: Isolation | None = None
         self._life: L | None = None
         self._talks: dict[str, Talk] = {}
         self._asides: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:
-        """Start the server, or find it, and agree on a revision."""
+    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:  # noqa: ARG002
+        """Agree with the server on a revision."""
         self._check_roots(granted)
         self._granted = granted
-        self._isolation = isolation
         # In a thread: half a second, during which the loop has other things to do.
         self._sdk: Any = await asyncio.to_thread(importlib.import_module, f"{__package__}._sdk")
         await (await self._usable()).client()
@@ -169,60 +166,49 @@ class LocalServer(_Server["LocalLife"]):
 
     local = True
 
-    def __init__(
-        self, descriptor: ModuleDescriptor, fields: StdioFields, inputs: Inputs, notify: Notify, orphans: Orphans
-    ) -> None:
+    def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs, launcher: Launcher) -> None:
         super().__init__(descriptor, inputs)
-        self.usage = self._usage if measure_here() else None
-        self._fields = fields
-        self._notify = notify
-        self._orphans = orphans
-        self._undecided = 0
-        self._decided = asyncio.Event()
+        self.usage = self._usage if launcher.can_measure else None
+        self._launcher = launcher
+        self._settling = 0
+        self._settled = asyncio.Event()
 
     def launch(self) -> Launch:
-        """Say what is started, if all that the descriptor names is granted."""
-        return self._fields.launch(self._descriptor.capabilities)
+        """Give what is started if all capabilities of the descriptor are granted."""
+        return self._launcher.launch()
+
+    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:
+        """Start the server, and agree on a revision."""
+        self._launcher.grant(granted, isolation)
+        await super().start(granted, isolation)
 
     def clues(self) -> dict[str, Any]:
-        """Say what may explain that no answer comes."""
-        return {} if self._life is None else self._life.clues()
+        """Give what may explain a missing answer."""
+        return self._launcher.clues()
 
     def kill(self, error: KernelError) -> None:
-        """End the process at once, with what it started; what is in flight fails with such an error."""
-        if self._life is not None:
-            self._life.kill(error)
+        """Kill the process with all that it started; requests in flight fail with the error."""
+        self._launcher.kill(error)
 
     def _begin(self) -> LocalLife:
-        launch, orphans = self._fields.launch(self._granted), self._orphans
-        if self._isolation is not None:
-            launch = self._isolation.confine(launch, self._descriptor, self._granted)
-        limit = self._descriptor.message_bytes
-        life: LocalLife = self._sdk.LocalLife(
-            launch, None if self._isolation else orphans, limit, self._notify, self._inputs, _VERSION
-        )
-        self._notify("module:start", {"pid": life.pid, "command": list(self._fields.command), **launch.shown})
+        life: LocalLife = self._sdk.LocalLife(self._launcher, self._inputs, _VERSION)
         return life
 
     def _usage(self, *, exact: bool) -> Usage | None:
-        measure = measure_here()
-        if measure is None or self._life is None or not self._life.usable:
-            return None
-        cpu_ms, memory_bytes = measure(self._life.pid, exact=exact)
-        return Usage(cpu_ms, memory_bytes, settling=bool(self._undecided))
+        return self._launcher.usage(exact=exact, settling=bool(self._settling))
 
     async def _usable(self) -> LocalLife:
-        while self._undecided and not self._closed and self._life is not None and self._life.usable:
-            self._decided.clear()
-            await self._decided.wait()
+        while self._settling and not self._closed and self._life is not None and self._life.usable:
+            self._settled.clear()
+            await self._settled.wait()
         return await super()._usable()
 
     def _after_cancel(self, life: LocalLife) -> None:
-        """Hold back what comes until the server has shown that it is not stuck: else it would end with it."""
-        self._undecided += 1
-        self._aside(self._decide(life))
+        """Hold requests back until the server has shown that it is not stuck: else they would end with it."""
+        self._settling += 1
+        self._aside(self._settle(life))
 
-    async def _decide(self, life: LocalLife) -> None:
+    async def _settle(self, life: LocalLife) -> None:
         try:
             async with asyncio.timeout(CANCEL_GRACE):
                 await life.ping()
@@ -232,8 +218,8 @@ class LocalServer(_Server["LocalLife"]):
         except (KernelError, OSError):  # it has gone already
             pass
         finally:
-            self._undecided -= 1
-            self._decided.set()
+            self._settling -= 1
+            self._settled.set()
 
 
 class RemoteServer(_Server["RemoteLife"]):

@@ -20,17 +20,18 @@ from amplifier_core.hookspecs import causes
 from . import _codes
 from ._asks import roots_of
 from ._http import Remote
-from ._stdio import Pipe
+from ._stdio import StdioStreams
 from ._tools import Tools
 from ._traffic import Question, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from amplifier_core.hookspecs import Chunks, Launch, Notify
-    from amplifier_transport_stdio import Orphans
+    from amplifier_core.hookspecs import Chunks
+    from amplifier_transport_stdio import Launcher
 
     from ._fields import HttpFields, Inputs
+    from ._streams import Streams
     from ._traffic import Call
 
 _CLOSE_SECONDS = 1.5
@@ -49,9 +50,9 @@ _PAGES = 1000  # of one listing: a server that goes on for ever is given up
 class Life:
     """One client of one server. ``fault`` is why it ended, once it has."""
 
-    def __init__(self, traffic: Traffic, wire: Pipe | Remote, inputs: Inputs, version: str) -> None:
+    def __init__(self, traffic: Traffic, streams: Streams, inputs: Inputs, version: str) -> None:
         self.traffic = traffic
-        self._wire = wire
+        self._streams = streams
         self.fault: KernelError | None = None
         self.tools: Tools | None = None
         self._listing = asyncio.Lock()
@@ -62,7 +63,7 @@ class Life:
     @property
     def usable(self) -> bool:
         """Whether a request may be sent, as far as one knows."""
-        return not self._wire.stale and not self._over.is_set()
+        return not self._streams.stale and not self._over.is_set()
 
     async def client(self) -> Client:
         """Wait until the server has answered the handshake, and give the client; raise why it has not."""
@@ -87,7 +88,7 @@ class Life:
         asks = _Asks(self.traffic, inputs)
         offered = inputs.handlers
         client = Client(
-            self._wire,
+            self._streams,
             mode="auto",
             cache=None,
             client_info=types.Implementation(name="amplifier-transport-mcp", version=version),
@@ -259,36 +260,19 @@ def _first_line(error: BaseException) -> str:
 class LocalLife(Life):
     """The life of a server here, which is that of its process."""
 
-    def __init__(
-        self,
-        launch: Launch,
-        orphans: Orphans | None,
-        limit: int,
-        notify: Notify,
-        inputs: Inputs,
-        version: str,
-    ) -> None:
+    def __init__(self, launcher: Launcher, inputs: Inputs, version: str) -> None:
         traffic = _traffic(inputs)
-        self._pipe = Pipe(launch, orphans, limit, traffic, notify, self.end)
-        super().__init__(traffic, self._pipe, inputs, version)
-
-    @property
-    def pid(self) -> int:
-        """The process."""
-        return self._pipe.process.pid
-
-    def clues(self) -> dict[str, Any]:
-        """Say what may explain that no answer comes."""
-        return self._pipe.clues()
+        streams = StdioStreams(launcher, traffic, self.end)
+        self._child = streams.child
+        super().__init__(traffic, streams, inputs, version)
 
     def kill(self, error: KernelError) -> None:
-        """End the process at once; what is in flight fails with the error."""
-        self._pipe.kill(error)
+        """Kill the process with all that it started; requests in flight fail with the error."""
+        self._child.kill(error)
 
     async def close(self) -> None:
         """End the process, and wait until it is gone."""
-        self._pipe.end(self.fault or Unreachable("the module was unmounted"))
-        await asyncio.gather(self._pipe.process.close(), super().close())
+        await asyncio.gather(self._child.close(), super().close())
 
 
 class RemoteLife(Life):

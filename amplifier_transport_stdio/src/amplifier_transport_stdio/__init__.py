@@ -1,7 +1,6 @@
 """STDIO JSON: modules that are child processes, one JSON object a line on stdin and stdout (protocol, section 3).
 
-``Process``, ``Orphans``, ``LineBuffer``, ``measure_here`` and ``read_fields`` are for transports that run child
-processes too, and speak something else.
+``Launcher``, ``ChildProcess`` and ``read_fields`` are for transports that run child processes with another protocol.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from amplifier_core.hookspecs import hookimpl
 
+from ._child import ChildProcess, LineReader
 from ._connection import StdioConnection
 from ._fields import StdioFields, read_fields
-from ._framing import LineBuffer, LineTooLongError
+from ._launcher import Launcher
 from ._marks import can_search
 from ._orphans import Orphans
-from ._process import Process, Reader
 from ._tree import can_end
 from ._usage import measure_here
 
@@ -24,11 +23,10 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs import Host, Notify
 
 __all__ = [
-    "LineBuffer",
-    "LineTooLongError",
+    "ChildProcess",
+    "Launcher",
+    "LineReader",
     "Orphans",
-    "Process",
-    "Reader",
     "StdioFields",
     "describe_host",
     "measure_here",
@@ -53,4 +51,5 @@ def describe_host() -> dict[str, str]:
 @hookimpl
 def open_transport(descriptor: ModuleDescriptor, notify: Notify, host: Host) -> StdioConnection:
     """Check the descriptor's ``transport`` and make a connection; the process starts later."""
-    return StdioConnection(descriptor, read_fields(descriptor), notify, host.shared(Orphans))
+    launcher = Launcher(descriptor, read_fields(descriptor), notify, host.shared(Orphans))
+    return StdioConnection(descriptor, launcher, notify)

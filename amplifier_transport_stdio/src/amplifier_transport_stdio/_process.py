@@ -13,7 +13,6 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ._pipes import Reader
 from ._threads import ThreadedPipes
 from ._tree import KILL, TERMINATE, Tree
 from ._watched import WatchedPipes
@@ -23,9 +22,7 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs import Launch
 
     from ._orphans import Orphans
-    from ._pipes import Pipes
-
-__all__ = ["Process", "Reader"]
+    from ._pipes import Pipes, Reader
 
 _TAIL = 8 * 1024  # bytes of stderr kept for the details of an error
 _END_OF_INPUT_GRACE = 1.0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs import Message
 
 
-class Reply:
+class ReplyFuture:
     """A future for one task that waits for it. ``give_up(request_id)`` is called when that is cancelled."""
 
     __slots__ = ("_asyncio_future_blocking", "_context", "_error", "_give_up", "_loop", "_message", "_wake", "id")
@@ -29,9 +29,9 @@ class Reply:
         self._give_up = give_up
         self._message: Message | None = None
         self._error: BaseException | None = None
-        self._wake: Callable[[Reply], object] | None = None
+        self._wake: Callable[[ReplyFuture], object] | None = None
 
-    def __await__(self) -> Generator[Reply, None, Message]:
+    def __await__(self) -> Generator[ReplyFuture, None, Message]:
         """Wait, then give the message or raise the error."""
         if self._message is None and self._error is None:
             self._asyncio_future_blocking = True
@@ -76,6 +76,6 @@ class Reply:
         """Give the loop that it belongs to."""
         return self._loop
 
-    def add_done_callback(self, wake: Callable[[Reply], object], *, context: Context) -> None:
+    def add_done_callback(self, wake: Callable[[ReplyFuture], object], *, context: Context) -> None:
         """Remember the one task that waits."""
         self._wake, self._context = wake, context
