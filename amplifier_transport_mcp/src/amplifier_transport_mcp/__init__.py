@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amplifier_core.hookspecs import hookimpl
-from amplifier_transport_stdio import Launcher, Orphans
+from amplifier_transport_stdio import Launcher, OrphanKiller
 
 from ._connection import LocalServer, RemoteServer
 from ._fields import HttpFields, read_fields
@@ -26,4 +26,4 @@ def open_transport(descriptor: ModuleDescriptor, notify: Notify, host: Host) -> 
     fields, inputs = read_fields(descriptor)
     if isinstance(fields, HttpFields):
         return RemoteServer(descriptor, fields, inputs)
-    return LocalServer(descriptor, inputs, Launcher(descriptor, fields, notify, host.shared(Orphans)))
+    return LocalServer(descriptor, inputs, Launcher(descriptor, fields, notify, host.shared(OrphanKiller)))

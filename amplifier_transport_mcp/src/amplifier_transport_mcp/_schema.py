@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import referencing
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-from jsonschema.validators import extend, validator_for  # type: ignore[import-untyped]
+from jsonschema import Draft202012Validator
+from jsonschema.validators import extend, validator_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,9 +13,9 @@ from ._child import ChildProcess, LineReader
 from ._connection import StdioConnection
 from ._fields import StdioFields, read_fields
 from ._launcher import Launcher
-from ._marks import can_search
-from ._orphans import Orphans
-from ._tree import can_end
+from ._orphan_search import can_search
+from ._orphans import OrphanKiller
+from ._process_tree import describe_kill
 from ._usage import measure_here
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ __all__ = [
     "ChildProcess",
     "Launcher",
     "LineReader",
-    "Orphans",
+    "OrphanKiller",
     "StdioFields",
     "describe_host",
     "measure_here",
@@ -37,13 +37,13 @@ __all__ = [
 
 @hookimpl
 def describe_host() -> dict[str, str]:
-    """Say how budgets are measured here, and what is ended of what a trusted module started."""
+    """Say how budgets are measured here, and which processes of a trusted module are killed at its end."""
     measure = measure_here()
     return {
         "budgets": "measured with " + measure.__name__.removeprefix("by_")
         if measure
         else "not kept: there is no /proc, and psutil is not installed",
-        "trees": can_end(),
+        "trees": describe_kill(),
         "orphans": "found by their mark" if can_search() else "not found: there is no /proc, or no pidfd",
     }
 
@@ -51,5 +51,5 @@ def describe_host() -> dict[str, str]:
 @hookimpl
 def open_transport(descriptor: ModuleDescriptor, notify: Notify, host: Host) -> StdioConnection:
     """Check the descriptor's ``transport`` and make a connection; the process starts later."""
-    launcher = Launcher(descriptor, read_fields(descriptor), notify, host.shared(Orphans))
+    launcher = Launcher(descriptor, read_fields(descriptor), notify, host.shared(OrphanKiller))
     return StdioConnection(descriptor, launcher, notify)

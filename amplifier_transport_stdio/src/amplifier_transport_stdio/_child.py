@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from amplifier_core import KernelError
     from amplifier_core.hookspecs import Launch, Notify
 
-    from ._orphans import Orphans
+    from ._orphans import OrphanKiller
 
 _EXIT_GRACE = 0.05  # seconds
 _SAMPLE = 200  # bytes of a line that was not protocol, shown
@@ -44,7 +44,9 @@ class ChildProcess:
     cannot be started. Emits ``module:noise`` and ``module:exit``.
     """
 
-    def __init__(self, launch: Launch, reader: LineReader, limit: int, notify: Notify, orphans: Orphans | None) -> None:
+    def __init__(
+        self, launch: Launch, reader: LineReader, limit: int, notify: Notify, orphans: OrphanKiller | None
+    ) -> None:
         self.usable = True
         """Whether requests may be sent, as far as is known."""
         self._on_line = reader.on_line
@@ -82,7 +84,7 @@ class ChildProcess:
 
     def clues(self) -> dict[str, Any]:
         """Give what may explain a missing answer: output that was no protocol, and the tail of stderr."""
-        return {**({"noise": self._noise_so_far()} if self._noise else {}), **self._process.said()}
+        return {**({"noise": self._noise_so_far()} if self._noise else {}), **self._process.stderr()}
 
     def count_noise(self, line: bytes) -> None:
         """Count a line that was no protocol."""

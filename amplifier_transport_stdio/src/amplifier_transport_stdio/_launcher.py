@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
     from ._child import LineReader
     from ._fields import StdioFields
-    from ._orphans import Orphans
+    from ._orphans import OrphanKiller
 
 
 class Launcher:
     """Starts the processes of one module. ``kill``, ``clues`` and ``usage`` are about the last one."""
 
-    def __init__(self, descriptor: ModuleDescriptor, fields: StdioFields, notify: Notify, orphans: Orphans) -> None:
+    def __init__(
+        self, descriptor: ModuleDescriptor, fields: StdioFields, notify: Notify, orphans: OrphanKiller
+    ) -> None:
         self.can_measure = measure_here() is not None
         self._descriptor = descriptor
         self._fields = fields

@@ -1,6 +1,6 @@
-"""Pipes: what goes to a child process, and what comes from it, whichever way the event loop allows.
+"""The three pipes of a child process, in whichever of two ways the event loop allows.
 
-Owns the words that a process, its owner and the two ways of moving bytes have in common. It moves none itself.
+Owns the interfaces between a process, its owner and the code that moves bytes. It moves none itself.
 """
 
 from __future__ import annotations
@@ -11,44 +11,36 @@ READ = 64 * 1024
 """Bytes read at a time: a larger buffer crosses malloc's mmap threshold and costs 9 µs a read."""
 
 
-class Reader(Protocol):
-    """What a process tells its owner."""
+class ByteReader(Protocol):
+    """What a process calls."""
 
     def received(self, data: bytes) -> None:
-        """Bytes came on stdout."""
+        """Take bytes from stdout."""
 
     def closed_stdout(self) -> None:
-        """No more will come, though the process may live."""
+        """No more bytes follow, though the process may still run."""
 
     def exited(self) -> None:
-        """The process is gone; everything that it wrote was received before."""
-
-
-class Write(Protocol):
-    """How a line is sent."""
-
-    def __call__(self, line: bytes, *, now: bool) -> None:
-        """Send a line: at once, or joined with whatever else is sent in this tick of the loop.
-
-        Raises ``BrokenPipeError`` if it is sent at once and nobody is there to read it.
-        """
+        """The process has ended, and everything that it wrote was received."""
 
 
 class Pipes(Protocol):
-    """The three pipes of one process: stdin for lines, stdout for its reader, stderr for whoever explains errors."""
+    """stdin for lines, stdout for the reader, stderr for error messages."""
 
-    @property
-    def write(self) -> Write:
-        """How a line is sent."""
+    def write(self, line: bytes, *, now: bool) -> None:
+        """Send a line: at once, or joined with the other lines of this turn of the loop.
+
+        Raises ``BrokenPipeError`` if it is sent at once and the other end is closed.
+        """
 
     def pause(self) -> None:
-        """Leave what the module writes in its pipe until ``resume``."""
+        """Leave the module's output in its pipe until ``resume``."""
 
     def resume(self) -> None:
         """Read on."""
 
     def close_stdin(self) -> None:
-        """Have the module read the end of its input; what was not sent yet goes nowhere. Idempotent."""
+        """End the module's input; lines that were not sent yet are dropped. Idempotent."""
 
     async def finish(self) -> None:
-        """Hear what a process that has ended left in its pipes, and close them."""
+        """Read what an ended process left in its pipes, and close them."""
