@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from amplifier_core.hookspecs import hookimpl
 from amplifier_transport_stdio import Launcher, OrphanKiller
 
-from ._connection import LocalServer, RemoteServer
+from ._connection import McpHttpConnection, McpStdioConnection
 from ._fields import HttpFields, read_fields
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ __all__ = ["open_transport"]
 
 
 @hookimpl
-def open_transport(descriptor: ModuleDescriptor, notify: Notify, host: Host) -> LocalServer | RemoteServer:
+def open_transport(descriptor: ModuleDescriptor, notify: Notify, host: Host) -> McpHttpConnection | McpStdioConnection:
     """Check the descriptor's ``transport`` and make a connection; nothing is started or connected yet."""
     fields, inputs = read_fields(descriptor)
     if isinstance(fields, HttpFields):
-        return RemoteServer(descriptor, fields, inputs)
-    return LocalServer(descriptor, inputs, Launcher(descriptor, fields, notify, host.shared(OrphanKiller)))
+        return McpHttpConnection(descriptor, fields, inputs)
+    return McpStdioConnection(descriptor, inputs, Launcher(descriptor, fields, notify, host.shared(OrphanKiller)))

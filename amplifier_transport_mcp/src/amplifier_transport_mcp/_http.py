@@ -23,18 +23,18 @@ from amplifier_core import Internal, KernelError, Unreachable
 from amplifier_core.hookspecs import UNSET, causes, decode
 
 from ._codes import SPOKEN, broke_contract, of_status
+from ._correlator import Call
 from ._network import Network
 from ._sse import Events, EventTooLargeError
 from ._stdio import failed
-from ._traffic import Call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from mcp.shared.message import SessionMessage
 
+    from ._correlator import Correlator
     from ._fields import HttpFields
-    from ._traffic import Traffic
 
 _HEADERS = {"accept-encoding": "identity", "user-agent": "amplifier-transport-mcp"}
 _SESSION = b"mcp-session-id"
@@ -49,7 +49,7 @@ _EXCERPT = 200  # characters of a body that an error shows
 class Remote:
     """One client's HTTP, and the streams through which the SDK uses it. ``stale``: its session may be no more."""
 
-    def __init__(self, fields: HttpFields, limit: int, traffic: Traffic) -> None:
+    def __init__(self, fields: HttpFields, limit: int, traffic: Correlator) -> None:
         self._fields = fields
         self._traffic = traffic
         self._guard = _Guard(fields.url, limit, traffic, Network(fields))
@@ -95,7 +95,7 @@ _head = msgspec.json.Decoder(_Head).decode
 class _Guard(httpx2.AsyncBaseTransport):
     """An httpx2 transport between the SDK and the network."""
 
-    def __init__(self, url: str, limit: int, traffic: Traffic, inner: Network) -> None:
+    def __init__(self, url: str, limit: int, traffic: Correlator, inner: Network) -> None:
         self.stale = False
         self.traffic = traffic
         self.limit = limit
@@ -284,7 +284,7 @@ class _Post:
             raise of_status(status, self._url, what) if status else broke_contract(self._url, what) from None
         if head.method is not UNSET:
             if isinstance(head.id, int | str):
-                self._guard.traffic.asks(head.id, self._id)
+                self._guard.traffic.attribute(head.id, self._id)
             return False
         if str(head.id) != str(self._id):
             raise broke_contract(self._url, f"the reply to request {self._id} has the id {head.id!r}")
@@ -336,12 +336,12 @@ class _Post:
 
     def _fail(self, error: KernelError) -> httpx2.Response:
         self.over()
-        reply = failed(self._id, self._guard.traffic.fault(error))
+        reply = failed(self._id, self._guard.traffic.keep_error(error))
         return httpx2.Response(200, json=reply.model_dump(mode="json"))
 
     def _event(self, error: KernelError) -> bytes:
         self.done = True
-        reply = failed(self._id, self._guard.traffic.fault(error))
+        reply = failed(self._id, self._guard.traffic.keep_error(error))
         return b"\n\ndata: %b\n\n" % reply.model_dump_json().encode()
 
 
@@ -370,7 +370,7 @@ class _Events(httpx2.AsyncByteStream):
 class _Incoming:
     """What the SDK's transport hands to the SDK's client, less what is for us."""
 
-    def __init__(self, inner: Any, traffic: Traffic) -> None:
+    def __init__(self, inner: Any, traffic: Correlator) -> None:
         self._inner = inner
         self._traffic = traffic
 
@@ -380,7 +380,7 @@ class _Incoming:
     async def __anext__(self) -> SessionMessage | Exception:
         while True:
             item: SessionMessage | Exception = await anext(self._inner)
-            if isinstance(item, Exception) or self._traffic.wanted(item.message):
+            if isinstance(item, Exception) or self._traffic.on_receive(item.message):
                 return item
 
     receive = __anext__  # what a stream has; the SDK iterates
@@ -405,12 +405,12 @@ class _Quiet(JSONRPCRequest):
 class _Outgoing:
     """What the SDK's client hands to the SDK's transport."""
 
-    def __init__(self, inner: Any, traffic: Traffic) -> None:
+    def __init__(self, inner: Any, traffic: Correlator) -> None:
         self._inner = inner
         self._traffic = traffic
 
     async def send(self, item: SessionMessage) -> None:
-        self._traffic.sending(item.message)
+        self._traffic.on_send(item.message)
         if isinstance(item.message, JSONRPCRequest):
             item.message = _Quiet.model_construct(item.message.model_fields_set, **dict(item.message))
         await self._inner.send(item)

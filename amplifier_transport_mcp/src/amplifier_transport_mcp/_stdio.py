@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from amplifier_core import KernelError
     from amplifier_transport_stdio import Launcher
 
-    from ._traffic import Traffic
+    from ._correlator import Correlator
 
 _ID = re.compile(rb'"id"\s*:\s*(\d{1,18})\s*[,}]')
 _VERSION: Literal["2.0"] = "2.0"
@@ -41,8 +41,8 @@ _VERSION: Literal["2.0"] = "2.0"
 class StdioStreams:
     """A process, and the streams by which the SDK's client talks to it. ``ended`` is called with the cause, once."""
 
-    def __init__(self, launcher: Launcher, traffic: Traffic, ended: Callable[[KernelError], None]) -> None:
-        self._traffic = traffic
+    def __init__(self, launcher: Launcher, correlator: Correlator, ended: Callable[[KernelError], None]) -> None:
+        self._correlator = correlator
         self._ended = ended
         self._incoming = _Queue()
         self._over = False
@@ -65,7 +65,7 @@ class StdioStreams:
         if self._over:
             return
         message = item.message
-        self._traffic.sending(message)
+        self._correlator.on_send(message)
         line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
         try:
             self.child.write(line, now=True)
@@ -90,18 +90,18 @@ class StdioStreams:
         except (NotJson, ValueError) as error:
             self._on_broken_line(line, str(error))
             return
-        if isinstance(message, JSONRPCResponse) and (call := self._traffic.call(message.id)) is not None:
+        if isinstance(message, JSONRPCResponse) and (call := self._correlator.call(message.id)) is not None:
             call.size = len(line)
-        if self._traffic.wanted(message):
+        if self._correlator.on_receive(message):
             self._incoming.put(SessionMessage(message))
 
     def _on_broken_line(self, line: bytes, why: str) -> None:
         """Fail the call that a broken line names; a line that names none is noise."""
         found = _ID.search(line)
-        if found is None or self._traffic.call(int(found[1])) is None:
+        if found is None or self._correlator.call(int(found[1])) is None:
             self.child.count_noise(line)
             return
-        fault = self._traffic.fault(self.child.broke_contract(line, why))
+        fault = self._correlator.keep_error(self.child.broke_contract(line, why))
         self._incoming.put(SessionMessage(failed(int(found[1]), fault)))
 
 
