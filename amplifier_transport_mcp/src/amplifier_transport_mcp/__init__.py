@@ -1,6 +1,6 @@
 """Servers of the Model Context Protocol as modules: the transport that a descriptor names with ``"type": "mcp"``.
 
-Owns the door alone. The SDK, which takes half a second to import, waits until a module is started.
+Owns the entry point alone. The SDK, which takes half a second to import, is imported when a module is started.
 """
 
 from __future__ import annotations
