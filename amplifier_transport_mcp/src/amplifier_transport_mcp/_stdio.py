@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
 from mcp.shared.message import SessionMessage
@@ -44,7 +43,7 @@ class StdioStreams:
     def __init__(self, launcher: Launcher, correlator: Correlator, ended: Callable[[KernelError], None]) -> None:
         self._correlator = correlator
         self._ended = ended
-        self._incoming = _Queue()
+        self._incoming: asyncio.Queue[SessionMessage | None] = asyncio.Queue()  # None: the end
         self._over = False
         self.child = launcher.start(self)
 
@@ -55,10 +54,16 @@ class StdioStreams:
 
     async def __aenter__(self) -> tuple[IncomingStream, OutgoingStream]:
         """Give the streams."""
-        return IncomingStream(self._incoming.get), OutgoingStream(self._send)
+        return IncomingStream(self._receive), OutgoingStream(self._send)
 
     async def __aexit__(self, *_: object) -> None:
         """Leave the process to its owner."""
+
+    async def _receive(self) -> SessionMessage:
+        message = await self._incoming.get()
+        if message is None:
+            raise StopAsyncIteration
+        return message
 
     async def _send(self, item: SessionMessage) -> None:
         """Write one message. Raises ``BrokenPipeError`` for a request that the process cannot read."""
@@ -80,7 +85,9 @@ class StdioStreams:
         """Fail what is in flight, and what is still sent; the first error stands."""
         if error is not None and not self._over:
             self._over = True
-            self._incoming.end()
+            while not self._incoming.empty():
+                self._incoming.get_nowait()
+            self._incoming.put_nowait(None)
             self._ended(error)
 
     def on_line(self, line: bytes) -> None:
@@ -93,7 +100,7 @@ class StdioStreams:
         if isinstance(message, JSONRPCResponse) and (call := self._correlator.call(message.id)) is not None:
             call.size = len(line)
         if self._correlator.on_receive(message):
-            self._incoming.put(SessionMessage(message))
+            self._incoming.put_nowait(SessionMessage(message))
 
     def _on_broken_line(self, line: bytes, why: str) -> None:
         """Fail the call that a broken line names; a line that names none is noise."""
@@ -102,37 +109,7 @@ class StdioStreams:
             self.child.count_noise(line)
             return
         fault = self._correlator.keep_error(self.child.broke_contract(line, why))
-        self._incoming.put(SessionMessage(failed(int(found[1]), fault)))
-
-
-class _Queue:
-    """Messages that came, until ``end``."""
-
-    def __init__(self) -> None:
-        self._messages: deque[SessionMessage] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._over = False
-
-    def put(self, message: SessionMessage) -> None:
-        self._messages.append(message)
-        self._wake()
-
-    def end(self) -> None:
-        self._messages.clear()
-        self._over = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def get(self) -> SessionMessage:
-        while not self._messages:
-            if self._over:
-                raise StopAsyncIteration
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        return self._messages.popleft()
+        self._incoming.put_nowait(SessionMessage(failed(int(found[1]), fault)))
 
 
 def read_message(value: Any) -> JSONRPCMessage:

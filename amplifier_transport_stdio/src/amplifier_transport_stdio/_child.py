@@ -6,7 +6,6 @@ means, and which request it belongs to.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from amplifier_core import Internal, Unreachable
@@ -37,54 +36,36 @@ class LineReader(Protocol):
         """
 
 
-class ChildProcess:
-    """A running process, and whole lines of its stdout for ``reader``.
-
-    ``write(line, now=…)``, ``pause()`` and ``resume()`` are those of its pipes. Raises ``Unreachable`` if the process
-    cannot be started. Emits ``module:noise`` and ``module:exit``.
-    """
+class ChildProcess(Process):
+    """A process whose stdout ``lines`` takes. It emits ``module:noise`` and ``module:exit``."""
 
     def __init__(
-        self, launch: Launch, reader: LineReader, limit: int, notify: Notify, orphans: OrphanKiller | None
+        self, launch: Launch, lines: LineReader, limit: int, notify: Notify, orphans: OrphanKiller | None
     ) -> None:
         self.usable = True
         """Whether requests may be sent, as far as is known."""
-        self._on_line = reader.on_line
-        self._on_end = reader.on_end
+        self._on_line = lines.on_line
+        self._on_end = lines.on_end
         self._limit = limit
         self._notify = notify
-        self._lines = LineBuffer(limit)
+        self._buffer = LineBuffer(limit)
         self._noise = 0
         self._first_noise = b""
-        self._process = process = Process(launch, self, orphans)
-        self.pid = process.pid
-        self.write = process.write  # bound, for speed
-        self.pause = process.pause
-        self.resume = process.resume
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process is not known to have ended."""
-        return self._process.alive
-
-    @property
-    def gone(self) -> bool:
-        """Whether nothing is left of the process, nor of what it started."""
-        return self._process.gone
+        super().__init__(launch, self, orphans)
 
     def kill(self, error: KernelError | None = None) -> None:
         """Kill the process with all that it started. Without an error, requests in flight fail with the exit."""
         self._stop(error)
-        self._process.kill()
+        super().kill()
 
     async def close(self) -> None:
         """End the process, and wait until it is gone; requests in flight fail."""
         self._stop(Unreachable("the module was unmounted"))
-        await self._process.close()
+        await super().close()
 
     def clues(self) -> dict[str, Any]:
         """Give what may explain a missing answer: output that was no protocol, and the tail of stderr."""
-        return {**({"noise": self._noise_so_far()} if self._noise else {}), **self._process.stderr()}
+        return {**({"noise": self._noise_so_far()} if self._noise else {}), **self.stderr()}
 
     def count_noise(self, line: bytes) -> None:
         """Count a line that was no protocol."""
@@ -101,7 +82,7 @@ class ChildProcess:
     def received(self, data: bytes) -> None:
         """Take what was read from stdout."""
         try:
-            lines = self._lines.feed(data)
+            lines = self._buffer.feed(data)
         except LineTooLongError:
             message = f"the module wrote a message of more than {self._limit} bytes (limits.message_bytes)"
             self.kill(Internal(message, details={"limit": self._limit}))
@@ -112,11 +93,11 @@ class ChildProcess:
     def closed_stdout(self) -> None:
         """Wait for the exit, which nearly always follows at once and tells more; then kill."""
         self._stop(None)
-        asyncio.get_running_loop().call_later(_EXIT_GRACE, self._process.kill)
+        self._loop.call_later(_EXIT_GRACE, self.kill)
 
     def exited(self) -> None:
         """Fail the requests in flight with the cause, and report the noise and the exit."""
-        outcome = self._process.outcome()
+        outcome = self.outcome()
         how = f"killed by {outcome['signal']}" if "signal" in outcome else f"exit code {outcome['exit_code']}"
         self._stop(Unreachable(f"the module went away: {how}", details=outcome))
         if self._noise:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._loop_pipes import LoopPipes
 from ._process_tree import KILL, TERMINATE, ProcessTree
@@ -21,12 +21,24 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs import Launch
 
     from ._orphans import OrphanKiller
-    from ._pipes import ByteReader, Pipes
 
 _TAIL = 8 * 1024  # bytes of stderr kept for the details of an error
 _END_OF_INPUT_GRACE = 1.0
 _TERMINATE_GRACE = 0.5
 _SIGNALS = {int(number): number.name for number in signal.Signals}
+
+
+class ByteReader(Protocol):
+    """What a process calls."""
+
+    def received(self, data: bytes) -> None:
+        """Take bytes from stdout."""
+
+    def closed_stdout(self) -> None:
+        """No more bytes follow, though the process may still run."""
+
+    def exited(self) -> None:
+        """The process has ended, and everything that it wrote was received."""
 
 
 def can_watch_pipes(loop: asyncio.AbstractEventLoop) -> bool:
@@ -55,7 +67,8 @@ class Process:
         self._gone: asyncio.Future[None] = self._loop.create_future()
         watched = can_watch_pipes(self._loop)
         self._waiter = self._watch_exit() if watched else self._wait_in_thread()
-        self._pipes: Pipes = (LoopPipes if watched else ThreadPipes)(self._tree, reader, self._on_stderr, self.kill)
+        pipes: type[LoopPipes | ThreadPipes] = LoopPipes if watched else ThreadPipes
+        self._pipes = pipes(self._tree, reader, self._on_stderr, self.kill)
         self.write = self._pipes.write  # bound, for speed
         self.pause = self._pipes.pause
         self.resume = self._pipes.resume

@@ -12,13 +12,13 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ._pipes import READ
+from ._loop_pipes import READ
 from ._worker_thread import WorkerThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._pipes import ByteReader
+    from ._process import ByteReader
     from ._process_tree import ProcessTree
 
 _LINGER = 0.25  # seconds without a byte after which pipes that another process holds are left
