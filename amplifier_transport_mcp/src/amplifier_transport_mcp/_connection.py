@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ._fields import HttpFields, Inputs
     from ._invocation import Invocation
-    from ._session import ClientSession
+    from ._session import ClientSession, StdioClientSession
     from ._tools import Tools
 
 CANCEL_GRACE = 1.0
@@ -202,19 +202,18 @@ class McpStdioConnection(_McpConnection):
             await self._settled.wait()
         return await super()._usable_session()
 
-    def _after_cancel(self, session: ClientSession) -> None:
+    def _after_cancel(self, session: Any) -> None:
         """Hold requests back until the server has shown that it is not stuck: else they would end with it."""
         self._settling += 1
         self._in_background(self._settle(session))
 
-    async def _settle(self, session: ClientSession) -> None:
+    async def _settle(self, session: StdioClientSession) -> None:
         try:
             async with asyncio.timeout(CANCEL_GRACE):
                 await session.ping()
         except TimeoutError:
-            if session.usable:  # no other process was started meanwhile
-                why = f"the module was killed: it did not answer a ping within {CANCEL_GRACE:g} s after a cancel"
-                self._launcher.kill(Unreachable(why))
+            why = f"the module was killed: it did not answer a ping within {CANCEL_GRACE:g} s after a cancel"
+            session.kill(Unreachable(why))
         except (KernelError, OSError):  # it has gone already
             pass
         finally:

@@ -260,6 +260,10 @@ class StdioClientSession(ClientSession):
         self._child = streams.child
         super().__init__(correlator, streams, inputs)
 
+    def kill(self, error: KernelError) -> None:
+        """Kill the process with all that it started; requests in flight fail with the error."""
+        self._child.kill(error)
+
     async def close(self) -> None:
         """End the process, and wait until it is gone."""
         await asyncio.gather(self._child.close(), super().close())

@@ -43,7 +43,7 @@ class StdioStreams:
     def __init__(self, launcher: Launcher, correlator: Correlator, ended: Callable[[KernelError], None]) -> None:
         self._correlator = correlator
         self._ended = ended
-        self._incoming: asyncio.Queue[SessionMessage | None] = asyncio.Queue()  # None: the end
+        self._incoming: asyncio.Queue[SessionMessage | None] = asyncio.Queue()  # None wakes the reader at the end
         self._over = False
         self.child = launcher.start(self)
 
@@ -61,7 +61,7 @@ class StdioStreams:
 
     async def _receive(self) -> SessionMessage:
         message = await self._incoming.get()
-        if message is None:
+        if self._over or message is None:
             raise StopAsyncIteration
         return message
 
@@ -85,8 +85,6 @@ class StdioStreams:
         """Fail what is in flight, and what is still sent; the first error stands."""
         if error is not None and not self._over:
             self._over = True
-            while not self._incoming.empty():
-                self._incoming.get_nowait()
             self._incoming.put_nowait(None)
             self._ended(error)
 
