@@ -29,7 +29,6 @@ __all__ = [
     "OrphanKiller",
     "StdioFields",
     "describe_host",
-    "measure_here",
     "open_transport",
     "read_fields",
 ]

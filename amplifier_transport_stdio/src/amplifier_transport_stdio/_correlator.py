@@ -1,6 +1,6 @@
 """The requests of one process: ids, replies in any order, chunks, and the grace after a cancel.
 
-Owns which reply belongs to which request. Another process has another one.
+Owns which reply belongs to which request. Each process has a correlator of its own.
 """
 
 from __future__ import annotations
