@@ -75,7 +75,7 @@ async def test_all_pages_are_read_and_a_listing_without_end_is_given_up(session,
     await mount(describe(server.url))
     assert list((await session.describe(M))["inputs"]) == ["a", "b", "c"]
     pages["3"] = ([], "2")
-    monkeypatch.setattr("amplifier_transport_mcp._life._PAGES", 5)
+    monkeypatch.setattr("amplifier_transport_mcp._session._PAGES", 5)
     with pytest.raises(Internal, match="tools/list: more than 5 pages"):
         await mount(describe(server.url, name="other"))
     pages["2"] = (["c"], 5)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from amplifier_transport_stdio import Orphans, _marks
+from amplifier_transport_stdio import OrphanKiller
+from amplifier_transport_stdio import _orphan_search as search
 
 WAYS = ["group", "session", "double"]
 MINE = os.urandom(8).hex()  # the same tests may run at once, and a search looks at the whole host
@@ -73,12 +74,12 @@ async def test_nothing_outlives_a_kernel_that_is_killed(tmp_path):
 
 
 async def test_those_who_ask_at_once_are_all_served():
-    orphans = Orphans()
-    marked = [orphans.marked({}) for _ in range(5)]
+    orphans = OrphanKiller()
+    marked = [orphans.mark({}) for _ in range(5)]
     processes = [sleeper(**env) for env, _ in marked]
-    first = asyncio.ensure_future(orphans.end(marked[0][1]))
+    first = asyncio.ensure_future(orphans.kill(marked[0][1]))
     await asyncio.sleep(0)
-    await asyncio.gather(first, *(orphans.end(mark) for _, mark in marked[1:]))
+    await asyncio.gather(first, *(orphans.kill(mark) for _, mark in marked[1:]))
     for process in processes:
         assert process.wait(10) == -signal.SIGKILL
     await orphans.close()
@@ -87,26 +88,26 @@ async def test_those_who_ask_at_once_are_all_served():
 async def test_without_a_python_to_start_there_is_no_watch(monkeypatch):
     for executable in ("", "/no/such/python"):
         monkeypatch.setattr(sys, "executable", executable)
-        orphans = Orphans()
-        env, mark = orphans.marked({"A": "1"})
-        assert env == {"A": "1", _marks.VARIABLE: mark}
+        orphans = OrphanKiller()
+        env, mark = orphans.mark({"A": "1"})
+        assert env == {"A": "1", search.VARIABLE: mark}
         await orphans.close()
 
 
 async def test_a_host_without_proc_has_no_marks(monkeypatch):
     monkeypatch.delattr(os, "pidfd_open")
-    assert Orphans().marked({"A": "1"}) == ({"A": "1"}, "")
+    assert OrphanKiller().mark({"A": "1"}) == ({"A": "1"}, "")
 
 
 def test_a_search_ends_its_own_mark_and_no_other():
-    mine = sleeper(**{_marks.VARIABLE: f"{MINE}.1"})
+    mine = sleeper(**{search.VARIABLE: f"{MINE}.1"})
     strange = (
-        {_marks.VARIABLE: f"{MINE}.12"},
-        {"X" + _marks.VARIABLE: f"{MINE}.1"},
-        {"X": f"{_marks.VARIABLE}={MINE}.1"},
+        {search.VARIABLE: f"{MINE}.12"},
+        {"X" + search.VARIABLE: f"{MINE}.1"},
+        {"X": f"{search.VARIABLE}={MINE}.1"},
     )
     others = [sleeper(**env) for env in strange]
-    assert _marks.end_marked({f"{MINE}.1".encode()}) >= 1
+    assert search.kill_marked({f"{MINE}.1".encode()}) >= 1
     assert mine.wait(10) == -signal.SIGKILL
     assert [process.poll() for process in others] == [None] * 3
     for process in others:
@@ -116,53 +117,57 @@ def test_a_search_ends_its_own_mark_and_no_other():
 
 @pytest.mark.usefixtures("traced")
 def test_the_watch_ends_what_is_left_when_its_input_ends():
-    left = sleeper(**{_marks.VARIABLE: f"feed{MINE}.7"})
-    subprocess.run([sys.executable, "-m", _marks.__name__, f"feed{MINE}"], input=b"x", check=True)
+    left = sleeper(**{search.VARIABLE: f"feed{MINE}.7"})
+    subprocess.run([sys.executable, "-m", search.__name__, f"feed{MINE}"], input=b"x", check=True)
     assert left.wait(10) == -signal.SIGKILL
 
 
 def test_what_somebody_else_owns_or_has_ended_is_left_alone(monkeypatch):
-    assert _marks._kill(2**22 + 1, {b"x"}) == _marks._UNMARKED  # beyond the largest pid
-    process = sleeper(**{_marks.VARIABLE: "gone"})
+    assert search._kill(2**22 + 1, {b"x"}) == search._UNMARKED  # beyond the largest pid
+    process = sleeper(**{search.VARIABLE: "gone"})
 
     def too_late(pid):
         raise ProcessLookupError
 
     monkeypatch.setattr(os, "pidfd_open", too_late)
-    assert _marks._kill(process.pid, {b"gone"}) == _marks._KILLED
+    assert search._kill(process.pid, {b"gone"}) == search._KILLED
     monkeypatch.undo()
-    looks = iter([_marks._KILLED, _marks._UNMARKED])  # its pid has been given to another process in between
-    monkeypatch.setattr(_marks, "_look", lambda pid, marks: next(looks))
-    assert _marks._kill(process.pid, {b"gone"}) == _marks._KILLED
+    looks = iter([search._KILLED, search._UNMARKED])  # its pid has been given to another process in between
+    monkeypatch.setattr(search, "_look", lambda pid, marks: next(looks))
+    assert search._kill(process.pid, {b"gone"}) == search._KILLED
     assert process.poll() is None
     process.kill()
     process.wait()
 
 
 def test_what_forks_faster_than_it_is_killed_ends_the_search(monkeypatch):
-    monkeypatch.setattr(_marks, "_kill", lambda pid, marks: _marks._KILLED if pid == os.getpid() else _marks._UNMARKED)
-    assert _marks.end_marked({b"x"}) == _marks._ROUNDS
+    monkeypatch.setattr(
+        search,
+        "_kill",
+        lambda pid, marks: search._KILLED if pid == os.getpid() else search._UNMARKED,
+    )
+    assert search.kill_marked({b"x"}) == search._ROUNDS
 
 
-@pytest.mark.parametrize("seen", [_marks._UNSURE, _marks._UNMARKED])
+@pytest.mark.parametrize("seen", [search._UNSURE, search._UNMARKED])
 def test_what_cannot_be_seen_at_first_is_found(monkeypatch, seen):
     """In the middle of `exec` no environment can be read; one that was forked during the look is not on its list."""
-    looks = iter([seen, _marks._KILLED])
+    looks = iter([seen, search._KILLED])
 
     def kill(pid, marks):
-        return next(looks, _marks._UNMARKED) if pid == os.getpid() else _marks._UNMARKED
+        return next(looks, search._UNMARKED) if pid == os.getpid() else search._UNMARKED
 
-    monkeypatch.setattr(_marks, "_kill", kill)
-    assert _marks.end_marked({b"x"}) == 1
+    monkeypatch.setattr(search, "_kill", kill)
+    assert search.kill_marked({b"x"}) == 1
 
 
 def test_a_process_without_any_environment_is_not_starting(monkeypatch):
     process = sleeper()
-    assert _marks._look(process.pid, {b"x"}) == _marks._UNMARKED
-    monkeypatch.setattr(_marks, "_is_starting", lambda pid: True)
-    assert _marks._look(process.pid, {b"x"}) == _marks._UNSURE
+    assert search._look(process.pid, {b"x"}) == search._UNMARKED
+    monkeypatch.setattr(search, "_is_starting", lambda pid: True)
+    assert search._look(process.pid, {b"x"}) == search._UNSURE
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     monkeypatch.undo()
-    assert not _marks._is_starting(process.pid)
+    assert not search._is_starting(process.pid)
     process.wait()

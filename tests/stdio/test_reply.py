@@ -6,7 +6,7 @@ import pytest
 
 from amplifier_core import Unreachable
 from amplifier_core.hookspecs import Message
-from amplifier_transport_stdio._reply import Reply
+from amplifier_transport_stdio._reply import ReplyFuture
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def given_up():
 
 @pytest.fixture
 async def reply(given_up):
-    return Reply(asyncio.get_running_loop(), "r1", given_up.append)
+    return ReplyFuture(asyncio.get_running_loop(), "r1", given_up.append)
 
 
 async def test_a_reply_that_is_there_already_is_not_waited_for(reply):

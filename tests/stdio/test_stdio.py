@@ -15,7 +15,7 @@ from amplifier_core import ModuleDescriptor, Timeout, Unreachable
 from amplifier_core.hookspecs import Host, Launch
 from amplifier_core.hookspecs._chunks import ENOUGH
 from amplifier_transport_stdio import open_transport
-from amplifier_transport_stdio._connection import CANCEL_GRACE
+from amplifier_transport_stdio._correlator import CANCEL_GRACE
 from amplifier_transport_stdio._process import Process
 
 PROLOGUE = """
@@ -201,7 +201,7 @@ async def test_a_reply_that_comes_as_its_caller_gives_up_is_nobodys(session, mis
     await mounted(session, misbehaving(emits))
     call = asyncio.create_task(session.invoke(M, "good", {"n": 1}))
     await asyncio.sleep(0)
-    stdout = session._state.namespace.mounts[M].module.connection._lives[-1]._process._tree.popen.stdout
+    stdout = session._state.namespace.mounts[M].module.connection._current.child._tree.popen.stdout
     assert select.select([stdout], [], [], 10)[0]  # the module answers while the loop is busy
     asyncio.get_running_loop().call_soon(call.cancel)
     with pytest.raises(asyncio.CancelledError):
@@ -423,7 +423,7 @@ async def test_somebody_else_who_holds_the_pipes_keeps_nobody_waiting(session, m
 
 
 def stdin_of(connection):
-    return connection._lives[-1]._process._tree.popen.stdin
+    return connection._current.child._tree.popen.stdin
 
 
 async def test_a_module_that_ends_before_it_spoke_tells_its_story(session):

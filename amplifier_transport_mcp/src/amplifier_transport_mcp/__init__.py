@@ -1,6 +1,6 @@
 """Servers of the Model Context Protocol as modules: the transport that a descriptor names with ``"type": "mcp"``.
 
-Owns the door alone. The SDK, which takes half a second to import, waits until a module is started.
+Owns the entry point alone. The SDK, which takes half a second to import, is imported when a module is started.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from amplifier_core.hookspecs import hookimpl
 from amplifier_transport_http import HttpFields
-from amplifier_transport_stdio import Orphans
+from amplifier_transport_stdio import Launcher, OrphanKiller
 
-from ._connection import LocalServer, RemoteServer
+from ._connection import McpHttpConnection, McpStdioConnection
 from ._fields import read_fields
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ __all__ = ["open_transport"]
 
 
 @hookimpl
-def open_transport(descriptor: ModuleDescriptor, notify: Notify, host: Host) -> LocalServer | RemoteServer:
+def open_transport(descriptor: ModuleDescriptor, notify: Notify, host: Host) -> McpHttpConnection | McpStdioConnection:
     """Check the descriptor's ``transport`` and make a connection; nothing is started or connected yet."""
     fields, inputs = read_fields(descriptor)
     if isinstance(fields, HttpFields):
-        return RemoteServer(descriptor, fields, inputs)
-    return LocalServer(descriptor, fields, inputs, notify, host.shared(Orphans))
+        return McpHttpConnection(descriptor, fields, inputs)
+    return McpStdioConnection(descriptor, inputs, Launcher(descriptor, fields, notify, host.shared(OrphanKiller)))

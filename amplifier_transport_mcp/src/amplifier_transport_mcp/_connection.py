@@ -1,6 +1,6 @@
-"""The connection to one MCP server: the kernel's three questions, in the words of MCP, and the next start.
+"""The connection to one MCP server: the kernel's three methods in the words of MCP, and another client after an end.
 
-Owns what a request means and which client carries it. The client is a life's, bytes are the wires'.
+Owns what a request means and which client carries it. The SDK's client is the session's, bytes are the streams'.
 """
 
 from __future__ import annotations
@@ -9,23 +9,22 @@ import asyncio
 import importlib
 import re
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from amplifier_core import Forbidden, KernelError, Timeout, Unreachable
-from amplifier_core.hookspecs import Message, Usage, decode
-from amplifier_transport_stdio import measure_here
+from amplifier_core.hookspecs import Message, decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Isolation, Launch, Notify
+    from amplifier_core.hookspecs import Chunks, Isolation, Launch, Usage
     from amplifier_transport_http import HttpFields
-    from amplifier_transport_stdio import Orphans, StdioFields
+    from amplifier_transport_stdio import Launcher
 
     from ._fields import Inputs
-    from ._life import Life, LocalLife, RemoteLife
-    from ._talk import Talk
+    from ._invocation import Invocation
+    from ._session import ClientSession, StdioClientSession
     from ._tools import Tools
 
 CANCEL_GRACE = 1.0
@@ -33,125 +32,124 @@ CANCEL_GRACE = 1.0
 
 _HEALTH_SECONDS = 10.0
 _TRACE = re.compile(r"req_([0-9a-f]{16})\Z")
-_VERSION = "0.1.0"
 _TOOL = "x-mcp:tool"
 
 
-L = TypeVar("L", bound="Life")
-
-
-class _Server(ABC, Generic[L]):
-    """One server, and the client that speaks to it: another one after an end."""
+class _McpConnection(ABC):
+    """One server, and the client of it: another client after an end."""
 
     def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs) -> None:
         self.unenforced = tuple(word for word in descriptor.capabilities if not is_tool(word) and word[:4] != "sys:")
         self._descriptor = descriptor
         self._inputs = inputs
         self._granted: Sequence[str] = ()
-        self._isolation: Isolation | None = None
-        self._life: L | None = None
-        self._talks: dict[str, Talk] = {}
-        self._asides: set[asyncio.Task[None]] = set()
+        self._session: ClientSession | None = None
+        self._suspended: dict[str, Invocation] = {}  # the kernel carries out what their servers asked for
+        self._background: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:
-        """Start the server, or find it, and agree on a revision."""
+        """Start the server if it is a process, and agree on a revision."""
         self._check_roots(granted)
         self._granted = granted
-        self._isolation = isolation
-        # In a thread: half a second, during which the loop has other things to do.
+        self._grant(granted, isolation)
+        # In a thread: half a second, during which the loop goes on.
         self._sdk: Any = await asyncio.to_thread(importlib.import_module, f"{__package__}._sdk")
-        await (await self._usable()).client()
+        await (await self._usable_session()).client()
 
     async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
         """Carry one request."""
         try:
             return await self._answer(method, params, chunks)
-        except (BrokenPipeError, self._sdk.SessionEnded):  # nothing of it was carried out: it had gone unnoticed
+        except (BrokenPipeError, self._sdk.SessionEnded):  # the server had gone unnoticed, and carried out nothing
             return await self._answer(method, params, chunks)
 
     async def close(self) -> None:
-        """End the client, and with it the server if it is here."""
+        """End the client, and with it a server that is a process."""
         self._closed = True
-        for talk in list(self._talks.values()):
-            talk.drop()
-        if self._life is not None:
-            self._life.end(Unreachable("the module was unmounted"))
-            await self._life.close()
-        await asyncio.gather(*self._asides, return_exceptions=True)
+        for invocation in list(self._suspended.values()):
+            invocation.cancel()
+        if self._session is not None:
+            self._session.end(Unreachable("the module was unmounted"))
+            await self._session.close()
+        await asyncio.gather(*self._background, return_exceptions=True)
 
-    # What the two kinds of servers do in their own way.
-
-    async def _usable(self) -> L:
-        """Give a life that requests may be sent to."""
-        if self._closed:
-            raise Unreachable("the module was unmounted")
-        if self._life is None or not self._life.usable:
-            old, self._life = self._life, self._begin()
-            if old is not None:
-                self._aside(self._retire(old))
-        return self._life
+    # What the two kinds of connections do differently.
 
     @abstractmethod
-    def _begin(self) -> L:
-        """Begin a life. Raises ``Unreachable`` if there can be none."""
+    def _grant(self, granted: Sequence[str], isolation: Isolation | None) -> None:
+        """Note what processes may do, and what confines them."""
 
-    async def _retire(self, life: L) -> None:
-        await life.traffic.quiet.wait()
-        await life.close()
+    @abstractmethod
+    def _begin(self) -> ClientSession:
+        """Make a client. Raises ``Unreachable`` if that is impossible."""
 
-    def _after_cancel(self, life: L) -> None:
-        """Do what is to be done after a call was cancelled."""
+    async def _usable_session(self) -> ClientSession:
+        """Give a client that requests may be sent to."""
+        if self._closed:
+            raise Unreachable("the module was unmounted")
+        if self._session is None or not self._session.usable:
+            old, self._session = self._session, self._begin()
+            if old is not None:
+                self._in_background(self._retire(old))
+        return self._session
 
-    # The three questions.
+    @abstractmethod
+    def _after_cancel(self, session: ClientSession) -> None:
+        """Do what is necessary after a request was cancelled."""
+
+    async def _retire(self, session: ClientSession) -> None:
+        await session.correlator.idle.wait()
+        await session.close()
+
+    # The three methods.
 
     async def _answer(self, method: str, params: bytes, chunks: Chunks | None) -> Message:
-        life = await self._usable()
+        session = await self._usable_session()
         try:
             if method == "health":
-                return await self._ping(life)
-            tools = await life.list_tools(self._granted_tools)
+                return await self._ping(session)
+            tools = await session.list_tools(self._granted_tools)
             if method == "describe":
-                return Message(ok=True, result=tools.describe(self._descriptor, life.server()))
-            return await self._invoke(life, tools, decode(params), chunks)
+                return Message(ok=True, result=tools.describe(self._descriptor, session.server()))
+            return await self._invoke(session, tools, decode(params), chunks)
         except asyncio.CancelledError:
-            self._after_cancel(life)
+            self._after_cancel(session)
             raise
 
-    async def _ping(self, life: L) -> Message:
+    async def _ping(self, session: ClientSession) -> Message:
         try:
             async with asyncio.timeout(_HEALTH_SECONDS):
-                await life.ping()
+                await session.ping()
         except TimeoutError:
             raise Timeout(f"the server did not answer a ping within {_HEALTH_SECONDS:g} s") from None
         return Message(ok=True, result={"status": "ok"})
 
-    async def _invoke(self, life: L, tools: Tools, request: Mapping[str, Any], chunks: Chunks | None) -> Message:
+    async def _invoke(
+        self, session: ClientSession, tools: Tools, request: Mapping[str, Any], chunks: Chunks | None
+    ) -> Message:
         op, args = request["op"], request["args"]
         tools.check(op, args)
         resume = request.get("resume")
-        if resume is not None and "talk" in resume["state"]:
-            return await self._talk(resume["state"]["talk"]).go_on(chunks, resume, self._talks)
-        talk: Talk = self._sdk.Talk(life, tools, self._inputs, op, args, _meta(request))
-        if self._inputs.handlers and not life.modern:
-            return await talk.begin(chunks, request.get("deadline_ms"), self._talks)
-        return await talk.run(chunks, resume)
-
-    def _talk(self, token: str) -> Talk:
-        talk = self._talks.pop(token, None)
-        if talk is None:
-            raise Unreachable("the server went away while it waited for an answer")
-        return talk
+        if resume is not None and "call" in resume["state"]:
+            suspended = self._suspended.pop(resume["state"]["call"], None)
+            if suspended is None:
+                raise Unreachable("the server went away while it waited for an answer")
+            return await suspended.resume(chunks, resume)
+        invocation: Invocation = self._sdk.Invocation(session, tools, self._inputs, op, args, _meta(request))
+        if self._inputs.handlers and not session.modern:
+            return await invocation.begin(chunks, request.get("deadline_ms"), self._suspended)
+        return await invocation.run(chunks, resume)
 
     @property
     def _granted_tools(self) -> Sequence[str] | None:
-        """What was granted of the tools; ``None``: the descriptor names none, and leaves it at the gate."""
+        """The tools that were granted; ``None``: the descriptor names none, and policy decides at each call."""
         if not any(map(is_tool, self._descriptor.capabilities)):
             return None
         return [word for word in self._granted if is_tool(word)]
 
     def _check_roots(self, granted: Sequence[str]) -> None:
-        """Refuse roots that the module was not granted: the server would be told of what it must not touch."""
+        """Refuse roots that the module was not granted: the server would be told of paths that it must not touch."""
         paths = [word.split(":", 2)[2] for word in granted if word.startswith("fs:")]
         for root in self._inputs.roots or ():
             if not any(root == path or root.startswith(f"{path.rstrip('/')}/") for path in paths):
@@ -159,86 +157,73 @@ class _Server(ABC, Generic[L]):
                     f"transport.roots: {root} was not granted", details={"capabilities": [f"fs:read:{root}"]}
                 )
 
-    def _aside(self, work: Any) -> None:
+    def _in_background(self, work: Any) -> None:
         task = asyncio.create_task(work)
-        self._asides.add(task)
-        task.add_done_callback(self._asides.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
 
-class LocalServer(_Server["LocalLife"]):
+class McpStdioConnection(_McpConnection):
     """A server as a child process. It is started again by the first request after its end."""
 
     local = True
 
-    def __init__(
-        self, descriptor: ModuleDescriptor, fields: StdioFields, inputs: Inputs, notify: Notify, orphans: Orphans
-    ) -> None:
+    def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs, launcher: Launcher) -> None:
         super().__init__(descriptor, inputs)
-        self.usage = self._usage if measure_here() else None
-        self._fields = fields
-        self._notify = notify
-        self._orphans = orphans
-        self._undecided = 0
-        self._decided = asyncio.Event()
+        self.usage = self._usage if launcher.can_measure else None
+        self._launcher = launcher
+        self._settling = 0
+        self._settled = asyncio.Event()
 
     def launch(self) -> Launch:
-        """Say what is started, if all that the descriptor names is granted."""
-        return self._fields.launch(self._descriptor.capabilities)
+        """Give what is started if all capabilities of the descriptor are granted."""
+        return self._launcher.launch()
 
     def clues(self) -> dict[str, Any]:
-        """Say what may explain that no answer comes."""
-        return {} if self._life is None else self._life.clues()
+        """Give what may explain a missing answer."""
+        return self._launcher.clues()
 
     def kill(self, error: KernelError) -> None:
-        """End the process at once, with what it started; what is in flight fails with such an error."""
-        if self._life is not None:
-            self._life.kill(error)
+        """Kill the process with all that it started; requests in flight fail with the error."""
+        self._launcher.kill(error)
 
-    def _begin(self) -> LocalLife:
-        launch, orphans = self._fields.launch(self._granted), self._orphans
-        if self._isolation is not None:
-            launch = self._isolation.confine(launch, self._descriptor, self._granted)
-        limit = self._descriptor.message_bytes
-        life: LocalLife = self._sdk.LocalLife(
-            launch, None if self._isolation else orphans, limit, self._notify, self._inputs, _VERSION
-        )
-        self._notify("module:start", {"pid": life.pid, "command": list(self._fields.command), **launch.shown})
-        return life
+    def _grant(self, granted: Sequence[str], isolation: Isolation | None) -> None:
+        self._launcher.grant(granted, isolation)
+
+    def _begin(self) -> ClientSession:
+        session: ClientSession = self._sdk.StdioClientSession(self._launcher, self._inputs)
+        return session
 
     def _usage(self, *, exact: bool) -> Usage | None:
-        measure = measure_here()
-        if measure is None or self._life is None or not self._life.usable:
-            return None
-        cpu_ms, memory_bytes = measure(self._life.pid, exact=exact)
-        return Usage(cpu_ms, memory_bytes, settling=bool(self._undecided))
+        return self._launcher.usage(exact=exact, settling=bool(self._settling))
 
-    async def _usable(self) -> LocalLife:
-        while self._undecided and not self._closed and self._life is not None and self._life.usable:
-            self._decided.clear()
-            await self._decided.wait()
-        return await super()._usable()
+    async def _usable_session(self) -> ClientSession:
+        while self._settling and not self._closed and self._session is not None and self._session.usable:
+            self._settled.clear()
+            await self._settled.wait()
+        return await super()._usable_session()
 
-    def _after_cancel(self, life: LocalLife) -> None:
-        """Hold back what comes until the server has shown that it is not stuck: else it would end with it."""
-        self._undecided += 1
-        self._aside(self._decide(life))
+    def _after_cancel(self, session: Any) -> None:
+        """Hold requests back until the server has shown that it is not stuck: else they would end with it."""
+        self._settling += 1
+        self._in_background(self._settle(session))
 
-    async def _decide(self, life: LocalLife) -> None:
+    async def _settle(self, session: StdioClientSession) -> None:
         try:
             async with asyncio.timeout(CANCEL_GRACE):
-                await life.ping()
+                await session.ping()
         except TimeoutError:
             why = f"the module was killed: it did not answer a ping within {CANCEL_GRACE:g} s after a cancel"
-            life.kill(Unreachable(why))
+            session.kill(Unreachable(why))
         except (KernelError, OSError):  # it has gone already
             pass
         finally:
-            self._undecided -= 1
-            self._decided.set()
+            self._settling -= 1
+            self._settled.set()
 
 
-class RemoteServer(_Server["RemoteLife"]):
-    """A server elsewhere. Between requests there are connections, a session perhaps, and nothing else."""
+class McpHttpConnection(_McpConnection):
+    """A server over HTTP. Between requests there are connections, perhaps a session, and nothing else."""
 
     local = False
 
@@ -246,18 +231,24 @@ class RemoteServer(_Server["RemoteLife"]):
         super().__init__(descriptor, inputs)
         self._fields = fields
 
-    def _begin(self) -> RemoteLife:
-        life: RemoteLife = self._sdk.RemoteLife(self._fields, self._descriptor.message_bytes, self._inputs, _VERSION)
-        return life
+    def _begin(self) -> ClientSession:
+        session: ClientSession = self._sdk.HttpClientSession(self._fields, self._descriptor.message_bytes, self._inputs)
+        return session
+
+    def _grant(self, granted: Sequence[str], isolation: Isolation | None) -> None:
+        """There are no processes."""
+
+    def _after_cancel(self, session: ClientSession) -> None:
+        """The server is told by the SDK, and other requests go on."""
 
 
 def is_tool(word: str) -> bool:
-    """Tell whether a capability is to call a tool, or all of them: policy decides, and the transport keeps to it."""
+    """Tell whether a capability allows a tool, or all of them: policy grants it, and the transport enforces it."""
     return word == _TOOL or word.startswith(f"{_TOOL}:")
 
 
 def _meta(request: Mapping[str, Any]) -> dict[str, str]:
-    """Give what of the request the server may know: whose it is, and its place in the trace (W3C trace context)."""
+    """Give what the server is told about a request: its session and id, and its trace (W3C trace context)."""
     meta = {name: request[name] for name in ("session_id", "request_id") if isinstance(request.get(name), str)}
     trace = _TRACE.match(meta.get("request_id", ""))
     if trace and re.fullmatch("[0-9a-f]{16}", request.get("span_id") or ""):

@@ -19,15 +19,15 @@ from amplifier_core.hookspecs import UNSET, NotJson
 from amplifier_transport_http import Body, Response, unreachable
 
 from ._codes import SPOKEN, broke_contract
+from ._correlator import Call
 from ._sse import EventSplitter
 from ._stdio import failed
-from ._traffic import Call
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Coroutine
 
-    from ._traffic import Traffic
+    from ._correlator import Correlator
 
 _SESSION = "mcp-session-id"
 _ERRORS = 400
@@ -79,15 +79,20 @@ class Exchange:
     """One request that expects a reply, and its response."""
 
     def __init__(
-        self, request_id: int | str, request: httpx.Request, limit: int, traffic: Traffic, session_ended: asyncio.Event
+        self,
+        request_id: int | str,
+        request: httpx.Request,
+        limit: int,
+        correlator: Correlator,
+        session_ended: asyncio.Event,
     ) -> None:
         self._id = request_id
         self.url = request.url
         self._limit = limit
-        self._traffic = traffic
+        self._correlator = correlator
         self._session_ended = session_ended
         self._in_session = _SESSION in request.headers
-        self.call = traffic.call(request_id) or Call("", None)  # a request of the client's own belongs to no call
+        self.call = correlator.call(request_id) or Call("", None)  # a request of the client's own belongs to no call
         self._scope = anyio.CancelScope()
         self._deadline = math.inf
         self._response: httpx.Response
@@ -118,7 +123,7 @@ class Exchange:
 
     def fault(self, error: KernelError) -> bytes:
         """Make the reply that takes a fault through the SDK to its call."""
-        return failed(self._id, self._traffic.fault(error)).model_dump_json().encode()
+        return failed(self._id, self._correlator.keep_error(error)).model_dump_json().encode()
 
     def is_reply(self, message: bytes) -> bool:
         """Tell whether a message is the reply, or one that may precede it. Raises ``KernelError`` if it is neither."""
@@ -128,7 +133,7 @@ class Exchange:
             raise self._whole(message).not_json(error) from None
         if envelope.method is not UNSET:
             if isinstance(envelope.id, int | str):
-                self._traffic.asks(envelope.id, self._id)
+                self._correlator.attribute(envelope.id, self._id)
             return False
         if str(envelope.id) != str(self._id):
             raise broke_contract(str(self.url), f"the reply to request {self._id} has the id {envelope.id!r}")

@@ -6,13 +6,14 @@ Owns the streams between the SDK's client and its HTTP transport. The transport 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import httpx2
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import JSONRPCRequest
 
 from ._exchange import SessionEnded
+from ._streams import IncomingStream, OutgoingStream
 from ._transport import GuardedTransport
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from amplifier_transport_http import HttpFields
 
-    from ._traffic import Traffic
+    from ._correlator import Correlator
 
 __all__ = ["HttpStreams", "SessionEnded"]
 
@@ -30,10 +31,10 @@ _HEADERS = {"accept-encoding": "identity", "user-agent": "amplifier-transport-mc
 class HttpStreams:
     """The context manager that the SDK's client enters for its two streams."""
 
-    def __init__(self, fields: HttpFields, limit: int, traffic: Traffic) -> None:
+    def __init__(self, fields: HttpFields, limit: int, correlator: Correlator) -> None:
         self._fields = fields
-        self._traffic = traffic
-        self._transport = GuardedTransport(fields, limit, traffic)
+        self._correlator = correlator
+        self._transport = GuardedTransport(fields, limit, correlator)
         self._stack = contextlib.AsyncExitStack()
 
     @property
@@ -41,60 +42,31 @@ class HttpStreams:
         """Whether the server has ended the session: the next request needs a new one."""
         return self._transport.session_ended.is_set()
 
-    async def __aenter__(self) -> tuple[_Incoming, _Outgoing]:
+    async def __aenter__(self) -> tuple[IncomingStream, OutgoingStream]:
         """Give the streams. Nothing is sent yet."""
         headers = {**_HEADERS, **self._fields.headers}
         client = httpx2.AsyncClient(transport=self._transport, headers=headers, timeout=None, trust_env=False)
         await self._stack.enter_async_context(client)
         streams = streamable_http_client(str(self._fields.url), http_client=client, max_sse_event_size=None)
         read, write = await self._stack.enter_async_context(streams)
-        return _Incoming(read, self._traffic), _Outgoing(write, self._traffic)
+
+        async def receive() -> SessionMessage | Exception:
+            while True:
+                item: SessionMessage | Exception = await anext(read)
+                if isinstance(item, Exception) or self._correlator.on_receive(item.message):
+                    return item
+
+        async def send(item: SessionMessage) -> None:
+            self._correlator.on_send(item.message)
+            if isinstance(item.message, JSONRPCRequest):
+                item.message = _QuietRequest.model_construct(item.message.model_fields_set, **dict(item.message))
+            await write.send(item)
+
+        return IncomingStream(receive, read.aclose), OutgoingStream(send, write.aclose)
 
     async def __aexit__(self, *error: object) -> None:
         """End the session, and close all connections."""
         await self._stack.aclose()
-
-
-class _Stream:
-    """A stream of the SDK's transport, on its way to or from the SDK's client."""
-
-    def __init__(self, inner: Any, traffic: Traffic) -> None:
-        self._inner = inner
-        self._traffic = traffic
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-
-class _Incoming(_Stream):
-    """The messages that came, without those that the SDK's client does not need."""
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> SessionMessage | Exception:
-        while True:
-            item: SessionMessage | Exception = await anext(self._inner)
-            if isinstance(item, Exception) or self._traffic.wanted(item.message):
-                return item
-
-    receive = __anext__  # what a stream has; the SDK iterates
-
-
-class _Outgoing(_Stream):
-    """The messages to send. The correlator learns here which task sends a request."""
-
-    async def send(self, item: SessionMessage) -> None:
-        self._traffic.sending(item.message)
-        if isinstance(item.message, JSONRPCRequest):
-            item.message = _QuietRequest.model_construct(item.message.model_fields_set, **dict(item.message))
-        await self._inner.send(item)
 
 
 class _QuietRequest(JSONRPCRequest):

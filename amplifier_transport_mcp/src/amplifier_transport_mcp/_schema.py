@@ -1,8 +1,8 @@
-"""Values held against a JSON Schema that a stranger wrote, in bounded time.
+"""Checks of values against a server's JSON Schema, in bounded time.
 
-Owns the bound. The schema comes from a server, and the check runs on the event loop of whoever embeds the kernel: a few
-lines of it can ask for work without end, a regular expression alone can. So what has no bound is left to the server,
-which checks its input itself; and so is the rest, once a check has taken more than so many steps.
+Owns the bound. The check runs on the embedder's event loop, and a schema of a few lines can take endless work: a
+regular expression alone can. So keywords without a bound are left to the server, which checks its input itself. The
+rest of a check is left to it too, after a number of steps.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import referencing
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-from jsonschema.validators import extend, validator_for  # type: ignore[import-untyped]
+from jsonschema import Draft202012Validator
+from jsonschema.validators import extend, validator_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ _WIDTH = 200  # characters of a fault
 
 
 class _EnoughError(Exception):
-    """The check has taken its steps."""
+    """The check has used up its steps."""
 
 
 class Schemas:
@@ -33,10 +33,10 @@ class Schemas:
         self._dialects: dict[Any, Any] = {}
 
     def check(self, schema: Any) -> Callable[[Any, str], str]:
-        """Make a check: from a value, and what it is called, to what is wrong with it, in one line; empty if nothing.
+        """Make a check of (value, its name), which gives the first fault in one line, or an empty text.
 
-        A schema that cannot be understood finds nothing wrong: its server knows what it means. References to
-        elsewhere are not followed.
+        A malformed schema finds no fault: its server knows what it means. References to other documents are not
+        followed.
         """
         dialect = validator_for(schema, default=Draft202012Validator)
         if dialect not in self._dialects:
@@ -47,7 +47,7 @@ class Schemas:
             self._left = _STEPS
             try:
                 error = next(validator.iter_errors(value), None)
-            except Exception:  # noqa: BLE001 - a stranger's schema may be wrong in any way, or the steps are taken
+            except Exception:  # noqa: BLE001 - the schema may be malformed in any way, or the steps are used up
                 return ""
             return "" if error is None else _fault(error, name)
 
@@ -70,11 +70,11 @@ class Schemas:
 
 
 def _left_to_the_server(_validator: Any, _value: Any, _instance: Any, _schema: Any) -> None:
-    """Find nothing wrong."""
+    """Find no fault."""
 
 
 def _without_patterns(keyword: Callable[..., Any]) -> Callable[..., Any]:
-    """Leave out what depends on a regular expression: which properties are additional, beside patterns."""
+    """Leave ``additionalProperties`` to the server if it depends on regular expressions."""
 
     def check(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
         return None if "patternProperties" in schema else keyword(validator, value, instance, schema)

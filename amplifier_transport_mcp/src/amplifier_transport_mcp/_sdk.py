@@ -1,10 +1,10 @@
-"""All that needs the SDK, behind one import: it takes half a second, and is made when the first server is started.
+"""The modules that need the SDK, behind one import: it takes half a second, and is made when the first server starts.
 
-Owns nothing but that door.
+Owns nothing but this import.
 """
 
 from ._http import SessionEnded
-from ._life import LocalLife, RemoteLife
-from ._talk import Talk
+from ._invocation import Invocation
+from ._session import HttpClientSession, StdioClientSession
 
-__all__ = ["LocalLife", "RemoteLife", "SessionEnded", "Talk"]
+__all__ = ["HttpClientSession", "Invocation", "SessionEnded", "StdioClientSession"]

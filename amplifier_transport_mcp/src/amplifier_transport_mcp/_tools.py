@@ -1,6 +1,6 @@
-"""What a server offers: its tools, which are ops, and the methods of MCP that are ops too.
+"""The ops of a server: its tools, and some methods of MCP.
 
-Owns names, schemas and the description that the kernel verifies. It asks the server nothing.
+Owns names, schemas and the description that the kernel verifies. It sends nothing to the server.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
     "prompts/list": ("prompts", _PAGE, "prompts"),
     "prompts/get": ("prompts", _PROMPT, "messages"),
 }
-"""The ops beside the tools: the capability of a server that has them, their arguments, and what their results hold."""
+"""The ops beside the tools: the server's capability that is needed, the schema of arguments, the key of results."""
 
 
 class Tools:
-    """The tools that one client found, and those of them that may be called."""
+    """The tools of one server, and which of them may be called."""
 
     def __init__(
         self, tools: Sequence[Mapping[str, Any]], offered: Sequence[str], granted: Sequence[str] | None
@@ -50,7 +50,7 @@ class Tools:
         self._methods = [op for op, (capability, _, _) in METHODS.items() if capability in offered]
 
     def check(self, op: str, args: Any) -> None:
-        """Refuse an op that there is not, that was not granted, or whose arguments do not fit."""
+        """Refuse an op that is unknown, that was not granted, or whose arguments do not fit."""
         if op in self._methods:
             schema = METHODS[op][1]
         elif op not in self._tools:
@@ -65,7 +65,7 @@ class Tools:
             raise BadRequest(fault, details={"path": fault.partition(":")[0]})
 
     def check_result(self, op: str, result: Mapping[str, Any]) -> None:
-        """Hold structured content against the schema that the tool gives for it."""
+        """Check structured content against the tool's own schema."""
         schema = self._tools[op].get("outputSchema")
         if schema is None:
             return
@@ -103,13 +103,13 @@ class Tools:
 
 
 def _given(args: Mapping[str, Any], schema: Any) -> dict[str, Any]:
-    """Leave out what is null and need not be there: to MCP that is the same, and models write it so."""
+    """Leave out optional arguments that are null: models write them, and to MCP both are the same."""
     required = schema.get("required", ()) if isinstance(schema, dict) else ()
     return {name: value for name, value in args.items() if value is not None or name in required}
 
 
 def _input(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a tool's own schema, with what the tool is for: whoever shows it to a model needs no more."""
+    """Give a tool's own schema together with the tool's description, for use in a prompt."""
     schema = tool["inputSchema"]
     return {"description": tool["description"], **schema} if tool.get("description") else schema
 
@@ -117,7 +117,7 @@ def _input(tool: Mapping[str, Any]) -> dict[str, Any]:
 def _output(tool: Mapping[str, Any]) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "object", "required": ["content"], "properties": {"content": {"type": "array"}}}
     if (own := tool.get("outputSchema")) is not None:
-        # With an id of its own it is a schema resource: what it refers to with #/… stays inside.
+        # With an id of its own it is a schema resource: references to #/… stay inside.
         schema["properties"]["structuredContent"] = {"$id": f"mcp:output:{tool['name']}", **own}
         schema["required"] = ["content", "structuredContent"]
     return schema

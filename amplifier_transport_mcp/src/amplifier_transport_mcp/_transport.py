@@ -26,7 +26,7 @@ from ._exchange import Exchange, for_sdk, read_envelope
 if TYPE_CHECKING:
     from amplifier_transport_http import HttpFields
 
-    from ._traffic import Traffic
+    from ._correlator import Correlator
 
 _NOTIFICATION_SECONDS = 5.0
 _GOODBYE_SECONDS = 1.0
@@ -40,10 +40,10 @@ class _BodyStream(Body, httpx2.AsyncByteStream):
 class GuardedTransport(httpx2.AsyncBaseTransport):
     """An httpx2 transport to one server. ``limit`` is the size of the largest message, in bytes."""
 
-    def __init__(self, fields: HttpFields, limit: int, traffic: Traffic) -> None:
+    def __init__(self, fields: HttpFields, limit: int, correlator: Correlator) -> None:
         self.session_ended = asyncio.Event()
         self._limit = limit
-        self._traffic = traffic
+        self._correlator = correlator
         self._pool = Pool(fields.url, fields.trust() if fields.url.scheme == "https" else None)
         self._exchanges: WeakValueDictionary[int | str, Exchange] = WeakValueDictionary()
         self._notifying: set[asyncio.Task[None]] = set()
@@ -63,7 +63,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
     async def _post(self, request: httpx.Request, content: bytes) -> httpx2.Response:
         message = read_envelope(content)
         if isinstance(message.id, int | str) and isinstance(message.method, str):
-            exchange = Exchange(message.id, request, self._limit, self._traffic, self.session_ended)
+            exchange = Exchange(message.id, request, self._limit, self._correlator, self.session_ended)
             self._exchanges[message.id] = exchange
             return await exchange.run(self._pool.handle_async_request(request))
         if message.method == "notifications/initialized":  # the messages that follow may rely on it

@@ -1,7 +1,6 @@
 """STDIO JSON: modules that are child processes, one JSON object a line on stdin and stdout (protocol, section 3).
 
-``Process``, ``Orphans``, ``LineBuffer``, ``measure_here`` and ``read_fields`` are for transports that run child
-processes too, and speak something else.
+``Launcher``, ``ChildProcess`` and ``read_fields`` are for transports that run child processes with another protocol.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from amplifier_core.hookspecs import hookimpl
 
+from ._child import ChildProcess, LineReader
 from ._connection import StdioConnection
 from ._fields import StdioFields, read_fields
-from ._framing import LineBuffer, LineTooLongError
-from ._marks import can_search
-from ._orphans import Orphans
-from ._process import Process, Reader
-from ._tree import can_end
+from ._launcher import Launcher
+from ._orphan_search import can_search
+from ._orphans import OrphanKiller
+from ._process_tree import describe_kill
 from ._usage import measure_here
 
 if TYPE_CHECKING:
@@ -24,14 +23,12 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs import Host, Notify
 
 __all__ = [
-    "LineBuffer",
-    "LineTooLongError",
-    "Orphans",
-    "Process",
-    "Reader",
+    "ChildProcess",
+    "Launcher",
+    "LineReader",
+    "OrphanKiller",
     "StdioFields",
     "describe_host",
-    "measure_here",
     "open_transport",
     "read_fields",
 ]
@@ -39,13 +36,13 @@ __all__ = [
 
 @hookimpl
 def describe_host() -> dict[str, str]:
-    """Say how budgets are measured here, and what is ended of what a trusted module started."""
+    """Say how budgets are measured here, and which processes of a trusted module are killed at its end."""
     measure = measure_here()
     return {
         "budgets": "measured with " + measure.__name__.removeprefix("by_")
         if measure
         else "not kept: there is no /proc, and psutil is not installed",
-        "trees": can_end(),
+        "trees": describe_kill(),
         "orphans": "found by their mark" if can_search() else "not found: there is no /proc, or no pidfd",
     }
 
@@ -53,4 +50,5 @@ def describe_host() -> dict[str, str]:
 @hookimpl
 def open_transport(descriptor: ModuleDescriptor, notify: Notify, host: Host) -> StdioConnection:
     """Check the descriptor's ``transport`` and make a connection; the process starts later."""
-    return StdioConnection(descriptor, read_fields(descriptor), notify, host.shared(Orphans))
+    launcher = Launcher(descriptor, read_fields(descriptor), notify, host.shared(OrphanKiller))
+    return StdioConnection(descriptor, launcher, notify)

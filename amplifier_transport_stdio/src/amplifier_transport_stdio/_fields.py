@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from amplifier_core import ModuleDescriptor
 
 _KNOWN = ("type", "command", "cwd", "env", "instance")
-_INHERITED = ("PATH", "SYSTEMROOT")  # what it takes to find an interpreter; everything else is `env:NAME` or `env`
+_INHERITED = ("PATH", "SYSTEMROOT")  # an interpreter is found with them; every other variable is `env:NAME` or `env`
 
 
 @attrs.frozen
@@ -31,7 +31,7 @@ class StdioFields:
     env: Mapping[str, str]
 
     def launch(self, granted: Sequence[str]) -> Launch:
-        """Say what to start; the environment is what was granted of the host's, and what the descriptor sets."""
+        """Give what to start, with the variables that were granted of the host's and those of the descriptor."""
         names = [*_INHERITED, *(word.removeprefix("env:") for word in granted if word.startswith("env:"))]
         env = {name: os.environ[name] for name in names if name in os.environ} | dict(self.env)
         return Launch(command=self.command, cwd=self.cwd, env=env)

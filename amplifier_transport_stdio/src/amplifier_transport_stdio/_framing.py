@@ -1,4 +1,4 @@
-"""The framing of section 3: one JSON object a line, ended by a line feed and nothing else that looks like one.
+"""The framing of section 3: one JSON object a line, ended by a line feed alone.
 
 Owns lines and ids. It does no I/O.
 """
@@ -17,7 +17,7 @@ class LineTooLongError(ValueError):
 
 
 class LineBuffer:
-    """Cuts a stream of bytes into lines of at most ``limit`` bytes. What is incomplete waits here."""
+    """Cuts a stream of bytes into lines of at most ``limit`` bytes, and keeps the start of an incomplete one."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -25,7 +25,7 @@ class LineBuffer:
         self._waiting = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take what was read and give the lines that it completes, with their ends."""
+        """Take bytes and give the lines that they complete, with their ends."""
         if 0 <= data.find(b"\n") == len(data) - 1 <= self._limit and not self._parts:  # as a rule it is one whole line
             return [] if data.isspace() else [data]
         lines = BytesIO(data).readlines()  # looks for the ends as fast as memory is read; split goes byte by byte
@@ -47,6 +47,6 @@ def frame(request_id: str, method: str, params: bytes) -> bytes:
 
 
 def id_in(line: bytes) -> str | None:
-    """Find the id that a broken line carries, so that the call it was meant for can fail at once."""
+    """Find the id in a malformed line, so that its request can fail at once."""
     found = _ID.search(line)
     return found[1].decode() if found else None

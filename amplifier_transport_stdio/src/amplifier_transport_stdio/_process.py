@@ -1,7 +1,6 @@
-"""One child process: its start, and its end with all that it started.
+"""One operating system process: its start, and its end together with all that it started.
 
-Owns the life of the process. Its pipes are moved by one of two ways, chosen here; lines go out as bytes, and come in
-through ``Reader``: it knows nothing of the protocol.
+Owns signals, the exit and the tail of stderr. It chooses how the pipes are read and written, and knows bytes alone.
 """
 
 from __future__ import annotations
@@ -11,21 +10,17 @@ import contextlib
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ._pipes import Reader
-from ._threads import ThreadedPipes
-from ._tree import KILL, TERMINATE, Tree
-from ._watched import WatchedPipes
-from ._worker import Worker
+from ._loop_pipes import LoopPipes
+from ._process_tree import KILL, TERMINATE, ProcessTree
+from ._thread_pipes import ThreadPipes
+from ._worker_thread import WorkerThread
 
 if TYPE_CHECKING:
     from amplifier_core.hookspecs import Launch
 
-    from ._orphans import Orphans
-    from ._pipes import Pipes
-
-__all__ = ["Process", "Reader"]
+    from ._orphans import OrphanKiller
 
 _TAIL = 8 * 1024  # bytes of stderr kept for the details of an error
 _END_OF_INPUT_GRACE = 1.0
@@ -33,33 +28,47 @@ _TERMINATE_GRACE = 0.5
 _SIGNALS = {int(number): number.name for number in signal.Signals}
 
 
-def watches_pipes(loop: asyncio.AbstractEventLoop) -> bool:
-    """Tell whether a loop can watch pipes. On Windows none does: its loops watch sockets, or nothing."""
+class ByteReader(Protocol):
+    """What a process calls."""
+
+    def received(self, data: bytes) -> None:
+        """Take bytes from stdout."""
+
+    def closed_stdout(self) -> None:
+        """No more bytes follow, though the process may still run."""
+
+    def exited(self) -> None:
+        """The process has ended, and everything that it wrote was received."""
+
+
+def can_watch_pipes(loop: asyncio.AbstractEventLoop) -> bool:
+    """Tell whether a loop can watch pipes. On Windows no loop can: some watch sockets, the others nothing."""
     return sys.platform != "win32" and type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
 
 
 class Process:
     """A running child process in a session, and so a process group, of its own.
 
-    ``write(line, now=…)``, ``pause()`` and ``resume()`` are those of its pipes. ``orphans`` ends what it leaves behind
-    outside of that group; ``None`` for what is confined and leaves nothing. Raises ``Unreachable`` if it cannot be
-    started.
+    ``write(line, now=…)``, ``pause()`` and ``resume()`` are those of its pipes. ``orphans`` kills what it leaves behind
+    outside of that group; it is ``None`` for a confined process, which leaves nothing. Raises ``Unreachable`` if the
+    process cannot be started.
     """
 
-    def __init__(self, launch: Launch, reader: Reader, orphans: Orphans | None) -> None:
+    def __init__(self, launch: Launch, reader: ByteReader, orphans: OrphanKiller | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = reader
         self._orphans = orphans
-        env, self._mark = orphans.marked(dict(launch.env)) if orphans else (launch.env, "")
-        self._tree = Tree(launch, env)
+        env, self._mark = orphans.mark(dict(launch.env)) if orphans else (launch.env, "")
+        self._tree = ProcessTree(launch, env)
         self.pid = self._tree.popen.pid
         self._ending: asyncio.Task[None] | None = None
         self._tail = b""
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
-        watched = watches_pipes(self._loop)
-        self._waiter = self._watch() if watched else self._wait()
-        self._pipes: Pipes = (WatchedPipes if watched else ThreadedPipes)(self._tree, reader, self._said, self.kill)
+        watched = can_watch_pipes(self._loop)
+        self._waiter = self._watch_exit() if watched else self._wait_in_thread()
+        pipes: type[LoopPipes | ThreadPipes] = LoopPipes if watched else ThreadPipes
+        self._pipes = pipes(self._tree, reader, self._on_stderr, self.kill)
         self.write = self._pipes.write  # bound, for speed
         self.pause = self._pipes.pause
         self.resume = self._pipes.resume
@@ -71,7 +80,7 @@ class Process:
 
     @property
     def gone(self) -> bool:
-        """Whether nothing is left of it, nor of what it started."""
+        """Whether nothing is left of the process, nor of what it started."""
         return self._gone.done()
 
     def kill(self) -> None:
@@ -95,25 +104,25 @@ class Process:
         """Say how the process ended, with the tail of its stderr: the ``details`` of an error."""
         code = self._tree.popen.returncode
         how = {"exit_code": code} if code >= 0 else {"signal": _SIGNALS.get(-code, str(-code))}
-        return {"pid": self.pid, **how, **self.said()}
+        return {"pid": self.pid, **how, **self.stderr()}
 
-    def said(self) -> dict[str, str]:
+    def stderr(self) -> dict[str, str]:
         """Give the tail of stderr, if there is any."""
         return {"stderr": self._tail.decode(errors="replace")} if self._tail else {}
 
-    def _said(self, data: bytes) -> None:
+    def _on_stderr(self, data: bytes) -> None:
         self._tail = (self._tail + data)[-_TAIL:]
 
-    def _watch(self) -> Worker | None:
-        """Have the loop watch for the end: with a pidfd where there is one, else with a thread that waits."""
+    def _watch_exit(self) -> WorkerThread | None:
+        """Let the loop watch a pidfd for the exit. Where there is none, wait in a thread, and return that."""
         with contextlib.suppress(AttributeError, OSError):  # not on this system, or not allowed here
             pidfd = os.pidfd_open(self.pid)
             self._loop.add_reader(pidfd, self._on_pidfd, pidfd)
             return None
-        return self._wait()
+        return self._wait_in_thread()
 
-    def _wait(self) -> Worker:
-        waiter = _Waiter(self._tree)
+    def _wait_in_thread(self) -> WorkerThread:
+        waiter = _ExitWaiter(self._tree)
         waiter.done.add_done_callback(self._on_exit)
         waiter.start()
         return waiter
@@ -121,34 +130,34 @@ class Process:
     def _on_pidfd(self, pidfd: int) -> None:
         self._loop.remove_reader(pidfd)
         os.close(pidfd)
-        self._tree.end_rest()
+        self._tree.kill_rest()
         self._on_exit()
 
     def _on_exit(self, _: object = None) -> None:
         if self._waiter is not None:
-            self._waiter.leave()
+            self._waiter.release()
         self._ending = self._loop.create_task(self._end(), name=f"end {self.pid}")
 
     async def _end(self) -> None:
-        """Hear the rest, reap, report, and end what has left the group."""
+        """Read the rest, reap the process, report its exit, and kill what has left its group."""
         try:
             await self._pipes.finish()
             self._tree.popen.wait()
             self._ended.set_result(None)
             self._reader.exited()
             if self._orphans is not None and self._mark:
-                await self._orphans.end(self._mark)
+                await self._orphans.kill(self._mark)
         finally:
             self._gone.set_result(None)
 
 
-class _Waiter(Worker):
-    """Waits for the end of a process, and ends what is left of its tree while the pid is still ours."""
+class _ExitWaiter(WorkerThread):
+    """Waits for the end of a process, and kills what is left of its tree while the pid is still its own."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: ProcessTree) -> None:
         super().__init__(f"wait {tree.popen.pid}")
         self._tree = tree
 
     def _work(self) -> None:
         self._tree.wait()
-        self._tree.end_rest()
+        self._tree.kill_rest()

@@ -1,8 +1,8 @@
-"""What one request waits for: its reply, or the error that comes instead.
+"""The future of one request's reply, or of the error that comes instead.
 
 Owns the wake-up. asyncio's own future wakes its task in the next turn of the loop, which costs another look at every
-descriptor; here the task goes on at once, in the callback that has read the reply. It has what a task asks of the
-future that it waits for, and no more: ``asyncio.isfuture`` says what makes an object a future.
+descriptor. Here the task goes on at once, in the callback that has read the reply. The class has only what a task needs
+of a future: ``asyncio.isfuture`` says what makes an object one.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs import Message
 
 
-class Reply:
-    """A future for one task that waits for it. ``give_up(request_id)`` is called when that is cancelled."""
+class ReplyFuture:
+    """A future that one task awaits. ``on_cancel(request_id)`` is called when that task is cancelled."""
 
-    __slots__ = ("_asyncio_future_blocking", "_context", "_error", "_give_up", "_loop", "_message", "_wake", "id")
+    __slots__ = ("_asyncio_future_blocking", "_context", "_error", "_loop", "_message", "_on_cancel", "_wake", "id")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, request_id: str, give_up: Callable[[str], object]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, request_id: str, on_cancel: Callable[[str], object]) -> None:
         self._asyncio_future_blocking = False
         self._loop = loop
         self.id = request_id
-        self._give_up = give_up
+        self._on_cancel = on_cancel
         self._message: Message | None = None
         self._error: BaseException | None = None
-        self._wake: Callable[[Reply], object] | None = None
+        self._wake: Callable[[ReplyFuture], object] | None = None
 
-    def __await__(self) -> Generator[Reply, None, Message]:
+    def __await__(self) -> Generator[ReplyFuture, None, Message]:
         """Wait, then give the message or raise the error."""
         if self._message is None and self._error is None:
             self._asyncio_future_blocking = True
@@ -49,7 +49,7 @@ class Reply:
         return self._message
 
     def set_result(self, message: Message) -> None:
-        """Give the message; the task runs on until it waits again. Within another task it cannot: it does so next."""
+        """Give the message. The task runs on at once, or next if another task is running now."""
         self._message = message
         if self._wake is None:
             return
@@ -59,23 +59,23 @@ class Reply:
             self._loop.call_soon(self._wake, self, context=self._context)
 
     def set_exception(self, error: BaseException) -> None:
-        """Give the error; the task comes to it in the next turn of the loop."""
+        """Give the error. The task raises it in the next turn of the loop."""
         self._error = error
         if self._wake is not None:
             self._loop.call_soon(self._wake, self, context=self._context)
 
-    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - what a task asks of a future
-        """Give the request up, and have the task raise ``CancelledError``, unless it is over."""
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - a task passes it
+        """Cancel the request, unless it is over: the task raises ``CancelledError``."""
         if self.done():
             return False
         self.set_exception(asyncio.CancelledError())
-        self._give_up(self.id)
+        self._on_cancel(self.id)
         return True
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Give the loop that it belongs to."""
+        """Give the loop of the future."""
         return self._loop
 
-    def add_done_callback(self, wake: Callable[[Reply], object], *, context: Context) -> None:
-        """Remember the one task that waits."""
+    def add_done_callback(self, wake: Callable[[ReplyFuture], object], *, context: Context) -> None:
+        """Note the one task that waits."""
         self._wake, self._context = wake, context

@@ -1,7 +1,7 @@
-"""The tree of processes that a module is: its root, started apart from ours, and what that starts.
+"""The processes of a module: a root in a process group of its own, and all that it starts.
 
-Owns what differs between systems in starting, awaiting and ending it. POSIX ends a process group at one blow. Windows
-knows no such thing: there psutil finds those whose parents it can follow, and without psutil the root alone is ended.
+Owns what differs between systems in starting, awaiting and killing them. POSIX kills a process group with one call.
+Windows has no such groups: there psutil finds the descendants, and without psutil only the root is killed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs import Launch
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
-"""What ends at once: on Windows ``Popen`` takes SIGTERM for that."""
+"""Ends a process at once: on Windows ``Popen`` does that for SIGTERM."""
 
 TERMINATE = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM)
-"""What asks to end, and goes to the whole tree: on Windows to those that share a console with us."""
+"""Asks the whole tree to end: on Windows the processes that share a console with us."""
 
 
-class Tree:
+class ProcessTree:
     """A root process with what it starts. Raises ``Unreachable`` if it cannot be started."""
 
     def __init__(self, launch: Launch, env: Mapping[str, str]) -> None:
@@ -41,14 +41,14 @@ class Tree:
         self.popen = _spawn(launch, env)
 
     def wait(self) -> None:
-        """Wait until the root has ended. It is reaped only where waiting is reaping: until then its pid is ours."""
+        """Wait until the root has ended, if possible without reaping it: until then no other process gets its pid."""
         if hasattr(os, "waitid"):
             os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT)
         else:
             self.popen.wait()
 
     def has_ended(self) -> bool:
-        """Tell whether the root has ended, though nobody may have noticed; without reaping it, as above."""
+        """Tell whether the root has ended, if possible without reaping it."""
         if self.popen.returncode is not None:
             return True
         if hasattr(os, "waitid"):
@@ -56,15 +56,15 @@ class Tree:
         return self.popen.poll() is not None
 
     def send(self, number: int) -> None:
-        """Send a signal to the group of the root, or to the root where there are no groups; it may have ended."""
+        """Send a signal to the root's group, or to the root where there are no groups. It may have ended."""
         with contextlib.suppress(OSError):  # PermissionError: only zombies are left (macOS)
             if hasattr(os, "killpg"):
                 os.killpg(self.popen.pid, number)
             else:
                 self.popen.send_signal(number)
 
-    def end_rest(self) -> None:
-        """End what an ended root has left. Without groups this looks through all processes: not in the loop."""
+    def kill_rest(self) -> None:
+        """Kill what an ended root has left. Without groups this looks at every process: call it in a thread."""
         if hasattr(os, "killpg"):
             self.send(KILL)
             return
@@ -74,17 +74,17 @@ class Tree:
                 each.kill()
 
 
-def can_end() -> str:
-    """Say what of a tree is ended on this host."""
+def describe_kill() -> str:
+    """Say which processes of a tree are killed on this host."""
     if hasattr(os, "killpg"):
         return "ended by process group"
     return "ended by descent, with psutil" if psutil_here() else "not ended but for the root: psutil is not installed"
 
 
 def descendants(root: int, began: float) -> Iterator[Any]:
-    """Find what descends from a process that was started at ``began``, also when that has ended.
+    """Find the descendants of a process that was started at ``began``, and may have ended.
 
-    Windows keeps the pid of a dead parent, and gives it away again: no child is older than its parent.
+    Windows keeps the pid of an ended parent, and reuses it: no child is older than its parent.
     """
     children = defaultdict(list)
     for each in psutil_here().process_iter(["ppid", "create_time"]):

@@ -1,6 +1,6 @@
-"""A thread that works for one event loop: it posts what it finds, and is joined by the loop when it has ended.
+"""A thread that works for one event loop. The loop joins it when its work is done.
 
-Owns the thread. What it does is written in its subclasses.
+Owns the thread. The work is its subclasses'.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Worker(ABC):
-    """A thread beside the running loop, started by ``start``; ``done`` is set in the loop when its work is."""
+class WorkerThread(ABC):
+    """A thread beside the running loop. ``done`` is set, in the loop, at the end of its work."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
@@ -25,19 +25,19 @@ class Worker(ABC):
 
     @abstractmethod
     def _work(self) -> None:
-        """Do it, in the thread."""
+        """Do the work, in the thread."""
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
-    def leave(self) -> None:
-        """Wait for the last steps of a thread that is ``done``; leave another one to itself."""
+    def release(self) -> None:
+        """Join the thread if it is ``done``; otherwise let it run on."""
         if self.done.done():
             self._thread.join()
 
     def _post(self, call: Callable[..., object], *args: Any) -> bool:
-        """Have something called in the loop; tell whether there is one still."""
+        """Schedule a call in the loop; return whether the loop is still open."""
         with contextlib.suppress(RuntimeError):  # it was closed meanwhile
             self._loop.call_soon_threadsafe(call, *args)
             return True

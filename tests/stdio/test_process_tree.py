@@ -10,7 +10,7 @@ import pytest
 
 from amplifier_core import Timeout, Unreachable
 from amplifier_core.hookspecs import Launch
-from amplifier_transport_stdio._tree import Tree, can_end, descendants
+from amplifier_transport_stdio._process_tree import ProcessTree, descendants, describe_kill
 
 PARENT = """
 import subprocess, sys
@@ -64,14 +64,14 @@ def no_groups(monkeypatch):
 
 
 def start(*command):
-    return Tree(Launch(command=command, cwd="/", env=os.environ), os.environ)
+    return ProcessTree(Launch(command=command, cwd="/", env=os.environ), os.environ)
 
 
 def finish(tree):
     with tree.popen:
         tree.send(signal.SIGKILL)
         tree.wait()
-        tree.end_rest()
+        tree.kill_rest()
     assert tree.has_ended()
 
 
@@ -101,7 +101,7 @@ def test_what_a_root_left_is_ended_by_descent(no_groups, tree, monkeypatch):
     monkeypatch.setattr(mine.popen, "pid", tree[0])
     monkeypatch.setattr(mine, "_began", psutil.Process(tree[0]).create_time())
     others = [psutil.Process(pid) for pid in tree[1:]]
-    mine.end_rest()
+    mine.kill_rest()
     while any(map(runs, others)):
         pass
     monkeypatch.undo()
@@ -109,9 +109,9 @@ def test_what_a_root_left_is_ended_by_descent(no_groups, tree, monkeypatch):
 
 
 def test_without_psutil_nobody_else_is_ended(no_groups, monkeypatch):
-    assert can_end() == "ended by descent, with psutil"
+    assert describe_kill() == "ended by descent, with psutil"
     monkeypatch.setitem(sys.modules, "psutil", None)  # not installed
-    assert can_end() == "not ended but for the root: psutil is not installed"
+    assert describe_kill() == "not ended but for the root: psutil is not installed"
     finish(start("sleep", "60"))
 
 

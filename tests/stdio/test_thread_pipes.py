@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from amplifier_core.hookspecs import Launch
-from amplifier_transport_stdio import Process
-from amplifier_transport_stdio._process import watches_pipes
+from amplifier_transport_stdio._process import Process, can_watch_pipes
 
 THREADS = pytest.mark.asyncio(loop_factories=["threads"])
 
@@ -65,7 +64,7 @@ def threads(process):
 
 @THREADS
 async def test_a_loop_without_readers_gets_threads():
-    assert not watches_pipes(asyncio.get_running_loop())
+    assert not can_watch_pipes(asyncio.get_running_loop())
     async with python("input()") as (process, _):
         assert len(threads(process)) == 4
     assert not threads(process)

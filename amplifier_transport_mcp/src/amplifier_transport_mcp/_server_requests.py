@@ -1,7 +1,8 @@
-"""What a server asks for in the middle of a call, as system calls of the kernel, and the answers on their way back.
+"""What a server asks of its client in the middle of a call, as system calls of the kernel, and the answers.
 
-Owns the two shapes: ``input_required`` of the revision of 2026, whose calls are sent again with the answers, and the
-requests of the older ones, which wait in the server. To the kernel both are ``pending``. It sends nothing itself.
+Owns the two forms: ``input_required`` of the revision of 2026, where the client sends its request again with the
+answers, and the requests of older revisions, which wait in the server. The kernel sees ``pending`` for both. Nothing is
+sent here.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     from ._fields import Inputs
 
-_KEYS = {"sampling/createMessage": "sampling", "elicitation/create": "elicitation", "roots/list": "roots"}
-"""What a server may ask its client, and the key of ``transport`` that offers it."""
+CLIENT_METHODS = {"sampling/createMessage": "sampling", "elicitation/create": "elicitation", "roots/list": "roots"}
+"""The methods that a server may call on its client, and the key of ``transport`` that offers each."""
 
 
 def roots_of(inputs: Inputs) -> dict[str, Any]:
@@ -27,10 +28,10 @@ def roots_of(inputs: Inputs) -> dict[str, Any]:
     return {"roots": [{"uri": Path(root).as_uri()} for root in inputs.roots or ()]}
 
 
-def pending(asked: Sequence[tuple[str, Mapping[str, Any]]], inputs: Inputs, state: Mapping[str, Any]) -> Message:
-    """Make the reply that has the kernel call whoever answers each (method, params); raises ``Forbidden`` if nobody."""
+def pending(requests: Sequence[tuple[str, Mapping[str, Any]]], inputs: Inputs, state: Mapping[str, Any]) -> Message:
+    """Make the reply by which the kernel calls the handler of each (method, params); ``Forbidden`` if one has none."""
     calls = []
-    for method, params in asked:
+    for method, params in requests:
         handler = inputs.handlers.get(method)
         if handler is None:
             raise refused([method])
@@ -40,8 +41,8 @@ def pending(asked: Sequence[tuple[str, Mapping[str, Any]]], inputs: Inputs, stat
 
 
 def refused(methods: Sequence[str], **details: Any) -> Forbidden:
-    """Make the error of a call for which a server asked what the descriptor does not offer."""
-    keys = ", ".join(f"transport.{_KEYS.get(method, method)}" for method in dict.fromkeys(methods))
+    """Make the error of a call whose server asked for what the descriptor does not offer."""
+    keys = ", ".join(f"transport.{CLIENT_METHODS.get(method, method)}" for method in dict.fromkeys(methods))
     what = ", ".join(dict.fromkeys(methods))
     return Forbidden(
         f"the server asked for {what}, which the descriptor does not offer ({keys})",
@@ -50,54 +51,52 @@ def refused(methods: Sequence[str], **details: Any) -> Forbidden:
 
 
 def answers(resume: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Give the results of the system calls, or raise the error of the first that failed: policy may have said no."""
-    found = []
+    """Give the results of the system calls, or raise the error of the first that failed, as by a refusal of policy."""
+    results = []
     for result in resume["results"]:
         if not result["ok"]:
             error = result["error"]
             raise KernelError.from_body(error["code"], error["message"], error.get("details"))
-        found.append(result["result"])
-    return found
+        results.append(result["result"])
+    return results
 
 
 class InputRequired:
-    """A result that asks for input: what is answered here at once, and what others have to answer."""
+    """A result that asks for input: ``known`` is answered here at once, the rest by handlers."""
 
     def __init__(self, result: Mapping[str, Any], inputs: Inputs) -> None:
+        self._inputs = inputs
         self._state = result.get("requestState")
         self.known: dict[str, Any] = {}
-        self._others: list[tuple[str, str, Mapping[str, Any]]] = []
+        self._unknown: dict[str, tuple[str, Mapping[str, Any]]] = {}
         for key, request in (result.get("inputRequests") or {}).items():
             method = request["method"]
             if method == "roots/list" and inputs.roots is not None:
                 self.known[key] = roots_of(inputs)
             else:
-                self._others.append((key, method, request.get("params") or {}))
-        self._inputs = inputs
+                self._unknown[key] = (method, request.get("params") or {})
 
     def pending(self) -> Message | None:
-        """Make the kernel's reply, or ``None`` if nobody else is to be asked."""
-        if not self._others:
+        """Make the kernel's reply, or ``None`` if no handler has to be called."""
+        if not self._unknown:
             return None
-        state = {"keys": [key for key, _, _ in self._others], "known": self.known, "request_state": self._state}
-        return pending([(method, params) for _, method, params in self._others], self._inputs, state)
+        state = {"keys": list(self._unknown), "known": self.known, "request_state": self._state}
+        return pending(list(self._unknown.values()), self._inputs, state)
 
-    def again(self) -> dict[str, Any]:
-        """Give what to send the request again with, when everything is known."""
+    def responses(self) -> dict[str, Any]:
+        """Give the parameters to add to the request, when everything is known."""
         return _responses(self.known, self._state)
 
 
 def resumed(resume: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what to send a request again with, after the kernel's system calls."""
+    """Give the parameters to add to the request, after the kernel's system calls."""
     state = resume["state"]
     responses = dict(zip(state["keys"], answers(resume), strict=True))
     return _responses({**state["known"], **responses}, state["request_state"])
 
 
 def _responses(known: Mapping[str, Any], state: str | None) -> dict[str, Any]:
-    again: dict[str, Any] = {}
-    if known:
-        again["inputResponses"] = dict(known)
-    if state is not None:
-        again["requestState"] = state
-    return again
+    return {
+        **({"inputResponses": dict(known)} if known else {}),
+        **({} if state is None else {"requestState": state}),
+    }

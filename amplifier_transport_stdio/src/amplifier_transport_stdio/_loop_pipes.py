@@ -1,6 +1,6 @@
-"""Pipes that the event loop watches: the fast way, where the loop can.
+"""Pipes that the event loop reads and writes in callbacks: the fast way, where the loop can watch pipes.
 
-Owns three descriptors that do not block. When the process starts and ends is the process's.
+Owns three descriptors that do not block. It neither starts nor ends the process.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from collections import deque
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from ._pipes import READ
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._pipes import Reader
-    from ._tree import Tree
+    from ._process import ByteReader
+    from ._process_tree import ProcessTree
 
-_WIDE = 1024 * 1024  # what Linux lets any user have
-_LAST_READS = 64  # more than any pipe holds, and an end if somebody else goes on writing
+READ = 64 * 1024
+"""Bytes read at a time: a larger buffer crosses malloc's mmap threshold and costs 9 µs a read."""
+
+_WIDE = 1024 * 1024  # bytes that Linux allows every user
+_LAST_READS = 64  # more than any pipe holds, and an end if another process goes on writing
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 
-class WatchedPipes:
-    """The pipes of a process, read and written in callbacks of the loop.
+class LoopPipes:
+    """The pipes of a process. ``on_stderr`` gets its stderr; ``on_broken`` is called if its stdin has no reader."""
 
-    ``said`` is given what comes on stderr; ``broken`` is called if nobody reads stdin any more.
-    """
-
-    def __init__(self, tree: Tree, reader: Reader, said: Callable[[bytes], None], broken: Callable[[], None]) -> None:
+    def __init__(
+        self, tree: ProcessTree, reader: ByteReader, on_stderr: Callable[[bytes], None], on_broken: Callable[[], None]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._popen = popen = tree.popen
         self._reader = reader
-        self._said = said
-        self._broken = broken
+        self._take_stderr = on_stderr
+        self._on_broken = on_broken
         self._stdin, self._stdout, self._stderr = (
             stream.fileno() for stream in (popen.stdin, popen.stdout, popen.stderr) if stream
         )
@@ -51,7 +51,10 @@ class WatchedPipes:
         self._loop.add_reader(self._stderr, self._on_stderr)
 
     def write(self, line: bytes, *, now: bool) -> None:
-        """Send a line, at once if nothing else waits to be sent."""
+        """Send a line: at once, or joined with the other lines of this turn of the loop.
+
+        Raises ``BrokenPipeError`` if it is sent at once and the other end is closed.
+        """
         if self._flushing:
             self._out.append(line)
         elif now:
@@ -68,7 +71,7 @@ class WatchedPipes:
             self._loop.call_soon(self._flush)
 
     def pause(self) -> None:
-        """Leave what the module writes in its pipe until ``resume``."""
+        """Leave the module's output in its pipe until ``resume``."""
         self._paused = True
         self._loop.remove_reader(self._stdout)
 
@@ -79,17 +82,17 @@ class WatchedPipes:
             self._loop.add_reader(self._stdout, self._on_stdout)
 
     def close_stdin(self) -> None:
-        """Have the module read the end of its input."""
+        """End the module's input; lines that were not sent yet are dropped. Idempotent."""
         if self._popen.stdin and not self._popen.stdin.closed:
             self._loop.remove_writer(self._stdin)
             self._out.clear()
-            self._flushing = True  # whatever is still sent goes nowhere
+            self._flushing = True  # lines that are still sent are dropped
             self._popen.stdin.close()
 
     async def finish(self) -> None:
-        """Hear the rest, and close the pipes."""
+        """Read what an ended process left in its pipes, and close them."""
         self._reader.received(_rest(self._stdout))
-        self._said(_rest(self._stderr))
+        self._take_stderr(_rest(self._stderr))
         self.close_stdin()
         for stream in filter(None, (self._popen.stdout, self._popen.stderr)):
             self._loop.remove_reader(stream)
@@ -107,7 +110,7 @@ class WatchedPipes:
 
     def _on_stderr(self) -> None:
         data = os.read(self._stderr, READ)
-        self._said(data)
+        self._take_stderr(data)
         if not data:
             self._loop.remove_reader(self._stderr)
 
@@ -132,12 +135,12 @@ class WatchedPipes:
                     self._wait_writable()
                     return
                 out.popleft()
-        except BrokenPipeError:  # the module closed its stdin, or ended; if it lives on, it is of no use any more
+        except BrokenPipeError:  # the module closed its stdin, or ended
             out.clear()
-            self._broken()
+            self._on_broken()
 
     def _widen(self) -> None:
-        """Let the pipes hold more, where that can be: only when a message does not fit, since pipes have a quota."""
+        """Let the pipes hold more, if possible. Only for a message that does not fit: a user's pipes have a quota."""
         self._wide = True
         with contextlib.suppress(OSError, AttributeError):
             for fd in (self._stdin, self._stdout):
@@ -153,12 +156,12 @@ class WatchedPipes:
 
 
 def _rest(fd: int) -> bytes:
-    """Read what a dead writer has left in a pipe."""
+    """Read what an ended writer has left in a pipe."""
     return b"".join(takewhile(bool, (_read(fd) for _ in range(_LAST_READS))))
 
 
 def _read(fd: int) -> bytes:
     try:
         return os.read(fd, READ)
-    except BlockingIOError:  # somebody else still has the other end
+    except BlockingIOError:  # another process still has the other end
         return b""

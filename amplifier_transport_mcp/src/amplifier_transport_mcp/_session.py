@@ -1,7 +1,7 @@
-"""One life of the SDK's client: from its start to its end, in a task of its own, and the requests between.
+"""One client of the SDK's, from its handshake to its end, and the requests between.
 
-Owns the client. The SDK's scopes belong to the task that enters them, so one task enters and leaves; requests are made
-in the tasks of those who wait for them. What a request means is for the connection.
+Owns the client. The SDK's scopes belong to the task that enters them, so a task of the session's own enters and leaves;
+each request is made in its caller's task. What a request means is for the connection.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from amplifier_core import Internal, KernelError, Unreachable
 from amplifier_core.hookspecs import causes
 
 from . import _codes
-from ._asks import roots_of
+from ._correlator import Correlator, ServerRequest
 from ._http import HttpStreams
-from ._stdio import Pipe
+from ._server_requests import roots_of
+from ._stdio import StdioStreams
 from ._tools import Tools
-from ._traffic import Question, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from amplifier_core.hookspecs import Chunks, Launch, Notify
     from amplifier_transport_http import HttpFields
-    from amplifier_transport_stdio import Orphans
+    from amplifier_transport_stdio import Launcher
 
+    from ._correlator import Call
     from ._fields import Inputs
-    from ._traffic import Call
+    from ._streams import Streams
 
 _CLOSE_SECONDS = 1.5
 _RAW: TypeAdapter[Any] = TypeAdapter(dict[str, Any])  # the SDK's models would drop what they do not know
@@ -44,72 +44,73 @@ _REQUESTS: dict[str, tuple[Any, Any]] = {
     "prompts/list": (types.ListPromptsRequest, types.PaginatedRequestParams),
     "prompts/get": (types.GetPromptRequest, types.GetPromptRequestParams),
 }
-_PAGES = 1000  # of one listing: a server that goes on for ever is given up
+_PAGES = 1000  # of one listing at most: a server may never end it
+_VERSION = "0.1.0"
 
 
-class Life:
-    """One client of one server. ``fault`` is why it ended, once it has."""
+class ClientSession:
+    """One client of one server. ``fault`` is the reason of its end, after it."""
 
-    def __init__(self, traffic: Traffic, wire: Pipe | HttpStreams, inputs: Inputs, version: str) -> None:
-        self.traffic = traffic
-        self._wire = wire
+    def __init__(self, correlator: Correlator, streams: Streams, inputs: Inputs) -> None:
+        self.correlator = correlator
         self.fault: KernelError | None = None
-        self.tools: Tools | None = None
+        self._streams = streams
+        self._tools: Tools | None = None
         self._listing = asyncio.Lock()
         self._over = asyncio.Event()
         self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-        self._owner = asyncio.create_task(self._own(inputs, version))
+        self._owner = asyncio.create_task(self._own(inputs))
 
     @property
     def usable(self) -> bool:
-        """Whether a request may be sent, as far as one knows."""
-        return not self._wire.stale and not self._over.is_set()
+        """Whether a request may be sent, as far as is known."""
+        return not self._streams.stale and not self._over.is_set()
 
     async def client(self) -> Client:
-        """Wait until the server has answered the handshake, and give the client; raise why it has not."""
+        """Wait for the end of the handshake, and give the client; raise the reason if it failed."""
         if not self._ready.done():
             await asyncio.wait((self._ready,))
         return self._ready.result()
 
     def end(self, error: KernelError) -> None:
-        """Let the owner leave the client; what is in flight fails with the error."""
+        """Let the owner leave the client; requests in flight fail with the error."""
         self.fault = self.fault or error
         self._over.set()
 
     async def close(self) -> None:
-        """Leave the client, and wait until it is left."""
+        """Leave the client, and wait for its end."""
         self._over.set()
-        if self._ready.done():  # else it waits for a handshake, and for nothing else
+        if self._ready.done():  # else the owner waits for the handshake alone
             await asyncio.wait((self._owner,), timeout=_CLOSE_SECONDS)
         self._owner.cancel()
         await asyncio.wait((self._owner,))
 
-    async def _own(self, inputs: Inputs, version: str) -> None:
-        asks = _Asks(self.traffic, inputs)
+    async def _own(self, inputs: Inputs) -> None:
+        features = _ClientFeatures(self.correlator, inputs)
         offered = inputs.handlers
         client = Client(
-            self._wire,
+            self._streams,
             mode="auto",
             cache=None,
-            client_info=types.Implementation(name="amplifier-transport-mcp", version=version),
-            sampling_callback=asks.sample if "sampling/createMessage" in offered else None,
-            elicitation_callback=asks.elicit if "elicitation/create" in offered else None,
-            list_roots_callback=None if inputs.roots is None else asks.list_roots,
+            client_info=types.Implementation(name="amplifier-transport-mcp", version=_VERSION),
+            sampling_callback=features.sample if "sampling/createMessage" in offered else None,
+            elicitation_callback=features.elicit if "elicitation/create" in offered else None,
+            list_roots_callback=None if inputs.roots is None else features.list_roots,
         )
         try:
             async with client:
                 self._ready.set_result(client)
                 await self._over.wait()
-        except Exception as error:  # noqa: BLE001 - the SDK's, of any kind: it is the fault of whoever waits
+        except Exception as error:  # noqa: BLE001 - the SDK raises any kind: it is the fault of the requests that wait
             cause = _leaf(error)
-            if isinstance(cause, BrokenPipeError):  # the end of the process follows, and has the story
+            if isinstance(cause, BrokenPipeError):  # the exit of the process follows, and has the cause
                 await self._over.wait()
             self.fault = self.fault or self._fault_of(cause, "the handshake")
         finally:
             self._over.set()
             if not self._ready.done():
                 self._ready.set_exception(self.fault or Unreachable("the module was unmounted"))
-                self._ready.exception()  # whether anybody waits for it or not
+                self._ready.exception()  # retrieved, though no task may wait for it
 
     # Requests.
 
@@ -119,7 +120,7 @@ class Life:
         return self._ready.result().protocol_version in MODERN_PROTOCOL_VERSIONS
 
     async def ping(self) -> None:
-        """Have the server answer anything; an error is an answer too."""
+        """Wait for any answer of the server; an error is an answer too."""
         session = (await self.client()).session
         try:
             if self.modern:
@@ -127,16 +128,13 @@ class Life:
             else:
                 await session.send_ping()
         except MCPError as error:
-            self._raise_ours(error)
-
-    def begin(self, chunks: Chunks | None) -> Call:
-        """Begin a call that the current task will make."""
-        return self.traffic.begin(chunks)
+            if (fault := self._own_fault(error)) is not None:
+                raise fault from error
 
     async def request(
         self, call: Call, method: str, params: Mapping[str, Any], meta: Mapping[str, Any], what: str
     ) -> dict[str, Any]:
-        """Make one request of a call, and give its result as it came. Raises ``KernelError`` alone."""
+        """Make one request of a call, and give its result unchanged. Raises ``KernelError`` alone."""
         session = (await self.client()).session
         make, make_params = _REQUESTS[method]
         if call.chunks is not None:
@@ -152,12 +150,12 @@ class Life:
         return result
 
     async def list_tools(self, granted: Any) -> Tools:
-        """Give the tools, all pages, unless they are known and still the same."""
+        """Give the tools. All pages are read if the tools are not known yet, or have changed."""
         async with self._listing:
-            if self.tools is None or self.traffic.tools_changed:
-                self.traffic.tools_changed = False
-                self.tools = Tools(await self._all_tools(), self._offered(), granted)
-            return self.tools
+            if self._tools is None or self.correlator.tools_changed:
+                self.correlator.tools_changed = False
+                self._tools = Tools(await self._all_tools(), self._offered(), granted)
+            return self._tools
 
     async def _all_tools(self) -> list[dict[str, Any]]:
         session = (await self.client()).session
@@ -177,7 +175,7 @@ class Life:
         raise _codes.broke_contract("tools/list", f"more than {_PAGES} pages")
 
     def server(self) -> dict[str, Any]:
-        """Say who the server is."""
+        """Describe the server."""
         client = self._ready.result()
         info = client.server_info
         return {
@@ -191,34 +189,31 @@ class Life:
 
     # Faults.
 
-    def _raise_ours(self, error: MCPError) -> None:
-        """Raise what an error stands for if it is ours: the server has not answered at all."""
-        if (fault := self.traffic.take_fault(error.error.data)) is not None:
-            raise fault from error
-        if self.fault is not None:
-            raise _codes.again(self.fault) from error
+    def _own_fault(self, error: MCPError) -> KernelError | None:
+        """Give what an error of the SDK stands for if it is ours: the server has not answered."""
+        if (fault := self.correlator.take_error(error.error.data)) is not None:
+            return fault
+        return None if self.fault is None else _codes.again(self.fault)
 
     def _fault_of(self, error: BaseException, what: str, call: Call | None = None) -> KernelError:
-        """Give the error of the kernel's that an error of the SDK's is."""
+        """Give the kernel's error for one of the SDK's."""
         if not isinstance(error, MCPError):
             why = _codes.broke_contract(what, _first_line(error))
             why.details["causes"] = causes(error)
             return why
-        if (fault := self.traffic.take_fault(error.error.data)) is not None:
+        if (fault := self._own_fault(error)) is not None:
             return fault
-        if self.fault is not None:
-            return _codes.again(self.fault)
         if call is not None and call.cut:
             return Unreachable(f"{what}: {error.error.message}")
         status = call.http_status if call is not None else None
         return _codes.of_server(error.code, error.error.message, error.error.data, what, status)
 
 
-class _Asks:
-    """What a server of the older revision asks in the middle of a call: each becomes a question of that call."""
+class _ClientFeatures:
+    """The SDK's callbacks for requests of a server of an older revision: each is added to its call."""
 
-    def __init__(self, traffic: Traffic, inputs: Inputs) -> None:
-        self._traffic = traffic
+    def __init__(self, correlator: Correlator, inputs: Inputs) -> None:
+        self._correlator = correlator
         self._inputs = inputs
 
     async def sample(self, context: Any, params: Any) -> Any:
@@ -231,13 +226,13 @@ class _Asks:
         return types.ListRootsResult.model_validate(roots_of(self._inputs))
 
     async def _ask(self, context: Any, method: str, params: Any, kind: Any) -> Any:
-        call = self._traffic.asker(context.request_id)
+        call = self._correlator.caller(context.request_id)
         if call is None:
-            return _refusal(f"{method}: several calls are in flight, and nothing tells which one asks")
-        question = Question(method, params.model_dump(by_alias=True, mode="json", exclude_none=True))
-        call.ask(question)
+            return _refusal(f"{method}: several calls are in flight, and the request names none of them")
+        request = ServerRequest(method, params.model_dump(by_alias=True, mode="json", exclude_none=True))
+        call.add(request)
         try:
-            return kind.model_validate(await question.answer)
+            return kind.model_validate(await request.response)
         except (KernelError, ValidationError) as error:
             return _refusal(f"{method}: {_first_line(error)}")
 
@@ -247,7 +242,7 @@ def _refusal(why: str) -> types.ErrorData:
 
 
 def _leaf(error: BaseException) -> BaseException:
-    """Give the first exception that a group of them is about."""
+    """Give the first exception inside nested groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -257,48 +252,27 @@ def _first_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-class LocalLife(Life):
-    """The life of a server here, which is that of its process."""
+class StdioClientSession(ClientSession):
+    """The client of a server that is a child process, for as long as that runs."""
 
-    def __init__(
-        self,
-        launch: Launch,
-        orphans: Orphans | None,
-        limit: int,
-        notify: Notify,
-        inputs: Inputs,
-        version: str,
-    ) -> None:
-        traffic = _traffic(inputs)
-        self._pipe = Pipe(launch, orphans, limit, traffic, notify, self.end)
-        super().__init__(traffic, self._pipe, inputs, version)
-
-    @property
-    def pid(self) -> int:
-        """The process."""
-        return self._pipe.process.pid
-
-    def clues(self) -> dict[str, Any]:
-        """Say what may explain that no answer comes."""
-        return self._pipe.clues()
+    def __init__(self, launcher: Launcher, inputs: Inputs) -> None:
+        correlator = Correlator(inputs)
+        streams = StdioStreams(launcher, correlator, self.end)
+        self._child = streams.child
+        super().__init__(correlator, streams, inputs)
 
     def kill(self, error: KernelError) -> None:
-        """End the process at once; what is in flight fails with the error."""
-        self._pipe.kill(error)
+        """Kill the process with all that it started; requests in flight fail with the error."""
+        self._child.kill(error)
 
     async def close(self) -> None:
         """End the process, and wait until it is gone."""
-        self._pipe.end(self.fault or Unreachable("the module was unmounted"))
-        await asyncio.gather(self._pipe.process.close(), super().close())
+        await asyncio.gather(self._child.close(), super().close())
 
 
-class RemoteLife(Life):
-    """The life of a session, or of what stands for one, with a server elsewhere."""
+class HttpClientSession(ClientSession):
+    """The client of a server over HTTP, for as long as the server knows its session."""
 
-    def __init__(self, fields: HttpFields, limit: int, inputs: Inputs, version: str) -> None:
-        traffic = _traffic(inputs)
-        super().__init__(traffic, HttpStreams(fields, limit, traffic), inputs, version)
-
-
-def _traffic(inputs: Inputs) -> Traffic:
-    return Traffic([*inputs.handlers, *([] if inputs.roots is None else ["roots/list"])])
+    def __init__(self, fields: HttpFields, limit: int, inputs: Inputs) -> None:
+        correlator = Correlator(inputs)
+        super().__init__(correlator, HttpStreams(fields, limit, correlator), inputs)

@@ -1,0 +1,112 @@
+"""One child process whose output is lines: from its start to its exit.
+
+Owns the process, its lines, the output that was no protocol, and the account of its end. It does not know what a line
+means, and which request it belongs to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from amplifier_core import Internal, Unreachable
+
+from ._framing import LineBuffer, LineTooLongError
+from ._process import Process
+
+if TYPE_CHECKING:
+    from amplifier_core import KernelError
+    from amplifier_core.hookspecs import Launch, Notify
+
+    from ._orphans import OrphanKiller
+
+_EXIT_GRACE = 0.05  # seconds
+_SAMPLE = 200  # bytes of a line that was not protocol, shown
+
+
+class LineReader(Protocol):
+    """What a child process calls."""
+
+    def on_line(self, line: bytes) -> None:
+        """Take one whole line, with its line end."""
+
+    def on_end(self, error: KernelError | None) -> None:
+        """Send no more requests, and fail those in flight with the error. A second call may follow.
+
+        ``None``: stdout was closed. The exit follows, and has the cause.
+        """
+
+
+class ChildProcess(Process):
+    """A process whose stdout ``lines`` takes. It emits ``module:noise`` and ``module:exit``."""
+
+    def __init__(
+        self, launch: Launch, lines: LineReader, limit: int, notify: Notify, orphans: OrphanKiller | None
+    ) -> None:
+        self.usable = True
+        """Whether requests may be sent, as far as is known."""
+        self._on_line = lines.on_line
+        self._on_end = lines.on_end
+        self._limit = limit
+        self._notify = notify
+        self._buffer = LineBuffer(limit)
+        self._noise = 0
+        self._first_noise = b""
+        super().__init__(launch, self, orphans)
+
+    def kill(self, error: KernelError | None = None) -> None:
+        """Kill the process with all that it started. Without an error, requests in flight fail with the exit."""
+        self._stop(error)
+        super().kill()
+
+    async def close(self) -> None:
+        """End the process, and wait until it is gone; requests in flight fail."""
+        self._stop(Unreachable("the module was unmounted"))
+        await super().close()
+
+    def clues(self) -> dict[str, Any]:
+        """Give what may explain a missing answer: output that was no protocol, and the tail of stderr."""
+        return {**({"noise": self._noise_so_far()} if self._noise else {}), **self.stderr()}
+
+    def count_noise(self, line: bytes) -> None:
+        """Count a line that was no protocol."""
+        self._first_noise = self._first_noise or line.rstrip()[:_SAMPLE]
+        self._noise += 1
+
+    def broke_contract(self, line: bytes, why: str) -> Internal:
+        """Make the error of a request whose reply is malformed."""
+        details = {"line": line[:_SAMPLE].decode(errors="replace")}
+        return Internal(f"the module broke its contract: {why}", details=details)
+
+    # What the process calls.
+
+    def received(self, data: bytes) -> None:
+        """Take what was read from stdout."""
+        try:
+            lines = self._buffer.feed(data)
+        except LineTooLongError:
+            message = f"the module wrote a message of more than {self._limit} bytes (limits.message_bytes)"
+            self.kill(Internal(message, details={"limit": self._limit}))
+            return
+        for line in lines:
+            self._on_line(line)
+
+    def closed_stdout(self) -> None:
+        """Wait for the exit, which nearly always follows at once and tells more; then kill."""
+        self._stop(None)
+        self._loop.call_later(_EXIT_GRACE, self.kill)
+
+    def exited(self) -> None:
+        """Fail the requests in flight with the cause, and report the noise and the exit."""
+        outcome = self.outcome()
+        how = f"killed by {outcome['signal']}" if "signal" in outcome else f"exit code {outcome['exit_code']}"
+        self._stop(Unreachable(f"the module went away: {how}", details=outcome))
+        if self._noise:
+            self._notify("module:noise", self._noise_so_far())
+        self._notify("module:exit", outcome)
+
+    def _stop(self, error: KernelError | None) -> None:
+        self.usable = False
+        self._on_end(error)
+
+    def _noise_so_far(self) -> dict[str, Any]:
+        return {"count": self._noise, "first": self._first_noise.decode(errors="replace")}

@@ -1,0 +1,80 @@
+"""The processes of one module, one after another: how they are started, and what the last one uses.
+
+Owns the launch, its confinement and ``module:start``. When another process is due is for the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from amplifier_core.hookspecs import Usage
+
+from ._child import ChildProcess
+from ._usage import measure_here
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from amplifier_core import KernelError, ModuleDescriptor
+    from amplifier_core.hookspecs import Isolation, Launch, Notify
+
+    from ._child import LineReader
+    from ._fields import StdioFields
+    from ._orphans import OrphanKiller
+
+
+class Launcher:
+    """Starts the processes of one module. ``kill``, ``clues`` and ``usage`` are about the last one."""
+
+    def __init__(
+        self, descriptor: ModuleDescriptor, fields: StdioFields, notify: Notify, orphans: OrphanKiller
+    ) -> None:
+        self.can_measure = measure_here() is not None
+        self._descriptor = descriptor
+        self._fields = fields
+        self._notify = notify
+        self._orphans = orphans
+        self._granted: Sequence[str] = ()
+        self._isolation: Isolation | None = None
+        self._children: list[ChildProcess] = []  # the last one is in use; earlier ones may still be ending
+
+    def launch(self) -> Launch:
+        """Give what is started if all capabilities of the descriptor are granted."""
+        return self._fields.launch(self._descriptor.capabilities)
+
+    def grant(self, granted: Sequence[str], isolation: Isolation | None) -> None:
+        """Note what processes may do from now on, and what confines them."""
+        self._granted = granted
+        self._isolation = isolation
+
+    def start(self, reader: LineReader) -> ChildProcess:
+        """Start a process, confined to what was granted, or with what was granted of the host's environment."""
+        launch, orphans = self._fields.launch(self._granted), self._orphans if self._isolation is None else None
+        if self._isolation is not None:
+            launch = self._isolation.confine(launch, self._descriptor, self._granted)
+        child = ChildProcess(launch, reader, self._descriptor.message_bytes, self._notify, orphans)
+        self._children = [*(earlier for earlier in self._children if not earlier.gone), child]
+        self._notify("module:start", {"pid": child.pid, "command": list(self._fields.command), **launch.shown})
+        return child
+
+    def kill(self, error: KernelError) -> None:
+        """Kill the process with all that it started; requests in flight fail with the error."""
+        for child in self._children[-1:]:
+            child.kill(error)
+
+    def clues(self) -> dict[str, Any]:
+        """Give what may explain a missing answer."""
+        return self._children[-1].clues() if self._children else {}
+
+    def usage(self, *, exact: bool, settling: bool) -> Usage | None:
+        """Measure what the process and its descendants use; ``None`` if there is no process, or no way to measure."""
+        measure = measure_here()
+        if measure is None or not self._children or not self._children[-1].usable:
+            return None
+        cpu_ms, memory_bytes = measure(self._children[-1].pid, exact=exact)
+        return Usage(cpu_ms, memory_bytes, settling=settling)
+
+    async def close(self) -> None:
+        """End all processes, and wait until they are gone."""
+        await asyncio.gather(*(child.close() for child in self._children))
