@@ -78,7 +78,7 @@ async def test_a_module_that_dies_under_a_budget_is_unreachable_and_starts_again
 
 
 async def test_a_budget_that_a_connection_cannot_keep_is_named(session, module, events, monkeypatch):
-    monkeypatch.setattr(StdioConnection, "kill", None)
+    monkeypatch.setattr(StdioConnection, "usage", lambda self, *, exact: None)
     for name, limits in (("a", {"memory_bytes": 1, "cpu_ms": 1}), ("b", {"cpu_ms": 1}), ("c", {"timeout_ms": 9000})):
         await session.mount("/mnt/tools", module("echo.py", name=name, limits=limits), trusted=True)
     added = [event["data"].get("unenforced") for event in events("mount:add")]

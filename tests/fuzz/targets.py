@@ -22,13 +22,13 @@ from tests.http.raw import Server, as_module, describe_remote, respond
 from amplifier_core import BadRequest, Internal, Kernel, KernelError, ModuleDescriptor, Plan, load_descriptor
 from amplifier_core._protocol.json import NotJson, encode_checked
 from amplifier_core._protocol.message import decode_message, result_of, result_size
-from amplifier_core.hookspecs import UNSET, Chunks
+from amplifier_core.hookspecs import UNSET, Chunks, LineBuffer, LineTooLongError
 from amplifier_transport_http import Body, Response
 from amplifier_transport_http import read_fields as read_http_fields
 from amplifier_transport_http._ndjson import read_final
 from amplifier_transport_http._reply import read_reply
 from amplifier_transport_stdio._fields import read_fields
-from amplifier_transport_stdio._framing import LineBuffer, LineTooLongError, id_in
+from amplifier_transport_stdio._framing import id_in
 
 SAY = Path(__file__).with_name("say.py")
 SECONDS = 20.0

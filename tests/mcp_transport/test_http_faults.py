@@ -444,6 +444,6 @@ async def test_tls_trusts_whom_the_descriptor_names(session, serve, mount, descr
 async def test_a_connection_that_was_never_started_can_be_closed(describe, open_one):
     connection = open_one(describe("http://127.0.0.1:9/mcp"))
     assert not connection.local
-    assert not hasattr(connection, "kill")
+    assert connection.usage(exact=True) is None
     await connection.close()
     await connection.close()

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from amplifier_core import Forbidden, KernelError, Timeout, Unreachable
-from amplifier_core.hookspecs import Message, decode
+from amplifier_core.hookspecs import Connection, Message, decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ _TRACE = re.compile(r"req_([0-9a-f]{16})\Z")
 _TOOL = "x-mcp:tool"
 
 
-class _McpConnection(ABC):
+class _McpConnection(Connection):
     """One server, and the client of it: another client after an end."""
 
     def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs) -> None:
@@ -170,7 +170,6 @@ class McpStdioConnection(_McpConnection):
 
     def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs, launcher: Launcher) -> None:
         super().__init__(descriptor, inputs)
-        self.usage = self._usage if launcher.can_measure else None
         self._launcher = launcher
         self._settling = 0
         self._settled = asyncio.Event()
@@ -194,7 +193,8 @@ class McpStdioConnection(_McpConnection):
         session: ClientSession = self._sdk.StdioClientSession(self._launcher, self._inputs)
         return session
 
-    def _usage(self, *, exact: bool) -> Usage | None:
+    def usage(self, *, exact: bool) -> Usage | None:
+        """Measure the process and its descendants."""
         return self._launcher.usage(exact=exact, settling=bool(self._settling))
 
     async def _usable_session(self) -> ClientSession:

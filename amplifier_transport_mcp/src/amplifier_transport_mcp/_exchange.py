@@ -92,7 +92,7 @@ class Exchange:
         self._correlator = correlator
         self._session_ended = session_ended
         self._in_session = _SESSION in request.headers
-        self.call = correlator.call(request_id) or Call("", None)  # a request of the client's own belongs to no call
+        self.call = correlator.call(request_id) or Call("", None)  # no call: the client's own
         self._scope = anyio.CancelScope()
         self._deadline = math.inf
         self._response: httpx.Response

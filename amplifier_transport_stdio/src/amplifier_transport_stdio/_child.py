@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from amplifier_core import Internal, Unreachable
+from amplifier_core.hookspecs import LineBuffer, LineTooLongError
 
-from ._framing import LineBuffer, LineTooLongError
 from ._process import Process
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from amplifier_core import Unreachable
+from amplifier_core.hookspecs import Connection
 
 from ._correlator import Correlator
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ._launcher import Launcher
 
 
-class StdioConnection:
+class StdioConnection(Connection):
     """One module as a child process. It is started again by the first request after its end."""
 
     local = True
@@ -29,7 +30,6 @@ class StdioConnection:
         self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
         self._launcher = launcher
         self._notify = notify
-        self.usage = self._usage if launcher.can_measure else None
         self._current: Correlator
         self._closed = False
 
@@ -88,5 +88,6 @@ class StdioConnection:
         self._current = Correlator(self._launcher.start, self._notify)
         return self._current
 
-    def _usage(self, *, exact: bool) -> Usage | None:
+    def usage(self, *, exact: bool) -> Usage | None:
+        """Measure the process and its descendants."""
         return self._launcher.usage(exact=exact, settling=self._current.settling)

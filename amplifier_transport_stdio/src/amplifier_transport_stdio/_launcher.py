@@ -30,7 +30,6 @@ class Launcher:
     def __init__(
         self, descriptor: ModuleDescriptor, fields: StdioFields, notify: Notify, orphans: OrphanKiller
     ) -> None:
-        self.can_measure = measure_here() is not None
         self._descriptor = descriptor
         self._fields = fields
         self._notify = notify
