@@ -19,7 +19,13 @@ from amplifier_core.hookspecs import (
     encode_message,
 )
 
-DOORS = ("amplifier_core", "amplifier_core.hookspecs", "amplifier_core.testing")
+DOORS = (
+    "amplifier_core",
+    "amplifier_core.hookspecs",
+    "amplifier_core.testing",
+    "amplifier_transport_http",
+    "amplifier_transport_stdio",
+)
 NAMES = [(door, name) for door in DOORS for name in importlib.import_module(door).__all__]
 
 

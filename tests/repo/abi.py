@@ -10,12 +10,21 @@ from importlib.resources import files
 from pathlib import Path
 
 ABI = Path(__file__).resolve().parents[2] / "amplifier_core" / "ABI.md"
-DOORS = ("amplifier_core", "amplifier_core.hookspecs", "amplifier_core.testing")
+DOORS = (
+    "amplifier_core",
+    "amplifier_core.hookspecs",
+    "amplifier_core.testing",
+    "amplifier_transport_stdio",
+    "amplifier_transport_http",
+)
 INTRODUCTION = """\
 # The contract of the kernel
 
 Every public name and every shape on the wire, as the code and the schemas say it: a change of contract is a change of
 this file. `python tests/repo/abi.py` writes it. What is not here is private, whatever its name.
+
+`amplifier_transport_stdio` and `amplifier_transport_http` are public for other transports that run child processes or
+speak HTTP, as MCP does.
 
 Before 1.0 a minor version may change the Python names below, and says so in the changelog. What goes over the wire only
 ever grows (see PROTOCOL.md).
@@ -23,8 +32,13 @@ ever grows (see PROTOCOL.md).
 
 
 MADE_BY_USERS = (
+    "Body",
+    "Host",
     "Kernel",
     "KernelError",
+    "Launcher",
+    "LineBuffer",
+    "Pool",
     "SteadyClock",
 )  # other classes: their fields say how to make them, or a user makes none
 
@@ -50,7 +64,8 @@ def members(kind):
             yield f"    {name}: {plain.fget.__annotations__.get('return', '')} (property)"
     for name, annotation in vars(kind).get("__annotations__", {}).items():
         if not name.startswith("_"):
-            yield f"    {name}: {annotation if isinstance(annotation, str) else annotation.__name__}"
+            plain = getattr(annotation, "__forward_arg__", annotation)  # a NamedTuple wraps them
+            yield f"    {name}: {plain if isinstance(plain, str) else plain.__name__}"
 
 
 def names(door):
