@@ -1,6 +1,6 @@
 """For tests of modules and of programs that embed the kernel: a conformance check, a steady clock, seeded ids.
 
-Owns no fakes of the kernel: what is checked here runs through the real transports.
+It has no fake of the kernel: the check uses the real transports.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class SteadyClock:
 
 def seeded_entropy(seed: int) -> Callable[[int], bytes]:
     """Make an ``entropy`` for ``Kernel`` whose ids are the same in each run. Never use it outside of tests."""
-    return random.Random(seed).randbytes  # noqa: S311 - the point is that it can be foretold
+    return random.Random(seed).randbytes  # noqa: S311 - predictable on purpose
 
 
 @attrs.frozen
 class Check:
-    """One thing that the protocol asks of a module, and what was found: ``problem`` is empty if it is kept."""
+    """One rule of the protocol (``section``) and how the module broke it: ``problem`` is one line, "" if it did not."""
 
     name: str
     section: str
@@ -68,10 +68,10 @@ async def check_module(
     *,
     seconds: float = 10.0,
 ) -> list[Check]:
-    """Hold a module against the protocol: its framing, its three answers, and each op of ``examples`` with its args.
+    """Check a module against the protocol: its framing, its three methods, and each op of ``examples`` with its args.
 
-    A local module runs as an ordinary process: nothing isolates it. ``seconds`` bounds each check. Raises
-    ``KernelError`` only if the module cannot be started at all.
+    A local module runs as an ordinary process, without isolation. ``seconds`` bounds the start and each check. Raises
+    ``KernelError`` or ``TimeoutError`` only if the module cannot be started.
     """
     plugins = Plugins()
     host = Host()
@@ -95,7 +95,7 @@ async def check_module(
 
 
 class _Probe:
-    """The questions of the check, asked on one connection."""
+    """The requests of the checks, on one connection."""
 
     def __init__(self, connection: Connection, descriptor: ModuleDescriptor, examples: Mapping[str, object]) -> None:
         self._connection = connection
@@ -139,7 +139,7 @@ class _Probe:
     async def _ask(self, method: str, params: dict[str, Any]) -> Any:
         reply = await self._connection.request(method, encode_checked(params))
         if method == "invoke" and reply.pending and reply.is_reply():
-            return None  # its system calls are well-formed, and nobody makes them here
+            return None  # its system calls are well-formed; no kernel makes them here
         return result_of(reply, self._descriptor.name)
 
 
@@ -153,4 +153,4 @@ async def _problem(check: Callable[[], Awaitable[str]], seconds: float) -> str:
 
 
 def _ignore(event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
-    """Take a connection's reports; the checks look at answers alone."""
+    """Ignore what a connection reports: the checks look at replies alone."""

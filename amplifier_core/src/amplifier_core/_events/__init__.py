@@ -1,1 +1,1 @@
-"""Events: the bus that writes them, the observers that hear them, and the log file."""
+"""Events: the bus that writes them, the observers that receive them, and the log file."""

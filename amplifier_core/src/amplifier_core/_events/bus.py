@@ -1,7 +1,6 @@
-"""The bus: gives each event its number, has it written, and offers it to the observers.
+"""The bus: gives each event its number, writes it to the sinks, and offers it to the observers.
 
-Owns ``seq`` and the sinks. It decides nothing: policy is asked elsewhere, observers are only
-told, and neither a slow nor a failing one can delay or fail the run.
+Owns ``seq`` and the sinks. It decides nothing: policy is asked elsewhere, and no observer can delay or fail the run.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ if TYPE_CHECKING:
 
     from .observer import Observer
 
-_set = structs.force_setattr  # an event is frozen for everybody but the bus
+_set = structs.force_setattr  # the bus alone changes an event: for other code it is frozen
 
 
 def no_observers(_: str) -> Sequence[Observer]:
-    """List no observers: the event is in the log alone."""
+    """Return no observers: only the sinks get the event."""
     return ()
 
 
 class Bus:
-    """One kernel's events. Not safe to call from other threads than the loop's."""
+    """The events of one kernel. Call it from the thread of the event loop alone."""
 
     def __init__(self, clock: Clock, ids: Ids, sinks: Sequence[Sink], limit: SizeLimit) -> None:
         self._clock = clock
@@ -49,7 +48,7 @@ class Bus:
     ) -> None:
         """Give an event its id, time and number, write it to every sink, and offer it to the observers of its name.
 
-        The caller leaves the event to the bus. ``bounded``: no value in its ``data`` is larger than the limit.
+        The event belongs to the bus from then on. ``bounded``: no value in its ``data`` is larger than the limit.
         """
         self._seq = seq = self._seq + 1
         ts = self._clock.time()
@@ -68,7 +67,7 @@ class Bus:
         for sink in self._sinks:
             try:
                 sink.write(line)
-            except Exception as failure:  # noqa: BLE001 - a sink is foreign code, and the run goes on
+            except Exception as failure:  # a sink is foreign code, and the run goes on
                 failed += ((sink, failure),)
         for observer in observers_of(event.event):
             observer.offer(event.event, line)
@@ -76,7 +75,7 @@ class Bus:
             self._sink_failed(sink, reason, observers_of)
 
     def request(self, event: str, session_id: str, span: Span, data: dict[str, Any]) -> Event:
-        """Make an envelope that is asked about rather than logged, such as ``policy:request``: it has no ``seq``."""
+        """Make the envelope of a question to hooks, such as ``policy:request``. It is not logged and has no ``seq``."""
         ts = self._clock.time()
         return Event(
             event_id(ts, self._seq, self._tag + span.span_id), ts, event, "kernel", None, None, None, None,
@@ -84,23 +83,23 @@ class Bus:
         )  # fmt: skip
 
     def lost(self) -> int:
-        """Count the events that a sink did not take."""
+        """Count the events that sinks failed to write: the sum over the sinks."""
         return sum(self._lost.values())
 
     def close(self) -> list[str]:
-        """Close the sinks, and say which failed at it; nothing can be emitted afterwards."""
+        """Close the sinks, and list their failures, a line each. Nothing is written afterwards."""
         self.closed = True
         sinks, self._sinks = self._sinks, ()
         failures = []
         for sink in sinks:
             try:
                 sink.close()
-            except Exception as error:  # noqa: BLE001 - foreign code, and the others have to be closed
+            except Exception as error:  # foreign code, and the other sinks have to be closed
                 failures.append(f"sink {type(sink).__name__}: {one_line(error)}")
         return failures
 
     def _shortened(self, event: Event, *, bounded: bool) -> bytes:
-        """Encode an event with what is too large left out."""
+        """Encode an event without the values that are too large."""
         if not bounded and isinstance(event.data, Mapping):
             event = structs.replace(event, data=self.limit.apply(event.data))
         line = encode_checked(event)
@@ -109,7 +108,7 @@ class Bus:
         return line
 
     def _sink_failed(self, sink: Sink, failure: Exception, observers_of: Callable[[str], Sequence[Observer]]) -> None:
-        """Count what a sink lost; the first time, tell the other sinks and the observers of who emitted."""
+        """Count an event that a sink lost. The first time, report it to the other sinks and the event's observers."""
         first = id(sink) not in self._lost
         self._lost[id(sink)] = self._lost.get(id(sink), 0) + 1
         if not first:

@@ -1,6 +1,7 @@
 """The log: a JSONL file of envelopes, written before the call that emitted an event returns (section 7).
 
-Owns the file. One ``write`` to an O_APPEND descriptor for each event: killing the process at any point loses none.
+Owns the file, and does not read the lines. Each event is one ``write`` to an O_APPEND descriptor: killing the process
+at any point loses none.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # Windows
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-for _name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"):  # the last: no pipe without a reader holds up the kernel
+for _name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"):  # the last: a pipe without a reader does not block
     _FLAGS |= getattr(os, _name, 0)
 
 
 class JsonlSink:
-    """An append-only file. Its folder is made if need be; the file is for its owner's eyes only.
+    """An append-only file. A missing folder is made; only its owner can read a file that is made here.
 
-    At ``rotate_bytes`` it goes on in a new file, and the old one is kept under the next free number: ``PATH.1`` is
-    the oldest. Nothing is ever deleted here.
+    At ``rotate_bytes`` the log continues in a new file. The old one is kept under the next free number: ``PATH.1`` is
+    the oldest. No file is ever deleted. Raises ``BadRequest`` if the file cannot be opened.
     """
 
     def __init__(self, path: str | Path, rotate_bytes: int | None = None) -> None:
@@ -44,7 +45,7 @@ class JsonlSink:
             raise BadRequest(f"event log {path_of(path)}: {reason_of(error)}") from error
 
     def write(self, line: bytes) -> None:
-        """Append one line. A line that was cut off by a full disk is ended before the next one."""
+        """Append one line. If a full disk cut off the line before, a line feed ends that one first."""
         whole = b"\n" + line if self._torn else line
         view: bytes | memoryview = whole
         try:
@@ -59,7 +60,7 @@ class JsonlSink:
             self._rotate()
 
     def _rotate(self) -> None:
-        """Go on in a new file. Where that fails, go on in the old one, and try again when it has grown as much more."""
+        """Continue in a new file. If that fails, continue in the old one, and try again ``rotate_bytes`` later."""
         self._rotate_at += self._rotate_bytes or 0
         with contextlib.suppress(OSError):
             fd = self._next_file()
@@ -67,7 +68,7 @@ class JsonlSink:
             self._take(fd)
 
     def _next_file(self) -> int:
-        """Open the file to go on in, and have the old one kept, unless another kernel with the same log did so."""
+        """Open the next file. The old one is renamed first, unless another kernel with the same log has done so."""
         with _locked(self._fd):
             found = self.path.stat()
             if (found.st_dev, found.st_ino) != self._identity:
@@ -81,13 +82,13 @@ class JsonlSink:
                 raise
 
     def _take(self, fd: int) -> None:
-        """Go on with an open file."""
+        """Continue in an open file."""
         found = os.fstat(fd)
         self._fd = fd
         self._size = found.st_size
         self._identity = found.st_dev, found.st_ino
         self._rotate_at = self._rotate_bytes or math.inf
-        if not stat.S_ISREG(found.st_mode):  # a terminal or a pipe stays one
+        if not stat.S_ISREG(found.st_mode):  # a terminal or a pipe is not rotated
             self._rotate_at = math.inf
 
     def _free_name(self) -> Path:
@@ -104,7 +105,7 @@ class JsonlSink:
 
 @contextlib.contextmanager
 def _locked(fd: int) -> Iterator[None]:
-    """Keep other kernels that write to the same file from rotating it at the same time; ``OSError`` if one does."""
+    """Keep other kernels from rotating the same file meanwhile. ``OSError`` if one of them is rotating it."""
     if fcntl is None:
         yield
         return
@@ -116,7 +117,7 @@ def _locked(fd: int) -> Iterator[None]:
 
 
 def _ends_torn(path: Path) -> bool:
-    """Tell whether an earlier process left half a line at the end of the file."""
+    """Tell whether an earlier process left an incomplete line at the end of the file."""
     if not path.is_file() or not path.stat().st_size:
         return False
     with path.open("rb") as file:
@@ -126,7 +127,7 @@ def _ends_torn(path: Path) -> bool:
 
 @hookimpl
 def open_sink(options: Mapping[str, Any]) -> JsonlSink:
-    """Make the sink ``{"type": "jsonl", "path": …}``, with ``rotate_bytes`` if it is to go on in new files."""
+    """Open the sink ``{"type": "jsonl", "path": …}``; ``rotate_bytes`` is optional. Raises ``BadRequest``."""
     path = options.get("path")
     if not isinstance(path, str | Path):
         raise BadRequest(f"sinks: jsonl: path: expected a path, got {type(path).__name__}")

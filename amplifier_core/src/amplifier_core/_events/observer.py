@@ -1,6 +1,6 @@
-"""Observers: each is told of events through one bounded queue and one task, so that none can delay or fail the run.
+"""Observers: each receives events through one bounded queue and one task, so that none can delay or fail the run.
 
-Owns that queue and its end. Who is told of which event is the namespace's.
+Owns that queue and its end. The namespace decides which observer receives which event.
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ from amplifier_core._protocol.errors import KernelError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-_COMPLAINTS = (
-    "hook:error",
-    "events:dropped",
-)  # to lose one is no reason for another, or observers keep each other busy
-_DRAIN_SECONDS = 2.0  # how long a kernel that closes waits for its observers to hear the rest
+_REPORTS = ("hook:error", "events:dropped")  # losing one is not reported, or observers would keep each other busy
+_DRAIN_SECONDS = 2.0  # how long ``close`` waits for an observer to receive the rest
 
 
 class Observer:
-    """Somebody who is told of events: one bounded queue and one task, which ends with ``close``."""
+    """One receiver of events: a bounded queue and a task, which ends with ``close``."""
 
     def __init__(
         self,
@@ -46,14 +43,14 @@ class Observer:
     def offer(self, event: str, line: bytes) -> None:
         """Take an event, or count it as dropped if the queue is full. Never waits."""
         if len(self._queue) >= self._size:
-            self._dropped += event not in _COMPLAINTS
+            self._dropped += event not in _REPORTS
             return
         self._queue.append((event, line))
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
     async def close(self) -> None:
-        """Let the observer hear what is queued, for a bounded time, then end."""
+        """Deliver the queued events, for a bounded time, then end."""
         self._closing = True
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
@@ -84,12 +81,12 @@ class Observer:
             if self._task.cancelling():
                 raise
             self._failed(event, RuntimeError("cancelled itself"))
-        except Exception as error:  # noqa: BLE001 - an observer is foreign code, and can't fail the run
+        except Exception as error:  # an observer is foreign code, and cannot fail the run
             self._failed(event, error)
 
     def _failed(self, event: str, error: Exception) -> None:
         self._failures += 1
-        if event not in _COMPLAINTS:
+        if event not in _REPORTS:
             failure = KernelError.from_exception(error, f"observer {self.name}")
             self._report("hook:error", {"hook": self.name, "event": event, "failures": self._failures}, failure)
 

@@ -28,9 +28,9 @@ _HIGHEST_PORT = 65535
 
 
 def canonical(word: str, base: Path) -> str:
-    """Give the one spelling of a capability: paths absolute, with ``/``, and with symbolic links and ``..`` resolved.
+    """Return the one spelling of a capability: paths absolute, with ``/``, and with symbolic links and ``..`` resolved.
 
-    Raises ``ValueError`` that says what was expected, for anything that section 6 does not know.
+    Relative paths are below ``base``. Raises ``ValueError`` that says what was expected, for any other text.
     """
     namespace, action, resource = _split(word)
     rest = word[len(namespace) + 1 :]
@@ -43,14 +43,10 @@ def canonical(word: str, base: Path) -> str:
     elif namespace == "env":
         problem = "" if re.fullmatch(_VARIABLE, rest) else "env:NAME"
     elif namespace == "sys":
-        problem = (
-            "" if action in system_calls() and rest != f"{action}:" else "sys:NAME[:PATTERN] with a system call's name"
-        )
-        if not problem and "*" in rest.rstrip("*"):
-            problem = "a pattern with * at its end alone"
-        spelt = re.sub(r"\*+$", "*", word)  # one spelling for all of them
+        problem = _sys_problem(action, rest)
         if not problem:
-            return spelt.removesuffix(":*") if spelt == f"sys:{action}:*" else spelt
+            spelt = re.sub(r"\*+$", "*", word)  # ** at the end means the same as *
+            return f"sys:{action}" if spelt == f"sys:{action}:*" else spelt
     elif re.fullmatch(_CUSTOM, namespace):
         problem = "" if action and rest != f"{action}:" else "x-NAMESPACE:ACTION[:RESOURCE]"
     else:
@@ -78,7 +74,7 @@ def covers(grant: str, wanted: str) -> bool:
 
 
 def enforced_by_kernel(word: str) -> bool:
-    """Tell whether the kernel itself enforces a capability, wherever the module runs: ``sys:`` alone."""
+    """Tell whether the kernel itself enforces a capability, wherever the module runs. True for ``sys:`` alone."""
     return word.startswith("sys:")
 
 
@@ -101,7 +97,7 @@ def _is_line(text: str) -> bool:
 
 
 def _canonical_path(path: str, base: PurePath, system: ModuleType = os.path) -> str:
-    """Resolve a path as ``system``, ``posixpath`` or ``ntpath``, does; it is spelt with ``/`` on either."""
+    """Resolve a path by the rules of ``system`` (``posixpath`` or ``ntpath``). The result has ``/`` with both."""
     if not path:
         raise ValueError("expected a path after fs:read: or fs:write:")
     spelt = path.replace(system.sep, "/")
@@ -127,3 +123,9 @@ def _net_problem(action: str, resource: str) -> str:
         port = resource.rpartition(":")[2]
         return "" if resource == "*" or 0 < int(port) <= _HIGHEST_PORT else "a port from 1 to 65535"
     return "net:connect:* or net:connect:HOST:PORT"
+
+
+def _sys_problem(action: str, rest: str) -> str:
+    if action not in system_calls() or rest == f"{action}:":
+        return "sys:NAME[:PATTERN] with a system call's name"
+    return "a pattern with * only at its end" if "*" in rest.rstrip("*") else ""

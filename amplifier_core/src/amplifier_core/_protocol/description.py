@@ -1,6 +1,6 @@
-"""A module's description, held against its descriptor: it may not lie, nor claim more (protocol, section 2).
+"""A module's description, compared with its descriptor (protocol, section 2).
 
-Owns that comparison. Asking the module is the mount's.
+Owns that comparison. It does not send the request: the mount does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_description(described: object, descriptor: ModuleDescriptor, path: str) -> dict[str, Any]:
-    """Hold a description against its descriptor; ``Internal`` for what lies, ``Forbidden`` for what claims more."""
+    """Return a description that fits. ``Internal`` for a wrong field, ``Forbidden`` for a capability not declared."""
     if not isinstance(described, dict):
         raise Internal(f"{path}: describe: expected an object, got {short(described)}")
     for field, expected in (("name", descriptor.name), ("kind", descriptor.kind)):

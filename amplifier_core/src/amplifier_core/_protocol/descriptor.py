@@ -1,6 +1,6 @@
-"""Module descriptors: what an embedder names explicitly, strictly read (protocol, section 1).
+"""Module descriptors: how an embedder names a module, read strictly (protocol, section 1).
 
-Owns the fields that every transport shares. A transport's own fields are for its plugin to check.
+Owns the fields that every transport shares. It does not check a transport's own fields: the transport's plugin does.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ KINDS = ("provider", "tool", "agent", "hook", "orchestrator", "context")
 """The kinds of module."""
 
 MESSAGE_BYTES = 32 * 1024 * 1024
-"""The largest single message, unless the descriptor says otherwise."""
+"""The largest single message, in bytes of JSON, unless the descriptor sets another limit."""
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
-"""What a module's name looks like."""
+"""The form of a module's name, a regular expression."""
 
 _NUMBER = "(?:0|[1-9][0-9]*)"
 _LABEL = f"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
@@ -40,7 +40,7 @@ _SEMANTIC_VERSION = (
 
 
 class FieldError(BadRequest):
-    """A value does not fit; ``path`` is the JSON path below the object that was being read."""
+    """A field has a wrong value. ``path`` is its JSON path, below the object that was read."""
 
     def __init__(self, path: str, expected: str) -> None:
         super().__init__(f"descriptor: {path_of(f'$.{path}')}: {expected}", details={"path": f"$.{path}"})
@@ -48,7 +48,7 @@ class FieldError(BadRequest):
         self.expected = expected
 
 
-_COUNT_MAX = 2**63 - 1  # of bytes or milliseconds: more than any machine has
+_COUNT_MAX = 2**63 - 1  # bytes or milliseconds: more than any machine has
 
 
 def _is_transport(value: object) -> bool:
@@ -59,11 +59,9 @@ def _is_count(value: object) -> bool:
     return type(value) is int and 0 < value <= _COUNT_MAX
 
 
-@attrs.frozen(kw_only=True, unsafe_hash=False)
+@attrs.frozen(kw_only=True, unsafe_hash=False)  # to generate a hash costs a tenth of the import
 class Limits:
-    """What an invocation may cost. ``None`` leaves it to the kernel's default, or without a limit where it has none."""
-
-    __hash__ = None  # type: ignore[assignment] # as of all that holds objects; it costs a tenth of the import
+    """What an invocation may use. ``None`` stands for the kernel's default, or for no limit if there is no default."""
 
     timeout_ms: int | None = None
     idle_ms: int | None = None
@@ -83,13 +81,11 @@ class Limits:
 class ModuleDescriptor:
     """One module, as an embedder named it. Making one checks it and raises ``BadRequest``.
 
-    ``capabilities`` are held in their canonical form, with paths resolved against ``base``, the descriptor's folder.
+    ``capabilities`` have their canonical form, with paths resolved against ``base``, the descriptor's folder.
     ``unknown`` keeps the fields that this version does not know, those of ``limits`` as ``limits.NAME``. ``source``
-    names the file in errors. ``caller`` is the path of the module whose system call brought the descriptor, or ``None``
-    for one that the embedder named: only the embedder is trusted to say which files are the module's own.
+    names the file in errors. ``caller`` is the path of the module whose system call sent the descriptor, ``None`` if
+    the embedder did: the kernel trusts only the embedder to say which files are the module's own.
     """
-
-    __hash__ = None  # type: ignore[assignment]
 
     name: str
     kind: str
@@ -122,7 +118,7 @@ class ModuleDescriptor:
     def from_mapping(
         cls, mapping: Mapping[str, Any], *, base: Path | None = None, source: str = "descriptor"
     ) -> ModuleDescriptor:
-        """Read a descriptor from an object of section 1; relative paths are below ``base`` (default: where we are).
+        """Read a descriptor from an object of section 1. Relative paths are below ``base`` (default: the cwd).
 
         Raises ``BadRequest`` with one line: the source, the JSON path and what was expected.
         """
@@ -143,11 +139,11 @@ class ModuleDescriptor:
 
     @property
     def message_bytes(self) -> int:
-        """The largest single message, in bytes of JSON, either way."""
+        """The largest single message in either direction, in bytes of JSON."""
         return self.limits.message_bytes or MESSAGE_BYTES
 
     def misfit(self, path: str, expected: str) -> BadRequest:
-        """Make the error of a field of ``transport`` that does not fit, for the plugin that owns it to raise."""
+        """Make the error for a wrong field of ``transport``. The plugin that owns the field raises it."""
         path = f"$.transport{path}"
         return BadRequest(f"{self.source}: {path_of(path)}: {expected}", details={"path": path})
 
@@ -164,12 +160,12 @@ _SHAPES: tuple[tuple[str, str, Callable[[Any], object]], ...] = (
     ),
     ("limits", "limits", lambda value: isinstance(value, Limits)),
 )
-"""What each field has to be: words for an error, and a test. attrs' validators would cost twice as much at import."""
+"""For each field, the words of its error and its test. attrs' validators would take twice as long to import."""
 
 
 def load_descriptor(path: str | Path) -> ModuleDescriptor:
     """Read a descriptor file. Raises ``BadRequest`` with one line: the file, the JSON path and what was expected."""
-    import json  # noqa: PLC0415 - 1.4 ms, and only files need it
+    import json  # 1.4 ms, and only files need it
 
     file = path_of(path)
     try:
@@ -182,8 +178,7 @@ def load_descriptor(path: str | Path) -> ModuleDescriptor:
         mapping = json.loads(
             text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_duplicates
         )
-        text_of = json.dumps(mapping, ensure_ascii=False)
-        text_of.encode()
+        json.dumps(mapping, ensure_ascii=False).encode()  # refuses a lone surrogate
     except UnicodeEncodeError:
         raise BadRequest(f"{file}: $: expected Unicode text, got a lone surrogate") from None
     except RecursionError:
@@ -193,8 +188,8 @@ def load_descriptor(path: str | Path) -> ModuleDescriptor:
     return ModuleDescriptor.from_mapping(mapping, base=Path(path).resolve().parent, source=file)
 
 
-# cattrs would turn "net" into three capabilities and 5 into "5". So it copies values as they are, the tests above
-# look at them, and cattrs finds what is missing and says where.
+# cattrs would turn "net" into three capabilities and 5 into "5". So it copies values as they are. `_SHAPES` checks
+# them, and cattrs finds the missing fields and the paths of errors.
 _FIELDS = ("name", "kind", "transport", "capabilities", "version", "limits")
 
 
@@ -223,7 +218,7 @@ def _first_fault(error: BaseException) -> tuple[str, str]:
         if not isinstance(error, BaseExceptionGroup):
             break
         error = error.exceptions[0]
-    below = getattr(error, "path", "")  # of a FieldError; else it is the KeyError of what is missing
+    below = getattr(error, "path", "")  # of a FieldError; the other error is the KeyError of a missing field
     return ".".join([*path, below] if below else path), getattr(error, "expected", "expected a value, got nothing")
 
 
@@ -245,6 +240,6 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {key!r} stands there twice")
+            raise ValueError(f"the key {key!r} appears twice")
         found[key] = value
     return found

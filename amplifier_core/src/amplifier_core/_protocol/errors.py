@@ -1,6 +1,6 @@
 """The errors of the kernel: one exception class for each code of the protocol, section 5.
 
-Owns the mapping between exceptions and wire bodies. It does not decide who raises what.
+Owns the mapping between exceptions and wire bodies. It does not decide when an error is raised.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class KernelError(Exception):
-    """What went wrong, for whom, and what finds the cause (protocol, section 5).
+    """A failure: its ``code``, one line of text, and ``details`` that help to find the cause (protocol, section 5).
 
-    Codes beyond the protocol's own are a module's, and arrive as plain ``KernelError``.
+    A code that a module made up arrives as plain ``KernelError``.
     ``details`` is JSON: exit code, signal, tail of stderr, HTTP status, JSON path, causes.
     """
 
@@ -32,7 +32,7 @@ class KernelError(Exception):
         return f"{self.code}: {self.message}"
 
     def body(self) -> dict[str, Any]:
-        """Give the wire form: ``code``, ``message`` and, where there are any, ``details``."""
+        """Return the wire form: ``code``, ``message`` and, if there are any, ``details``."""
         body: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.details:
             body["details"] = self.details
@@ -40,13 +40,13 @@ class KernelError(Exception):
 
     @staticmethod
     def from_body(code: str, message: str, details: Mapping[str, Any] | None = None) -> KernelError:
-        """Make the exception for a wire body: the code's own class, or ``KernelError`` for a module's own code."""
+        """Make the exception for a wire body: of the code's own class, or a ``KernelError`` for a module's own code."""
         kind = _BY_CODE.get(code)
         return kind(message, details=details) if kind else KernelError(message, details=details, code=code)
 
     @staticmethod
     def from_exception(error: Exception, what: str) -> KernelError:
-        """Name foreign code's exception as ``internal``, with its chain of causes in ``details``."""
+        """Wrap an exception of foreign code as ``Internal``, with its causes in ``details``. Keep a ``KernelError``."""
         if isinstance(error, KernelError):
             return error
         return Internal(f"{what} raised {one_line(error)}", details={"causes": causes(error)})
@@ -113,7 +113,7 @@ _BY_CODE: dict[str, type[KernelError]] = {
 
 
 def failure_of(error: BaseException) -> KernelError:
-    """Name what ended an operation, for its event: the error itself, ``cancelled``, or a bug of ours."""
+    """Return the error for an operation's event: the error itself, ``Cancelled``, or ``Internal`` for a kernel bug."""
     if isinstance(error, KernelError):
         return error
     if isinstance(error, asyncio.CancelledError):
@@ -122,38 +122,38 @@ def failure_of(error: BaseException) -> KernelError:
 
 
 def one_line(error: BaseException) -> str:
-    """Describe any exception in one line: its class and the first line of what it says."""
+    """Describe any exception in one line: its class and the first line of its text."""
     text = _say(str, error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def short(value: object, width: int = 60) -> str:
-    """Show what did not fit, for a message of one line: its ``repr``, cut."""
+    """Show a value in an error message: its ``repr``, cut to ``width`` characters."""
     text = _say(repr, value) or f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def path_of(path: object) -> str:
-    """Show a path in a message: as it is, if it is one line of text."""
+    """Show a path in an error message: as it is if it is printable, else its ``repr``."""
     text = str(path)
     return text if text.isprintable() else short(text)
 
 
 def reason_of(error: Exception) -> str:
-    """Say why a file could not be used: what the system said, or else what Python did."""
+    """Say why a file could not be used, in the words of the system or else of Python."""
     return error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
 
 
 def _say(how: Callable[[object], str], value: object) -> str:
-    """Have a foreign object say what it is, as text that JSON can hold; empty if it cannot."""
+    """Convert a foreign object to text that JSON can hold, "" if the conversion raises."""
     try:
         return how(value).encode(errors="backslashreplace").decode()
-    except Exception:  # noqa: BLE001 - foreign code; deep nesting and huge integers raise too
+    except Exception:  # foreign code; deep nesting and huge integers raise too
         return ""
 
 
 def causes(error: BaseException | None) -> list[str]:
-    """List an exception and what caused it, a line each, outermost first."""
+    """List an exception and its causes, at most sixteen, a line each, outermost first."""
     chain: list[str] = []
     while error is not None and len(chain) < _CHAIN_MAX:
         chain.append(one_line(error))
@@ -161,4 +161,4 @@ def causes(error: BaseException | None) -> list[str]:
     return chain
 
 
-_CHAIN_MAX = 16  # a chain may be a circle
+_CHAIN_MAX = 16  # a chain of causes may be a circle

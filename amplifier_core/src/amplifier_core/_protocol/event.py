@@ -1,6 +1,6 @@
 """Events: the envelope, its names and its encoding (protocol, section 7).
 
-Owns what an event looks like. It does not know who is told.
+Owns the form of an event. It does not know the observers and the sinks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KERNEL_EVENTS = frozenset(
         "policy:request",
     )
 )
-"""Names that the kernel alone emits: a module cannot forge the audit trail."""
+"""Names that the kernel alone emits, so that no module can forge the audit trail."""
 
 _KERNEL_NAMESPACES = frozenset(("session", "mount", "hook", "module", "policy", "sink", "events"))
 _NAME = r"[a-z0-9][a-z0-9_.-]*(?::[a-z0-9][a-z0-9_.-]*)+"
@@ -49,7 +49,7 @@ _PATTERN = r"(?:\*|(?:[a-z0-9][a-z0-9_.-]*:)+(?:\*|[a-z0-9][a-z0-9_.-]*))"
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """One envelope. ``ts`` is seconds since the Unix epoch, ``duration_ms`` milliseconds of the monotonic clock.
 
-    A msgspec class, not an attrs one: making and encoding it is most of what an event costs.
+    A msgspec class, not an attrs one, for speed: an event costs mostly its making and encoding.
     """
 
     id: str
@@ -73,7 +73,7 @@ def decode_event(line: bytes) -> Event:
     return _decoder().decode(line)
 
 
-@functools.cache  # not every program has an observer
+@functools.cache  # made late: not every program has an observer
 def _decoder() -> msgspec.json.Decoder[Event]:
     return msgspec.json.Decoder(Event)
 
@@ -83,7 +83,7 @@ def event_id(ts: float, seq: int, tag: str) -> str:
 
     16 hex digits are microseconds, 8 the order.
     """
-    return "evt_" + _pack(int(ts * 1e6), seq & 0xFFFFFFFF).hex() + tag  # half as long as a format takes
+    return "evt_" + _pack(int(ts * 1e6), seq & 0xFFFFFFFF).hex() + tag  # takes half the time of a format string
 
 
 _pack = struct.Struct(">qI").pack
@@ -94,34 +94,34 @@ def is_event_name(name: object) -> bool:
     return isinstance(name, str) and _is_event_name(name)
 
 
-@functools.lru_cache(256)  # names are few, and modules make up names of their own
+@functools.lru_cache(256)  # a cache, since names are few; bounded, since modules make up their own
 def _is_event_name(name: str) -> bool:
     return re.fullmatch(_NAME, name) is not None
 
 
 def is_event_pattern(pattern: object) -> bool:
-    """Tell whether a pattern is ``*``, ``prefix:*`` or a name that there can be; the kernel's own are known."""
+    """Tell whether a pattern is ``*``, ``prefix:*`` or a name. A name like the kernel's own has to be one of them."""
     if not isinstance(pattern, str) or re.fullmatch(_PATTERN, pattern) is None:
         return False
     return pattern.endswith("*") or pattern in KERNEL_EVENTS or pattern.partition(":")[0] not in _KERNEL_NAMESPACES
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Tell whether an event of that name is meant by a pattern."""
+    """Tell whether a pattern matches the name of an event."""
     return pattern in ("*", name) or (pattern.endswith(":*") and name.startswith(pattern[:-1]))
 
 
 class SizeLimit(msgspec.Struct, frozen=True):
-    """How large a value in ``data`` may be, in bytes of JSON (``inf``: any), and what stands for a larger one."""
+    """How large a value in ``data`` may be, in bytes of JSON (``inf``: any), and what replaces a larger one."""
 
     size: float = DATA_LIMIT
     sha256: bool = False
 
     def omitted(self, text: bytes) -> dict[str, Any]:
-        """Give what stands for a value: the size of its JSON and, where the embedder wants that, the SHA-256."""
+        """Return the replacement of a value: the size of its JSON and, if the embedder asked for it, the SHA-256."""
         if not self.sha256:
             return {"$omitted": len(text)}
-        from hashlib import sha256  # noqa: PLC0415 - 1 ms, and few want it
+        from hashlib import sha256  # 1 ms, and few programs ask for it
 
         return {"$omitted": len(text), "$sha256": sha256(text).hexdigest()}
 
@@ -133,15 +133,15 @@ class SizeLimit(msgspec.Struct, frozen=True):
         }
 
     def cut(self, error: Mapping[str, Any]) -> dict[str, Any]:
-        """Cut an error to what a log can take: its text, and each value of its details."""
+        """Shorten an error for the log: its text, and each value of its details."""
         texts = {key: str(error[key])[: int(self.size or DATA_LIMIT) // 8] for key in ("code", "message")}
         return {**error, **texts, "details": self.apply(error.get("details", {}))}
 
 
 def checked_data(data: object, limit: SizeLimit) -> tuple[Any, str]:
-    """Give what stands in the log for what somebody emitted, and what of it was not JSON, in one line.
+    """Return an emitter's data as the log has it, and the first problem in one line, "" if there is none.
 
-    Members that are not JSON are left out; the others stand there all the same.
+    Members that are not JSON are left out. The others are kept.
     """
     if data is None:
         return None, ""

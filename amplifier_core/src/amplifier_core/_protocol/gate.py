@@ -1,6 +1,7 @@
-"""The gate: from what is wanted and what policy answered to one decision. Pure, total, deny by default (section 6).
+"""The gate: one decision from the wanted capabilities and the answers of policy hooks (section 6).
 
-It asks nobody and enforces nothing: ``_policy`` collects the answers, ``_invoke`` and ``_mount`` obey.
+Owns the decision: pure, total, deny by default. It asks no hook and enforces nothing: ``_sessions.policy`` collects the
+answers, ``_syscalls.invoke`` and ``_syscalls.mount`` obey.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ Scope = Literal["call", "session"]
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What one policy hook said. A hook that failed has said ``deny``, with the failure as its reason."""
+    """The answer of one policy hook. A hook that failed counts as ``deny``, with the failure as its reason."""
 
     hook: str
     decision: Verdict
-    capabilities: tuple[str, ...] | None = None  # canonical; None: all that is wanted
+    capabilities: tuple[str, ...] | None = None  # canonical; None: all wanted
     scope: Scope = "call"
     reason: str = ""
     may_grant: bool = True  # False for a hook that a fork registered itself: its allow adds nothing
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What follows. ``granted`` is no wider than what was wanted; empty when denied."""
+    """The outcome. ``granted`` is no wider than the wanted capabilities, and empty when denied."""
 
     allowed: bool
-    granted: tuple[str, ...]
-    scope: Scope
     reason: str
+    granted: tuple[str, ...] = ()
+    scope: Scope = "call"
 
 
 def read_answer(value: object, hook: str, wanted: Sequence[str], base: Path, *, may_grant: bool) -> Answer:
-    """Read a hook's answer strictly. Raises ``ValueError`` for nonsense, which the caller turns into a deny."""
+    """Read a hook's answer strictly. Raises ``ValueError`` for a malformed one; the caller makes it a deny."""
     if not isinstance(value, dict):
         raise ValueError(f"expected an object with a decision, got {type(value).__name__}")
     decision, scope, reason = value.get("decision"), value.get("scope", "call"), value.get("reason", "")
@@ -51,7 +52,7 @@ def read_answer(value: object, hook: str, wanted: Sequence[str], base: Path, *, 
         raise ValueError(f"scope: expected call or session, got {short(scope)}")
     if not isinstance(reason, str):
         raise ValueError(f"reason: expected text, got {type(reason).__name__}")
-    reason.encode()  # a lone surrogate is a ValueError of its own
+    reason.encode()  # raises ValueError for a lone surrogate
     narrowed = _read_narrowing(value["capabilities"], wanted, base) if "capabilities" in value else None
     return Answer(hook, decision, narrowed, scope, reason, may_grant)
 
@@ -59,20 +60,18 @@ def read_answer(value: object, hook: str, wanted: Sequence[str], base: Path, *, 
 def decide(wanted: Sequence[str], answers: Sequence[Answer]) -> Decision:
     """Decide: one deny denies; every capability wanted needs an allow; nothing wanted needs none.
 
-    The scope is ``session`` only if every hook said so: one that allows, or abstains, for this call wants to see the
-    next one.
+    The scope is ``session`` only if every hook said so: a hook that allows, or abstains, for this call alone wants to
+    be asked about the next one.
     """
     for answer in answers:
         if answer.decision == "deny":
-            return Decision(
-                allowed=False, granted=(), scope="call", reason=f"{answer.hook}: {answer.reason or 'denied'}"
-            )
+            return Decision(allowed=False, reason=f"{answer.hook}: {answer.reason or 'denied'}")
     allows = [answer for answer in answers if answer.decision == "allow" and answer.may_grant]
     granted: list[str] = []
     for capability in wanted:
         parts = [part for answer in allows for part in _allowed_part(capability, answer)]
         if not parts:
-            return Decision(allowed=False, granted=(), scope="call", reason=f"no policy hook allowed {capability}")
+            return Decision(allowed=False, reason=f"no policy hook allowed {capability}")
         granted += parts
     session_wide = bool(allows) and all(answer.scope == "session" for answer in answers)
     return Decision(
@@ -87,7 +86,7 @@ def narrowed_below(running: Sequence[str], granted: Sequence[str]) -> str | None
     """Name the first capability that a running module already has from its host and a decision does not grant.
 
     A decision about one invocation can narrow ``sys:``, which the kernel checks call by call. It cannot take a folder
-    away from a process that has it, so such a decision has to end as a denial, never as an allow that is not kept.
+    away from a process that has it. The caller has to turn such a decision into a denial.
     """
     for capability in running:
         if not enforced_by_kernel(capability) and not any(covers(grant, capability) for grant in granted):
@@ -121,7 +120,7 @@ def _allowed_part(wanted: str, answer: Answer) -> list[str]:
 
 
 def _widest(granted: Sequence[str]) -> list[str]:
-    """Drop what another entry covers, in order of first appearance."""
+    """Drop each entry that another one covers. Keep the order of first appearance."""
     kept: list[str] = []
     for word in granted:
         if not any(covers(other, word) for other in kept):

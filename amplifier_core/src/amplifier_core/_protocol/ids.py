@@ -1,6 +1,6 @@
 """Identifiers and time: the only places where randomness and clocks enter the kernel.
 
-Both come in as arguments, so a run with a seeded source and a fixed clock is the same to the byte.
+Owns neither: both are arguments, so that two runs with the same seed and a fixed clock are the same to the byte.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_POOL = 4096  # bytes a draw: a system call for each id would cost ten times the rest
+_POOL = 4096  # bytes a draw; to ask the system for each id would take ten times as long
 
 
 class Clock(Protocol):
-    """Where time comes from; the standard ``time`` module is one."""
+    """A source of time; the standard module ``time`` is one."""
 
     def time(self) -> float:
         """Seconds since the Unix epoch, for ``ts``."""
@@ -27,7 +27,7 @@ class Clock(Protocol):
 
 
 class RequestTree(msgspec.Struct, gc=False):
-    """One request's tree of operations, as far as they have to know of each other."""
+    """What the operations of one request share."""
 
     calls: int = 0
     """The system calls in progress."""

@@ -1,4 +1,4 @@
-"""Strict JSON: what is written is checked as it is written, what is read is refused with one line.
+"""Strict JSON: a value is checked before it is written; an error, in writing or reading, is one line.
 
 Owns the codec. It does not know what the values mean.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 MAX_DEPTH = 200
-"""Levels of nesting that are written. Deeper values are refused, which also ends cycles."""
+"""The deepest nesting that is written. Deeper values are refused, and so are cycles."""
 
 encode_checked = msgspec.json.Encoder().encode
 """Encode a value that is known to be JSON: built by the kernel, or decoded by it. Nothing is checked."""
@@ -28,8 +28,8 @@ _CONTAINERS = (dict, list, tuple)
 _EXACT = frozenset((str, int, bool, type(None)))
 _SCALARS = _EXACT | {float}
 
-# What the codec makes of a value, worst last. msgspec writes NaN as null and sets, bytes and dates as it likes,
-# so types are looked at first, whole containers at a time, and floats only where there are any.
+# What `_look` finds in a value, worst last. msgspec writes NaN as null, and sets, bytes and dates in forms of its own.
+# So the types in a value are checked first, and its floats only if it has any.
 _CLEAN, _HAS_FLOATS, _FOREIGN = 0, 1, 2
 
 
@@ -43,9 +43,9 @@ class NotJson(ValueError):
 
 
 def encode(value: object, where: str) -> bytes:
-    """Encode to compact UTF-8 JSON, or raise ``NotJson`` whose message begins with the path in ``where``.
+    """Encode to compact UTF-8 JSON, or raise ``NotJson`` whose message begins with ``where`` and the path below it.
 
-    ``list`` and ``tuple`` are arrays; subclasses and everything else that JSON has no word for are refused.
+    ``list`` and ``tuple`` are arrays. Subclasses, and types that JSON does not have, are refused.
     """
     verdict = _look(value, 0)
     text = b""
@@ -57,7 +57,7 @@ def encode(value: object, where: str) -> bytes:
     if verdict == _CLEAN or (verdict == _HAS_FLOATS and b"null" not in text):
         return text
     fault = _fault(value, where, 0)
-    if fault is None:  # its nulls were None
+    if fault is None:  # each null is a None, and none a NaN
         return text
     path, problem = fault
     raise NotJson(problem, path or where)
@@ -81,7 +81,7 @@ def not_json(error: Exception) -> NotJson:
 
 
 def scrub(value: object, depth: int = 0) -> Any:
-    """Make JSON of anything, for a log that must not lose what it cannot say; ``repr`` stands for what is none."""
+    """Make JSON of any value, for a log that must not lose an event. ``repr`` replaces what is not JSON."""
     if depth < MAX_DEPTH:
         if isinstance(value, Mapping):
             return {
@@ -95,19 +95,19 @@ def scrub(value: object, depth: int = 0) -> Any:
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else short(value)
 
 
-def _look(value: object, depth: int) -> int:
+def _look(value: Any, depth: int) -> int:
     kind = type(value)
     if kind is dict:
-        for key in value:  # type: ignore[attr-defined]
+        for key in value:
             if type(key) is not str:
                 return _FOREIGN
-        children = value.values()  # type: ignore[attr-defined]
+        children = value.values()
     elif kind is list or kind is tuple:
         children = value
     else:
         return _CLEAN if kind in _EXACT else _HAS_FLOATS if kind is float else _FOREIGN
     worst = _CLEAN
-    for child in children:  # few, as a rule: `issuperset(map(type, children))` costs three times as much then
+    for child in children:  # mostly few: `issuperset(map(type, children))` takes three times as long then
         kind = type(child)
         if kind in _EXACT:
             continue
@@ -120,7 +120,7 @@ def _look(value: object, depth: int) -> int:
 
 
 def _fault(value: Any, path: str, depth: int) -> tuple[str, str] | None:
-    """Find the first thing that is not JSON, and say where it is and what was expected. No path: all of the value."""
+    """Return the path and the problem of the first part that is not JSON. The path "" means the whole value."""
     kind = type(value)
     children: Iterable[tuple[str, Any]] = ()
     problem = ""

@@ -21,13 +21,13 @@ class LineBuffer:
         self._waiting = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take what was read, and give the lines that it completes, with their ends; blank lines are left out.
+        """Append bytes that were read. Return the lines that they complete, with their ends, without blank lines.
 
-        Raises ``LineTooLongError``; then the stream is of no use any more.
+        Raises ``LineTooLongError``. The buffer is of no use afterwards.
         """
         if 0 <= data.find(b"\n") == len(data) - 1 <= self._limit and not self._parts:  # as a rule it is one whole line
             return [] if data.isspace() else [data]
-        lines = BytesIO(data).readlines()  # looks for the ends as fast as memory is read; split goes byte by byte
+        lines = BytesIO(data).readlines()  # searches at the speed of memory; split goes byte by byte
         rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
         if lines and self._parts:
             lines[0] = b"".join((*self._parts, lines[0]))
@@ -40,5 +40,5 @@ class LineBuffer:
         return [line for line in lines if not line.isspace()]
 
     def rest(self) -> bytes:
-        """Give the incomplete last line, once the stream has ended."""
+        """Return the incomplete last line, once the stream has ended."""
         return b"".join(self._parts)

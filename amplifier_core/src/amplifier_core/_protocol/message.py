@@ -24,24 +24,24 @@ class ErrorBody(msgspec.Struct):
 
 
 class SystemCall(msgspec.Struct):
-    """One system call that a module wants made (section 8)."""
+    """One system call that a module asks for (section 8)."""
 
     name: str
     args: dict[str, Any] = {}
 
 
 class Pending(msgspec.Struct):
-    """``pending`` of a reply: the system calls wanted, and a state that comes back untouched."""
+    """``pending`` of a reply: the system calls that a module asks for, and a state that comes back unchanged."""
 
     syscalls: list[SystemCall]
     state: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Message(msgspec.Struct):
-    """What a module wrote: a chunk, or a reply in one of the three shapes of section 2. Unknown fields are ignored.
+    """One message of a module: a chunk, or a reply in one of the three shapes of section 2. Unknown fields are ignored.
 
-    ``id`` belongs to the framing of STDIO (section 3). ``size`` is the length of the JSON text in bytes;
-    whoever decodes sets it, and no sender can.
+    ``id`` belongs to the framing of STDIO (section 3). ``size`` is the length of the JSON text in bytes:
+    ``decode_message`` sets it, and the sender cannot.
     """
 
     id: str | UnsetType = UNSET
@@ -62,7 +62,7 @@ class Message(msgspec.Struct):
         return self.pending is not UNSET and self.result is UNSET and self.error is UNSET
 
 
-@functools.cache  # made when the first message comes: 0.4 ms that importing the kernel need not take
+@functools.cache  # made for the first message: 0.4 ms that would slow down the import
 def _decoder() -> msgspec.json.Decoder[Message]:
     return msgspec.json.Decoder(Message)
 
@@ -70,10 +70,10 @@ def _decoder() -> msgspec.json.Decoder[Message]:
 def decode_message(text: bytes) -> Message:
     """Read one message, or raise ``NotJson`` with one line: not JSON, or not the shape of a message."""
     if type(text) is not bytes:
-        text = bytes(text)  # what is left undecoded refers to it
+        text = bytes(text)  # the parts that stay undecoded refer to it
     try:
         if not text.isascii():
-            text.decode()  # of what it skips or leaves undecoded, the decoder looks at the syntax alone
+            text.decode()  # the decoder checks no UTF-8 in parts that it skips or leaves undecoded
         message = _decoder().decode(text)
     except JSON_ERRORS as error:
         raise not_json(error) from None
@@ -82,7 +82,7 @@ def decode_message(text: bytes) -> Message:
 
 
 def encode_message(message: Message) -> bytes:
-    """Write one message as a module does, without ``size``. Raises ``NotJson`` with the path of what is not JSON."""
+    """Encode one message as a module writes it, without ``size``. Raises ``NotJson`` with the path of the problem."""
     parts: dict[str, Any] = {name: getattr(message, name) for name in ("id", "ok", "chunk", "result", "events")}
     if message.error is not UNSET:
         parts["error"] = structs.asdict(message.error)
@@ -107,14 +107,14 @@ def result_of(message: Message, who: str) -> Any:
 
 
 def result_size(message: Message) -> int:
-    """Count the bytes of a reply's result, without writing it again if it came alone.
+    """Return the size of a reply's result, in bytes of JSON. It is encoded again only if ``events`` came with it.
 
-    Spaces that its sender put in count too.
+    Otherwise the sender's spaces count too.
     """
     if message.events is not UNSET:
         try:
             return len(encode_checked(message.result))
-        except RecursionError:  # Python 3.11 reads what it cannot write again from further down its stack
+        except RecursionError:  # from deeper in its stack, Python 3.11 cannot encode all that it decoded
             return int(message.size)
     rest = {name: value for name in ("id", "ok") if (value := getattr(message, name)) is not UNSET}
     frame = len(encode_checked({**rest, "result": 0})) - 1

@@ -1,4 +1,7 @@
-"""The plan that a session is created from (protocol, section 8)."""
+"""The plan that a session is created from (protocol, section 8).
+
+Owns its shape. It does not know what a goal means: modules do.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,7 @@ from .json import NotJson, decode, encode
 
 @attrs.frozen(unsafe_hash=False)
 class Plan:
-    """What a session is for. The kernel keeps it and shows it; it means something to modules alone."""
-
-    __hash__ = None  # type: ignore[assignment]
+    """The goal of a session, and its inputs. The kernel keeps them and shows them; modules interpret them."""
 
     goal: str
     inputs: Mapping[str, Any] = attrs.field(factory=dict)
@@ -35,7 +36,7 @@ class Plan:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Plan:
-        """Read ``{"goal": …, "inputs": {…}}``; raises ``BadRequest`` with the path of what does not fit."""
+        """Read ``{"goal": …, "inputs": {…}}``. Raises ``BadRequest`` with the path of the wrong field."""
         if not isinstance(mapping, Mapping):
             raise BadRequest(f"plan: expected an object, got {type(mapping).__name__}")
         if "goal" not in mapping:

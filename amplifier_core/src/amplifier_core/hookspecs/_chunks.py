@@ -1,8 +1,8 @@
-"""Chunks: what a module streams before its reply, on its way from a transport to one reader (protocol, section 2).
+"""Chunks: the previews of a reply that a module streams before the reply (protocol, section 2).
 
-Owns the buffer between the two and its bounds. A reader that falls behind holds back its own module, where the
-transport can do that without holding back anybody else; where it cannot, chunks that would exceed the buffer are
-dropped and counted, which costs the preview: the final reply is complete.
+Owns the buffer between a transport and one reader, and its bounds. It does not touch the module. A slow reader makes
+the transport pause its module, if that delays no other request. Otherwise chunks that would exceed the buffer are
+dropped and counted. Only previews are lost: the final reply is complete.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from amplifier_core._protocol.errors import BadRequest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ENOUGH = 256 * 1024  # bytes of JSON: above, the transport is asked to pause
-_TOO_MUCH = 8 * 1024 * 1024  # above, chunks are dropped
+ENOUGH = 256 * 1024  # bytes of JSON: from here on, the transport is asked to pause
+_TOO_MUCH = 8 * 1024 * 1024  # bytes of JSON: above, chunks are dropped
 
 
 class Chunks:
-    """The chunks of one invocation, in order. Where nobody reads them (``unread``), they are let go of as they come."""
+    """The chunks of one invocation, in order. ``unread``: they have no reader, and each is dropped as it comes."""
 
     __slots__ = ("_ended", "_queue", "_size", "_waiter", "_waiting_for_room", "dropped", "unread")
 
@@ -35,7 +35,7 @@ class Chunks:
         self.unread = False
 
     def put(self, chunk: object, size: int) -> bool:
-        """Take a chunk of ``size`` bytes of JSON. ``False``: enough for now, pause if that holds back nobody else."""
+        """Append a chunk of ``size`` bytes of JSON. ``False`` asks to pause, if that delays no other request."""
         if self.unread:
             return True
         if self._size > _TOO_MUCH:
@@ -48,37 +48,37 @@ class Chunks:
         return held < ENOUGH
 
     def when_room(self, call: Callable[[], None]) -> None:
-        """Have something called when there is room again or nobody reads any more: once, however often it is said."""
+        """Call ``call`` once the buffer has room or no reader, perhaps now. Registering it twice calls it once."""
         if self._size < ENOUGH or self.unread:
             call()
         else:
             self._waiting_for_room[call] = None
 
     async def room(self) -> None:
-        """Wait until there is room again."""
+        """Wait until the buffer has room or no reader."""
         room = asyncio.Event()
         self.when_room(room.set)
         await room.wait()
 
     def end(self) -> None:
-        """Say that no chunk follows."""
+        """Mark the end: no chunk follows."""
         self._ended = True
         self._wake()
 
     def discard(self) -> None:
-        """Drop what is there, and whatever comes."""
+        """Drop the chunks in the buffer and all that follow."""
         self.unread = True
         self._queue.clear()
         self._size = 0
         self._make_room()
 
     async def get(self) -> Any:
-        """Give the next chunk. ``StopAsyncIteration`` after the last one; ``BadRequest`` while somebody else waits."""
+        """Return the next chunk. ``StopAsyncIteration`` after the last one; ``BadRequest`` while another task waits."""
         while not self._queue:
             if self._ended:
                 raise StopAsyncIteration
             if self._waiter is not None:
-                raise BadRequest("a stream has one reader: somebody waits for its next chunk already")
+                raise BadRequest("a stream has one reader: another task already waits for its next chunk")
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -88,11 +88,11 @@ class Chunks:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a chunk to take at once."""
+        """Whether ``take`` has a chunk to return."""
         return bool(self._queue)
 
     def take(self) -> Any:
-        """Give the next chunk, which is there."""
+        """Return the next chunk. Call it only if the buffer is ``ready``."""
         chunk, size = self._queue.popleft()
         self._size -= size
         if self._waiting_for_room and self._size < ENOUGH // 2:
@@ -110,7 +110,7 @@ class Chunks:
 
 
 class TimedChunks(Chunks):
-    """Chunks on their way to somebody else, or to nobody, each of them a sign of life (``limits.idle_ms``)."""
+    """Chunks passed on to another buffer, or dropped. Each one restarts the idle time (``limits.idle_ms``)."""
 
     __slots__ = ("_rest", "_to", "_touch")
 
@@ -121,7 +121,7 @@ class TimedChunks(Chunks):
         self._rest = rest
 
     def put(self, chunk: object, size: int) -> bool:
-        """Take a chunk; while its reader is behind, nobody can expect another one."""
+        """Pass a chunk on. While its reader is behind, the idle time stops, since the module may be held back."""
         self._touch()
         if self._to is None or self._to.put(chunk, size):
             return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping  # noqa: TC003 - help() reads the fields
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,7 +35,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises ``OSError``; then no process runs.
         """
-        import subprocess  # noqa: PLC0415 - 5 ms at import, for those alone that start a process
+        import subprocess  # 5 ms, and not every program starts a process
 
         try:
             own = {"args": self.command, "cwd": self.cwd, "env": dict(self.env), "pass_fds": self.fds}
@@ -51,13 +51,13 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
         return process
 
     def close(self) -> None:
-        """Close the descriptors of the launch. ``start`` does it; who does not start the process has to do it."""
+        """Close the descriptors of the launch. ``start`` does so. Call it if the process is not started."""
         for fd in (*self.fds, *(() if self.gate is None else (self.gate,))):
             os.close(fd)
 
     def _limit(self, pid: int) -> None:
         if self.limits:
-            from resource import prlimit  # noqa: PLC0415 - exists on Linux alone, as the limits do
+            from resource import prlimit  # Linux alone has it, and the limits
 
             for number, value in self.limits.items():
                 prlimit(pid, number, (value, value))

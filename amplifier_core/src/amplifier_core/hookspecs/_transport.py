@@ -97,7 +97,7 @@ class Connection(ABC):
         """Give what may explain that no answer comes. It goes into the ``details`` of a timeout."""
         return {}
 
-    def usage(self, *, exact: bool) -> Usage | None:  # noqa: ARG002 - for the connections that can measure
+    def usage(self, *, exact: bool) -> Usage | None:
         """Measure what the module uses now. ``exact`` counts memory that processes share once, and is slower.
 
         ``None``: no process runs, or none can be measured. The kernel asks right after the start: after ``None`` it
@@ -105,7 +105,7 @@ class Connection(ABC):
         """
         return None
 
-    def kill(self, error: KernelError) -> None:  # noqa: B027 - nothing to end where nothing is measured
+    def kill(self, error: KernelError) -> None:
         """End the module's processes at once. Requests in flight fail with errors of this class and message."""
 
 
