@@ -54,7 +54,7 @@ for line in sys.stdin:
 """
 
 
-async def test_what_does_not_conform_is_said_in_one_line_each():
+async def test_each_broken_rule_is_reported_in_one_line():
     transport = {"type": "stdio", "command": [sys.executable, "-c", BAD]}
     descriptor = ModuleDescriptor.from_mapping(
         {"name": "bad", "kind": "tool", "capabilities": [], "transport": transport}
@@ -87,6 +87,6 @@ async def test_a_module_that_asks_for_system_calls_conforms(module):
     assert list(found) == ["an unknown op is unsupported_op", "op raw answers its example", "op raw answers 16 at once"]
 
 
-async def test_a_module_whose_description_leaves_out_an_op_is_told_so(module):
+async def test_a_description_that_leaves_out_an_op_is_reported(module):
     found = problems(await check_module(module("echo.sh"), {"shout": {}}))
     assert found["describe matches the descriptor"] == "inputs and outputs do not name shout"

@@ -64,7 +64,7 @@ def at(reference: str) -> dict[str, Any]:
 
 
 def faults(reference: str, instance: object) -> list[str]:
-    """Return what the schema at `name` or `name#/pointer` has against an instance."""
+    """Return the errors of an instance under the schema at `name` or `name#/pointer`."""
     validator = Draft202012Validator({"$ref": URN + reference}, registry=REGISTRY)
     return [error.message for error in validator.iter_errors(instance)]
 
@@ -111,13 +111,13 @@ def test_every_definition_is_used(name: str) -> None:
         for inner in subschemas(schema)
         if isinstance(reference := inner.get("$ref"), str)
     }
-    used |= {URN + reference for reference in INSTANCES}  # what stands in no other shape is at least tried
-    used.add(URN + "syscalls#/$defs/invoke.result")  # any JSON: nothing to try
+    used |= {URN + reference for reference in INSTANCES}  # a shape that no other one uses is at least tested
+    used.add(URN + "syscalls#/$defs/invoke.result")  # any JSON: nothing to test
     assert {f"{URN}{name}#/$defs/{key}" for key in SCHEMAS[name].get("$defs", {})} <= used
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_no_schema_refuses_what_a_later_version_may_add(name: str) -> None:
+def test_no_schema_refuses_fields_of_a_later_version(name: str) -> None:
     for schema in subschemas(SCHEMAS[name]):
         assert schema.get("additionalProperties") is not False
         assert not {"unevaluatedProperties", "maxProperties"} & schema.keys()
@@ -125,14 +125,14 @@ def test_no_schema_refuses_what_a_later_version_may_add(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_patterns_mean_the_same_in_every_engine(name: str) -> None:
-    """No lookaround and no class escapes, which Go and Rust lack or read otherwise than ECMAScript; all anchored."""
+    """No lookaround and no class escapes: Go and Rust lack them, or differ from ECMAScript. All are anchored."""
     patterns = [inner["pattern"] for inner in subschemas(SCHEMAS[name]) if isinstance(inner.get("pattern"), str)]
     for pattern in patterns:
         assert not re.search(r"\(\?|\\[dDwWsSbBpPuxAZ]", pattern), pattern
         assert re.fullmatch(r"\^.*\$|\[[^\]]*\]", pattern), pattern
 
 
-# --- what they take and what they refuse
+# --- instances that they accept and refuse
 
 
 def cases(kind: str) -> list[Any]:
@@ -151,7 +151,7 @@ def test_every_shape_has_instances_of_both_sorts() -> None:
 
 
 @pytest.mark.parametrize(("reference", "instance"), cases("valid"))
-def test_valid_instance_is_taken(reference: str, instance: object) -> None:
+def test_valid_instance_is_accepted(reference: str, instance: object) -> None:
     assert faults(reference, instance) == []
 
 
@@ -170,10 +170,10 @@ def test_a_missing_required_field_is_refused(reference: str) -> None:
 
 
 def places(reference: str, instance: Any, path: Place = ()) -> Iterator[Place]:
-    """Walk the places in an instance, as far as the protocol says what stands there."""
+    """Walk the places in an instance that the protocol defines."""
     yield path
     name = next((key for key in reversed(path) if isinstance(key, str)), "")
-    named = reference == "syscalls" and path == ("args",)  # those of the system call itself, not of what it invokes
+    named = reference == "syscalls" and path == ("args",)  # the args of the system call, not of the op that it invokes
     if name in ANY_JSON or (name in OPEN_OBJECTS and not named):
         return
     if isinstance(instance, dict | list):
@@ -211,7 +211,7 @@ def test_a_value_of_a_type_that_no_valid_instance_has_there_is_refused(reference
 
 
 def anywhere(path: Place) -> Place:
-    """Return a place with no regard to where in a list it is."""
+    """Return a place without its positions in lists."""
     return tuple(0 if isinstance(key, int) else key for key in path)
 
 
@@ -221,7 +221,7 @@ def test_the_first_valid_instance_shows_every_field(reference: str) -> None:
 
 
 def with_unknown_fields(instance: object) -> object:
-    """Add a field that nobody knows to every object, whatever its depth."""
+    """Add an unknown field to every object, at any depth."""
     if isinstance(instance, list):
         return [with_unknown_fields(item) for item in instance]
     if isinstance(instance, dict):
@@ -320,7 +320,7 @@ def passage(number: int, start: str, end: str) -> str:
 
 
 def agrees(reference: str, fields: dict[str, bool]) -> None:
-    """Hold the fields of the text (name, and whether it is optional) against a schema."""
+    """Compare the fields of the text (name, and whether it is optional) with a schema."""
     schema = at(reference)
     assert set(schema.get("properties", {})) == set(fields)
     assert set(schema.get("required", [])) == {name for name, is_optional in fields.items() if not is_optional}
@@ -416,7 +416,7 @@ def test_system_calls_table() -> None:
     assert {branch["if"]["properties"]["name"]["const"] for branch in at("syscalls")["allOf"]} == rows.keys()
 
 
-def test_the_kernel_makes_the_system_calls_of_the_table_and_holds_patterns_against_what_the_text_names() -> None:
+def test_the_kernel_has_the_system_calls_and_the_resources_of_the_text() -> None:
     assert list(SystemCalls._table) == [words(field)[0] for field in table(8)]
     told = passage(8, "A pattern in `sys:NAME:PATTERN` is held against ", ";")
     resources = {name: row.resource for name, row in SystemCalls._table.items() if row.resource}

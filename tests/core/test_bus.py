@@ -30,7 +30,7 @@ class StoppedClock:
 
 
 class Lines:
-    """A sink of somebody else's: it keeps what it is given, and raises while it is told to."""
+    """A third-party sink: it keeps its lines, and raises while ``broken`` is set."""
 
     def __init__(self):
         self.lines = []
@@ -63,7 +63,7 @@ def bus_to(*sinks, clock=time, limit=math.inf):
 
 
 def emit(bus, name, observers_of=no_observers, *, bounded=False, span=None, error=None, **fields):
-    """Publish an event that is made here, as a session makes it."""
+    """Publish an event, made as a session makes it."""
     if span is not None:
         fields |= {name: getattr(span, name) for name in ("request_id", "span_id", "parent_span_id")}
     fields = {"component": "kernel", "error": error and error.body(), **fields}
@@ -143,7 +143,7 @@ def test_two_kernels_give_different_ids_at_the_same_moment(sink):
     assert one["id"] != two["id"]
 
 
-def test_what_is_asked_about_has_an_id_of_its_own_and_no_number(sink):
+def test_the_envelope_of_a_question_has_an_id_of_its_own_and_no_number(sink):
     ids = Ids()
     bus = Bus(StoppedClock(), ids, [sink], SizeLimit(math.inf))
     root = ids.root()
@@ -216,12 +216,12 @@ def test_the_limit_can_be_lifted(sink):
 
 
 @pytest.mark.parametrize("data", [{"a": "x" * 50}, msgspec.Raw(b'{"a":"' + b"x" * 50 + b'"}')], ids=["object", "raw"])
-def test_data_whose_size_has_been_seen_to_is_left_alone(sink, data):
+def test_bounded_data_is_not_shortened(sink, data):
     emit(bus_to(sink, limit=10), "a:b", data=data, bounded=True)
     assert sink.events()[0]["data"] == {"a": "x" * 50}
 
 
-def test_a_long_error_is_cut_like_everything_else(sink):
+def test_a_long_error_is_shortened_too(sink):
     error = BadRequest("x" * 1000, details={"small": 1, "large": "y" * 1000})
     emit(bus_to(sink, limit=800), "a:b", error=error)
     told = sink.events()[0]
@@ -233,7 +233,7 @@ def test_a_long_error_is_cut_like_everything_else(sink):
 # --- sinks that fail
 
 
-def test_a_sink_that_raises_is_counted_and_told_of_once_and_the_others_go_on(sink):
+def test_a_sink_that_raises_is_counted_and_reported_once_and_the_others_go_on(sink):
     bad, after = Lines(), Lines()
     bus = bus_to(sink, bad, after)
     bad.broken = True
@@ -241,7 +241,7 @@ def test_a_sink_that_raises_is_counted_and_told_of_once_and_the_others_go_on(sin
         emit(bus, "a:b")
     bad.broken = False
     emit(bus, "a:b")
-    assert bus.lost() == 5  # it is not told of its own failure
+    assert bus.lost() == 5  # it does not get the report of its own failure
     assert [event["event"] for event in sink.events()] == ["a:b", "sink:error", *["a:b"] * 5]
     assert sorted(numbers(sink)) == sorted(numbers(after)) == list(range(1, 8))
     assert numbers(bad) == [7]
@@ -250,7 +250,7 @@ def test_a_sink_that_raises_is_counted_and_told_of_once_and_the_others_go_on(sin
     assert told["error"]["message"] == "sink Lines: OSError: disk"
 
 
-def test_every_sink_that_fails_is_told_of(sink):
+def test_every_sink_that_fails_is_reported(sink):
     one, two = Lines(), Lines()
     bus = bus_to(sink, one, two)
     one.broken = two.broken = True
@@ -261,7 +261,7 @@ def test_every_sink_that_fails_is_told_of(sink):
     assert numbers(sink) == list(range(1, 5))
 
 
-def test_a_sink_that_fails_at_the_report_of_another_one_is_told_of_too(sink):
+def test_a_sink_that_fails_at_the_report_of_another_one_is_reported_too(sink):
     class Picky(Lines):
         def write(self, line):
             if b"sink:error" in line:
@@ -277,7 +277,7 @@ def test_a_sink_that_fails_at_the_report_of_another_one_is_told_of_too(sink):
     assert bus.lost() >= 2
 
 
-def test_an_only_sink_that_fails_hurts_nobody():
+def test_an_only_sink_that_fails_does_not_raise():
     bad = Lines()
     bad.broken = True
     bus = bus_to(bad)
@@ -345,7 +345,7 @@ DIRTY = {
 
 @pytest.mark.parametrize("data", DIRTY.values(), ids=DIRTY)
 @pytest.mark.parametrize("size", [1, 1000])
-def test_data_that_is_not_json_is_recorded_as_well_as_may_be(sink, data, size):
+def test_data_that_is_not_json_is_recorded_as_far_as_possible(sink, data, size):
     bus = bus_to(sink, limit=100)
     emit(bus, "a:b", data={**data, "more": "x" * size})
     emit(bus, "a:b")
@@ -403,7 +403,7 @@ def test_close_closes_every_sink_and_nothing_is_written_afterwards(sink):
 
 
 class Room:
-    """A bus, its log, and the observers of one session: what they report is emitted to all of them."""
+    """A bus, its log, and the observers of one session, who also observe each other's reports."""
 
     def __init__(self, sink):
         self.sink = sink
@@ -437,7 +437,7 @@ async def room(sink):
 
 
 async def turns(count):
-    """Let everybody else have so many turns of the loop."""
+    """Give the other tasks so many turns of the loop."""
     for _ in range(count):
         turn = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_soon(turn.set_result, None)
@@ -481,14 +481,14 @@ async def test_an_observer_sleeps_between_events(room):
         await turns(3)
 
 
-async def test_emit_returns_before_anybody_is_told(room):
+async def test_emit_returns_before_an_observer_is_called(room):
     heard: list = []
     room.observe(hearing(heard))
     room.emit("a:b")
     assert heard == []
 
 
-async def test_a_full_queue_drops_events_and_says_how_many(room, sink):
+async def test_a_full_queue_drops_events_and_reports_how_many(room, sink):
     heard: list = []
     room.observe(hearing(heard), pattern="a:b", size=3, name="small")
     for _ in range(10):
@@ -502,7 +502,7 @@ async def test_a_full_queue_drops_events_and_says_how_many(room, sink):
     await until(lambda: len(heard) == 4)
 
 
-async def test_what_two_observers_drop_is_said_of_each(room, sink):
+async def test_dropped_events_are_reported_for_each_observer(room, sink):
     for name in ("one", "two"):
         room.observe(hearing([]), pattern="a:b", size=1, name=name)
     for _ in range(4):
@@ -545,7 +545,7 @@ async def test_an_error_of_the_kernel_that_an_observer_raises_keeps_its_code(roo
     assert sink.events("hook:error")[0]["error"] == {"code": "unreachable", "message": "gone"}
 
 
-async def test_two_observers_that_fail_at_everything_do_not_keep_each_other_busy(room, sink):
+async def test_two_observers_that_fail_at_every_event_do_not_keep_each_other_busy(room, sink):
     async def tell(line):
         await turns(1)
         raise ValueError("no")
@@ -559,7 +559,7 @@ async def test_two_observers_that_fail_at_everything_do_not_keep_each_other_busy
     assert len(sink.events()) == 15
 
 
-# BUG: five that fail, with short queues, do: a hook:error that is dropped is counted, that is told, telling it fails …
+# BUG: five that fail, with short queues, do: a dropped hook:error is counted and reported, which fails and is dropped
 @pytest.mark.parametrize("count", [2, 3, 5])
 @pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("fails", [False, True])
@@ -577,12 +577,12 @@ async def test_observers_with_full_queues_do_not_keep_each_other_busy(room, sink
     settled = len(sink.lines)
     await turns(100)
     busy = len(sink.lines) - settled
-    room.observers, observers = [], room.observers  # nobody hears of the end, which would not come
+    room.observers, observers = [], room.observers  # no observer receives the reports of the end, which would not come
     await asyncio.gather(*(observer.close() for _, observer in observers))
     assert busy == 0
 
 
-async def test_a_slow_observer_delays_nobody(room, sink):
+async def test_a_slow_observer_delays_no_other_one(room, sink):
     heard: list = []
     let_go = asyncio.get_running_loop().create_future()
     room.observe(lambda line: asyncio.shield(let_go), size=5)
@@ -594,7 +594,7 @@ async def test_a_slow_observer_delays_nobody(room, sink):
     let_go.set_result(None)
 
 
-async def test_close_lets_an_observer_hear_what_is_queued(room):
+async def test_close_delivers_the_queued_events(room):
     heard: list = []
 
     async def tell(line):
@@ -618,7 +618,7 @@ async def test_close_of_an_observer_that_sleeps_returns_at_once(room):
     await asyncio.wait_for(observer.close(), 1)
 
 
-async def test_close_does_not_wait_for_ever_and_counts_what_was_not_heard(room, sink, monkeypatch):
+async def test_close_waits_for_a_bounded_time_and_counts_the_undelivered_events(room, sink, monkeypatch):
     monkeypatch.setattr("amplifier_core._events.observer._DRAIN_SECONDS", 0.02)
     ended = []
 
@@ -635,10 +635,10 @@ async def test_close_does_not_wait_for_ever_and_counts_what_was_not_heard(room, 
     await observer.close()
     assert len(ended) == 1
     (dropped,) = sink.events("events:dropped")
-    assert dropped["data"]["count"] in (4, 5)  # whether it heard the one that it was at is for nobody to know
+    assert dropped["data"]["count"] in (4, 5)  # the event that was being delivered may count or not
 
 
-async def test_what_is_left_at_the_close_is_counted_with_what_was_dropped_before(room, sink, monkeypatch):
+async def test_events_left_at_the_close_are_counted_with_those_dropped_before(room, sink, monkeypatch):
     monkeypatch.setattr("amplifier_core._events.observer._DRAIN_SECONDS", 0.02)
 
     async def tell(line):
@@ -646,18 +646,18 @@ async def test_what_is_left_at_the_close_is_counted_with_what_was_dropped_before
 
     observer = room.observe(tell, pattern="a:b", name="stuck", size=2)
     room.emit("a:b")
-    await turns(2)  # it is at the first one now
+    await turns(2)  # now the first event is being delivered
     for _ in range(5):
         room.emit("a:b")
     await observer.close()
     assert [event["data"]["count"] for event in sink.events("events:dropped")] == [5]
 
 
-async def test_an_observer_is_nobodys_before_somebody_holds_it(room):
+async def test_a_new_observer_has_no_holders(room):
     assert room.observe(hearing([])).holders == 0
 
 
-async def test_an_observer_that_is_closing_is_still_told_what_comes_meanwhile(room):
+async def test_an_observer_that_is_closing_still_receives_new_events(room):
     heard: list = []
 
     async def tell(line):
@@ -691,7 +691,7 @@ async def test_an_observer_that_cancels_itself_is_counted_and_goes_on(room, sink
     assert told[0]["error"]["message"] == "observer observer raised RuntimeError: cancelled itself"
 
 
-async def test_close_does_not_wait_for_an_observer_that_does_not_let_go(room, monkeypatch):
+async def test_close_does_not_wait_for_an_observer_that_ignores_its_cancellation(room, monkeypatch):
     monkeypatch.setattr("amplifier_core._events.observer._DRAIN_SECONDS", 0.02)
     let_go = asyncio.get_running_loop().create_future()
 
@@ -758,7 +758,7 @@ async def test_a_sink_that_cannot_be_closed_is_named_when_the_kernel_closes(log)
         await kernel.close()
 
 
-async def test_what_is_left_out_can_have_a_digest(log, module, events):
+async def test_an_omitted_value_can_have_a_digest(log, module, events):
     async with Kernel(event_log=log, event_limit=100, event_sha256=True) as kernel:
         session = await kernel.session.create(Plan("x"))
         await session.mount("/mnt/tools", module("echo.py"), trusted=True)
@@ -770,7 +770,7 @@ async def test_what_is_left_out_can_have_a_digest(log, module, events):
     assert events("a:b")[0]["data"]["n"] == 1
 
 
-async def test_a_small_result_stands_in_the_log_however_much_came_with_it(log, module, events):
+async def test_a_small_result_stands_in_the_log_beside_large_events(log, module, events):
     async with Kernel(event_log=log, event_limit=100) as kernel:
         session = await kernel.session.create(Plan("x"))
 

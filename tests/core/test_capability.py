@@ -108,7 +108,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("word", "expected"), ACCEPTED)
-def test_what_the_table_knows_has_one_spelling(word, expected, tmp_path):
+def test_every_word_of_the_table_has_one_spelling(word, expected, tmp_path):
     folder = tmp_path.resolve()
     spelling = canonical(word.format(tmp=folder), folder)
     assert spelling == expected.format(tmp=folder)
@@ -116,7 +116,7 @@ def test_what_the_table_knows_has_one_spelling(word, expected, tmp_path):
 
 
 @pytest.mark.parametrize("word", REFUSED, ids=ascii)
-def test_anything_else_is_refused_with_what_was_expected(word):
+def test_any_other_word_is_refused_with_what_was_expected(word):
     with pytest.raises(ValueError, match=r"^expected ") as caught:
         canonical(word, BASE)
     assert len(str(caught.value).splitlines()) == 1
@@ -209,7 +209,7 @@ def tree(tmp_path):
     ("path", "real"),
     [
         ("in", "data/in"),
-        ("in/..", "data"),  # below the link's target, as the system sees it: not the folder that holds the link
+        ("in/..", "data"),  # below the link's target, not below the folder that holds the link
         ("in/../..", "."),
         ("data/out/deep", "secret/deep"),
         ("data/out/../data/in", "data/in"),
@@ -251,7 +251,7 @@ def test_a_path_covers_what_lies_below_it_once_links_and_dots_are_resolved(tree,
     assert covers(grant, canonical(f"fs:read:{wanted}", tree)) is inside
 
 
-# BUG: two lines get through: the spelling is not one that canonical itself accepts, so a hook can't name it either
+# BUG: two lines get through: canonical refuses its own result, and no hook can name it
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX alone")
 @pytest.mark.parametrize("name", [b"\xff", b"a\nb", b"a\r"], ids=ascii)
 def test_a_link_to_a_name_that_is_no_line_of_text_is_refused(tmp_path, name):
@@ -269,7 +269,7 @@ def test_covers_is_inclusion_of_what_is_permitted():
     assert not wrong
 
 
-def test_the_one_spelling_permits_what_the_word_permits():
+def test_the_one_spelling_permits_the_same_as_the_word():
     assert [permits(canonical(word, BASE)) for word in WORDS] == [permits(word) for word in WORDS]
 
 
@@ -295,7 +295,7 @@ def test_the_one_spelling_permits_what_the_word_permits():
         ("fs:read:/base", "x-base:fs", False),
     ],
 )
-def test_some_that_the_oracle_does_not_draw(grant, wanted, covered):
+def test_pairs_that_the_oracle_does_not_draw(grant, wanted, covered):
     assert canonical(grant, BASE) == grant
     assert canonical(wanted, BASE) == wanted
     assert covers(grant, wanted) is covered
@@ -345,12 +345,12 @@ def test_two_spellings_of_one_pattern_are_one(one, other):
 @thorough
 @given(words, words, words)
 @example(*(canonical(f"sys:invoke:/a{tail}", BASE) for tail in ("**", "*", "b")))
-def test_what_covers_what_covers_a_third_covers_it_too(wide, middle, narrow):
+def test_covering_is_transitive(wide, middle, narrow):
     if covers(wide, middle) and covers(middle, narrow):
         assert covers(wide, narrow)
 
 
-# BUG: what begins with "my:" becomes "my" and all below it
+# BUG: the pattern "my:" becomes "my" and all below it
 def test_the_one_spelling_is_never_wider_than_the_word():
     assert not covers(canonical("sys:emit:my:*", BASE), "sys:emit:my")
     assert covers(canonical("sys:emit:my:*", BASE), "sys:emit:my:event")
@@ -387,7 +387,7 @@ def test_paths_of_windows_have_one_spelling_too(path, expected):
 
 
 @pytest.mark.parametrize("path", [r"$tmp\..", r"$tmp/a\..\..\x", "$tmp\\..\\..\\x"])
-def test_no_way_out_of_the_scratch_folder_is_spelt_with_backslashes(path):
+def test_backslashes_do_not_lead_out_of_the_scratch_folder(path):
     with pytest.raises(ValueError, match="expected a path inside"):
         _canonical_path(path, PureWindowsPath("C:/"), ntpath)
 
@@ -398,6 +398,6 @@ def test_a_drive_is_below_no_other_and_a_folder_below_none_of_the_same_beginning
     assert covers("fs:write:C:/", "fs:read:C:/data")
 
 
-def test_a_backslash_is_a_letter_where_it_separates_nothing(tmp_path):
+def test_a_backslash_is_a_letter_on_posix(tmp_path):
     base = tmp_path.resolve()
     assert _canonical_path("a\\..\\b", base, posixpath) == f"{base}/a\\..\\b"

@@ -30,7 +30,7 @@ async def test_a_writer_waits_for_room_until_half_is_read():
     await room
 
 
-async def test_there_is_room_at_once_where_there_is():
+async def test_room_returns_at_once_if_there_is_room():
     chunks = Chunks()
     await chunks.room()
     chunks.put("a", ENOUGH)
@@ -38,7 +38,7 @@ async def test_there_is_room_at_once_where_there_is():
     await chunks.room()
 
 
-async def test_nobody_waits_for_a_reader_that_lets_go():
+async def test_no_writer_waits_after_discard():
     chunks = Chunks()
     chunks.put("a", ENOUGH)
     room = asyncio.create_task(chunks.room())
@@ -51,7 +51,7 @@ async def test_nobody_waits_for_a_reader_that_lets_go():
         await chunks.get()
 
 
-async def test_what_is_too_much_is_dropped_and_counted():
+async def test_chunks_beyond_the_bound_are_dropped_and_counted():
     chunks = Chunks()
     for n in range(100):
         chunks.put(n, ENOUGH)
@@ -61,7 +61,7 @@ async def test_what_is_too_much_is_dropped_and_counted():
     assert [await chunks.get() for _ in range(kept)] == list(range(kept))
 
 
-async def test_each_chunk_is_a_sign_of_life_whoever_reads():
+async def test_each_chunk_restarts_the_idle_time_with_or_without_a_reader():
     touched = []
     chunks = Chunks()
     for to in (None, chunks):
@@ -73,7 +73,7 @@ async def test_each_chunk_is_a_sign_of_life_whoever_reads():
     assert touched[4:] == ["sign", "room"]
 
 
-async def test_whoever_is_refused_many_times_is_told_of_room_once():
+async def test_a_callback_registered_many_times_is_called_once():
     touched = []
     chunks = Chunks()
     watched = TimedChunks(chunks, lambda: touched.append("sign"), lambda: None)

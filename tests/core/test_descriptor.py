@@ -76,9 +76,9 @@ TEXTS = {  # of whole files
     "a number out of range": (b'{"x":1e999}', "expected JSON: 1e999 is out of range"),
     "a negative number out of range": (b'{"x":[-1E+999]}', "expected JSON: -1E+999 is out of range"),
     "an integer of 5000 digits": (b'{"x":' + b"9" * 5000 + b"}", "expected JSON: Exceeds the limit"),
-    "a key twice": (b'{"name":"a","name":"b"}', "expected JSON: the key 'name' stands there twice"),
-    "a key twice below": (b'{"transport":{"a":{"b":1,"b":1}}}', "expected JSON: the key 'b' stands there twice"),
-    "a key twice, escaped": (b'{"n\\u000a":1,"n\\n":2}', "expected JSON: the key 'n\\n' stands there twice"),
+    "a key twice": (b'{"name":"a","name":"b"}', "expected JSON: the key 'name' appears twice"),
+    "a key twice below": (b'{"transport":{"a":{"b":1,"b":1}}}', "expected JSON: the key 'b' appears twice"),
+    "a key twice, escaped": (b'{"n\\u000a":1,"n\\n":2}', "expected JSON: the key 'n\\n' appears twice"),
     "UTF-16": (json.dumps(VALID).encode("utf-16"), "expected UTF-8, got invalid start byte at byte 0"),
     "UTF-16 without a mark": (json.dumps(VALID).encode("utf-16-le"), "expected JSON"),
     "UTF-32": (json.dumps(VALID).encode("utf-32"), "expected UTF-8"),
@@ -99,7 +99,7 @@ def file(tmp_path):
 
 
 def fault_of(file):
-    """Load a file that does not fit, and give what its one line says after the file's name."""
+    """Load a wrong file, and return the text of its error after the file's name."""
     with pytest.raises(BadRequest) as caught:
         load_descriptor(file)
     message = caught.value.message
@@ -149,7 +149,7 @@ def test_a_file_that_is_no_object_is_one_line(file, text, expected):
     assert message.startswith(f"$: {expected}")
 
 
-def test_of_many_faults_one_is_told(file):
+def test_of_many_faults_one_is_reported(file):
     file.write_text(json.dumps({"name": "A", "kind": 5, "transport": [], "limits": {"cpu_ms": 0, "idle_ms": 0}}))
     assert fault_of(file)[0].count("expected") == 1
 
@@ -162,7 +162,7 @@ def test_a_long_value_is_cut_off(file):
 
 
 def reason_of(file):
-    """Load a file that can't be read, and give the one line that names it."""
+    """Load a file that cannot be read, and return the error, one line that names it."""
     with pytest.raises(BadRequest) as caught:
         load_descriptor(file)
     message = caught.value.message
@@ -193,12 +193,12 @@ def test_a_file_that_may_not_be_read_is_one_line(file):
     file.write_text("{}")
     file.chmod(0)
     if os.access(file, os.R_OK):  # we are root, or permissions mean nothing here
-        file = Path("/proc/self/mem")  # nobody reads its beginning
+        file = Path("/proc/self/mem")  # its beginning is not readable
     reason_of(file)
 
 
 @pytest.mark.parametrize("path", ["a\0b", "\ud800.json", 5, None], ids=ascii)
-def test_a_path_that_is_none_is_refused(path):
+def test_a_value_that_is_no_path_is_refused(path):
     with pytest.raises(BadRequest) as caught:
         load_descriptor(path)
     assert len(caught.value.message.splitlines()) == 1
@@ -243,7 +243,7 @@ def test_a_value_that_can_not_be_printed_is_one_line_with_its_path():
 
 
 class Odd(Mapping):
-    """Somebody else's mapping, which does not keep what it promises."""
+    """A mapping that has keys and raises for each of them."""
 
     def __getitem__(self, name):
         raise ValueError("not\ntoday")
@@ -351,7 +351,7 @@ def test_paths_are_relative_to_the_real_file(file, tmp_path):
     assert load_descriptor(link).capabilities == (f"fs:read:{tmp_path.resolve()}/data",)
 
 
-def test_paths_of_a_mapping_are_relative_to_where_we_are(monkeypatch, tmp_path):
+def test_paths_of_a_mapping_are_relative_to_the_working_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for made in (
         ModuleDescriptor.from_mapping({**VALID, "capabilities": ["fs:read:x"]}),
@@ -361,13 +361,13 @@ def test_paths_of_a_mapping_are_relative_to_where_we_are(monkeypatch, tmp_path):
         assert made.source == "descriptor"
 
 
-def test_any_mapping_will_do():
+def test_any_mapping_is_read():
     mapping = MappingProxyType({**VALID, "transport": MappingProxyType({"type": "stdio"}), "capabilities": ("env:A",)})
     assert ModuleDescriptor.from_mapping(mapping).capabilities == ("env:A",)
 
 
 @pytest.mark.parametrize("mapping", [None, "x", [], 5, ModuleDescriptor])
-def test_what_is_no_mapping_is_refused(mapping):
+def test_a_value_that_is_no_mapping_is_refused(mapping):
     with pytest.raises(BadRequest, match=r"^bad_request: mine: \$: expected an object, got "):
         ModuleDescriptor.from_mapping(mapping, source="mine")
 
@@ -387,7 +387,7 @@ def test_a_version_that_fits_is_kept(version):
     assert ModuleDescriptor.from_mapping({**VALID, "version": version}).version == version
 
 
-def test_limits_that_are_not_said_are_none():
+def test_limits_that_are_not_set_are_none():
     assert ModuleDescriptor.from_mapping({**VALID, "limits": {}}).limits == Limits()
     assert all(getattr(Limits(), name) is None for name in LIMITS)
 
@@ -418,7 +418,7 @@ def test_making_one_checks_it(change, message):
     assert caught.value.message == message
 
 
-def test_a_transport_says_which_of_its_fields_does_not_fit():
+def test_a_transport_names_its_wrong_field():
     descriptor = ModuleDescriptor.from_mapping(VALID, source="m.json")
     error = descriptor.misfit(".command[0]", "expected text")
     assert error.message == "m.json: $.transport.command[0]: expected text"
@@ -450,7 +450,7 @@ def one_file(tmp_path_factory):
 
 @thorough
 @given(valid, others)
-def test_what_fits_is_read_as_it_stands_and_what_is_unknown_is_kept(one_file, fields, more):
+def test_valid_fields_are_read_as_they_are_and_unknown_ones_are_kept(one_file, fields, more):
     one_file.write_text(json.dumps({**more, **fields}))
     descriptor = load_descriptor(one_file)
     assert descriptor.unknown == more

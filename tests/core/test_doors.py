@@ -1,4 +1,4 @@
-"""What plugins, and programs without a kernel, find behind the public doors."""
+"""The public modules of the core, as plugins, and programs without a kernel, use them."""
 
 import importlib
 import pydoc
@@ -76,7 +76,7 @@ def over(transport, *, local, **fields):
     return {"name": "m", "kind": "tool", "capabilities": [], "transport": transport, **fields}
 
 
-async def test_a_connection_has_defaults_for_what_it_does_not_say(site, session, events):
+async def test_a_connection_has_defaults_for_methods_that_it_leaves_out(site, session, events):
     site.install(TRANSPORTS, "derived", DERIVED)
     limits = {"memory_bytes": 1000, "cpu_ms": 1000, "timeout_ms": 1000}
     await session.mount("/mnt/tools", over("derived", local=False, limits=limits))
@@ -95,7 +95,7 @@ async def test_a_connection_need_not_derive_from_the_base_class(site, session):
 
 
 @pytest.mark.parametrize("source", [DERIVED, SHAPED], ids=["derived", "shaped"])
-async def test_a_local_connection_that_says_nothing_of_what_it_starts_is_refused(site, log, source):
+async def test_a_local_connection_without_launch_is_refused(site, log, source):
     site.install(TRANSPORTS, "local", source)
     site.install("amplifier_core.isolations", "any", ISOLATION)
     async with Kernel(event_log=log, isolation="any") as kernel:
@@ -161,11 +161,11 @@ async def test_a_program_without_a_kernel_has_a_host_that_closes_what_is_shared(
         b'{"pending":{"syscalls":[{"name":"invoke","args":{"n":18446744073709551616}}],"state":{"a": 1}}}',
     ],
 )
-def test_a_message_is_written_as_it_was_read(text):
+def test_a_message_is_encoded_as_it_was_decoded(text):
     assert encode_message(decode_message(text)) == text
 
 
-def test_a_message_that_a_program_makes_is_written_without_its_size():
+def test_a_message_that_a_program_makes_is_encoded_without_its_size():
     calls = [SystemCall("mounts")]
     assert encode_message(Message(pending=Pending(calls), size=7)) == (
         b'{"pending":{"syscalls":[{"name":"mounts","args":{}}],"state":null}}'

@@ -58,14 +58,14 @@ def chained():
     return error
 
 
-def test_what_foreign_code_raised_is_internal_with_its_causes():
+def test_an_exception_of_foreign_code_is_internal_with_its_causes():
     error = KernelError.from_exception(chained(), "hook x")
     assert type(error) is Internal
     assert error.message == "hook x raised ValueError: bad"
     assert error.details == {"causes": ["ValueError: bad", "OSError: disk"]}
 
 
-def test_what_ended_an_operation_is_named():
+def test_the_end_of_an_operation_has_an_error():
     assert failure_of(asyncio.CancelledError()).body() == {"code": "cancelled", "message": "the caller gave up"}
     assert isinstance(failure_of(asyncio.CancelledError()), Cancelled)
     bug = failure_of(KeyError("x"))
@@ -93,7 +93,7 @@ def test_any_exception_is_one_line(error, line):
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\r", "\x0b", "\x1c", "\x85", "\u2028"], ids=ascii)
-def test_whatever_ends_a_line_ends_it(end):
+def test_every_line_separator_ends_the_line(end):
     assert one_line(ValueError(f"a{end}b")) == "ValueError: a"
 
 
@@ -141,11 +141,11 @@ def test_a_cause_that_was_hidden_on_purpose_stays_hidden():
     ],
     ids=range(6),
 )
-def test_what_did_not_fit_is_shown_in_short(value, text):
+def test_a_wrong_value_is_shown_in_short(value, text):
     assert short(value) == text
 
 
-def test_what_can_not_be_shown_is_named_by_its_class():
+def test_a_value_without_a_repr_is_named_by_its_class():
     value: list = []
     for _ in range(100_000):
         value = [value]
@@ -160,7 +160,7 @@ def test_a_path_is_shown_whole_if_it_is_one_line_of_text():
     assert path_of("\ud800") == r"'\ud800'"
 
 
-def test_why_a_file_could_not_be_used_is_what_the_system_said_or_python():
+def test_the_reason_of_a_file_error_is_in_the_words_of_the_system_or_of_python():
     assert reason_of(OSError(2, "No such file or directory", "/x")) == "No such file or directory"
     assert reason_of(OSError("odd")) == "OSError: odd"
     assert reason_of(ValueError("embedded null byte")) == "ValueError: embedded null byte"

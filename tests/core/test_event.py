@@ -33,7 +33,7 @@ TAXONOMY = [
 ]
 
 
-def test_every_name_of_the_taxonomy_is_the_kernels_own_or_open():
+def test_every_name_of_the_taxonomy_is_the_kernels_own_or_one_that_modules_emit_too():
     taxonomy = {*TAXONOMY, "policy:request"}
     assert {
         "artifact:write",
@@ -59,7 +59,7 @@ def test_a_name_is_namespace_and_verb(name):
 @pytest.mark.parametrize(
     "name", ["", "a", ":", "a:", ":b", "a::b", "A:b", "a:B", "a b:c", "a:b\n", "a:*b", "-a:b", "ä:b", 5, None, ["a:b"]]
 )
-def test_anything_else_is_no_name(name):
+def test_any_other_text_is_no_name(name):
     assert not is_event_name(name)
     assert not is_event_pattern(name)
 
@@ -80,7 +80,7 @@ def test_a_pattern_means_a_name_a_prefix_or_all(pattern, names, others):
 
 
 @pytest.mark.parametrize("pattern", ["", "**", "a*", "*:a", "*:*", "a:*:b", ":*", "a:*\n", None, 5])
-def test_anything_else_is_no_pattern(pattern):
+def test_any_other_text_is_no_pattern(pattern):
     assert not is_event_pattern(pattern)
 
 
@@ -104,15 +104,15 @@ envelopes: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 
 @thorough
 @given(envelopes)
-def test_what_is_logged_is_what_an_observer_is_told(fields):
+def test_an_observer_receives_the_event_that_is_logged(fields):
     line = encode_checked(Event(**fields))
     assert b"\n" not in line
     told = {name: value for name, value in fields.items() if value != {}}
-    assert json.loads(line) == told  # nothing that is null or empty is in the log
+    assert json.loads(line) == told  # the log has no null or empty fields
     assert decode_event(line) == Event(**fields)
 
 
-def test_an_observer_may_change_the_data_that_it_is_told():
+def test_an_observer_may_change_the_data_that_it_receives():
     line = encode_checked(Event("e", 1.0, "a:b", "kernel"))
     decode_event(line).data["mine"] = 1
     assert decode_event(line).data == {}
@@ -141,7 +141,7 @@ def test_a_value_above_the_limit_stands_as_its_size(value, size):
 
 @thorough
 @given(st.dictionaries(st.text(), json_values, max_size=4), st.just(math.inf) | st.integers(0, 100))
-def test_what_is_emitted_is_kept_member_by_member_within_the_limit(data, limit):
+def test_emitted_data_is_kept_member_by_member_within_the_limit(data, limit):
     shown, fault = checked_data(data, SizeLimit(limit))
     assert fault == ""
     logged = json.loads(encode_checked(shown))
@@ -169,7 +169,7 @@ def test_what_is_emitted_is_kept_member_by_member_within_the_limit(data, limit):
         ({"a": float("nan")}, {}, "data.a: expected a finite number, got nan"),
     ],
 )
-def test_what_is_not_json_is_left_out_and_named(data, kept, fault):
+def test_members_that_are_not_json_are_left_out_and_named(data, kept, fault):
     shown, said = checked_data(data, SizeLimit(20))
     assert (json.loads(encode_checked(shown)), said) == (kept, fault)
 

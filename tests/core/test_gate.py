@@ -12,7 +12,7 @@ from amplifier_core._protocol.gate import Answer, decide, narrowed_below, read_a
 
 BASE = Path("/base")
 
-# What the words of the oracle have in common makes related ones likely.
+# Words of one namespace: they are likely to cover each other.
 FAMILIES = [[word for word in WORDS if word.startswith(start)] for start in ("fs:", "sys:", "net:", "x-", "env:")]
 family_words = st.sampled_from(FAMILIES).flatmap(st.sampled_from)
 
@@ -36,7 +36,7 @@ def answers_to(draw, wanted):
 
 @st.composite
 def cases(draw, smallest=0):
-    """Draw what is wanted, and what the hooks of a session or of a fork answer; seldom that one of them failed."""
+    """Draw the wanted capabilities, and the answers of a session's or a fork's hooks. Few of the hooks failed."""
     wanted = draw(wanted_lists(smallest))
     failed = st.none() if draw(st.integers(0, 9)) == 0 else st.nothing()
     answers = draw(st.lists(answers_to(wanted) | failed, max_size=4))
@@ -44,7 +44,7 @@ def cases(draw, smallest=0):
 
 
 def answered(answer, *, fork):
-    """Put an answer of the oracle into the gate's own words."""
+    """Convert an answer of the oracle into the gate's."""
     if answer is None:
         return Answer("hook", "deny", reason="the hook failed")
     decision, words, scope, own = answer
@@ -75,7 +75,7 @@ def test_the_gate_decides_as_the_protocol_says(case):
     assert (decision.allowed, uses(decision.granted), decision.scope) == (allowed, granted, scope)
 
 
-def test_an_allow_that_contains_what_is_wanted_allows_it():
+def test_an_allow_that_covers_a_wanted_capability_allows_it():
     decision = decide(["fs:read:/", "fs:read:/a/b"], [Answer("hook", "allow", ("fs:read:/a",))])
     assert decision.allowed
     assert decision.granted == ("fs:read:/a",)
@@ -103,7 +103,7 @@ def test_nothing_is_granted_that_was_not_wanted(case):
 
 @thorough
 @given(cases(smallest=1))
-def test_what_no_hook_allowed_is_denied(case):
+def test_a_capability_that_no_hook_allowed_is_denied(case):
     wanted, answers, _ = case
     assert not decided(wanted, []).allowed
     silent = [answer for answer in answers if answer and answer[0] != "allow"]
@@ -123,7 +123,7 @@ def test_one_deny_denies(case, place, scope, words):
 
 @thorough
 @given(cases(), st.integers(0, 4))
-def test_to_abstain_for_the_session_changes_nothing_and_for_the_call_the_scope_alone(case, place):
+def test_abstaining_for_the_session_changes_nothing_and_for_the_call_the_scope_alone(case, place):
     wanted, answers, fork = case
     before = decided(wanted, answers, fork=fork)
     answers.insert(place, ("abstain", None, "session", False))
@@ -145,7 +145,7 @@ def test_the_order_of_the_answers_does_not_matter(case, random):
 
 @thorough
 @given(cases())
-def test_what_a_fork_registers_itself_never_widens(case):
+def test_a_hook_that_a_fork_registers_itself_never_widens(case):
     wanted, answers, _ = case
     inherited = [answer for answer in answers if answer is None or not answer[3]]
     parent, child = decided(wanted, inherited), decided(wanted, answers, fork=True)
@@ -156,7 +156,7 @@ def test_what_a_fork_registers_itself_never_widens(case):
 
 @thorough
 @given(cases())
-def test_what_is_granted_is_named_once(case):
+def test_a_granted_capability_is_listed_once(case):
     wanted, answers, fork = case
     granted = decided(wanted, answers, fork=fork).granted
     assert not [(one, two) for one in granted for two in granted if one != two and includes(one, two)]
@@ -215,7 +215,7 @@ def test_a_denial_names_the_hook_and_its_reason():
     assert decide(["env:A"], []).reason == "no policy hook allowed env:A"
 
 
-def test_an_allow_carries_the_reasons_of_those_who_allowed():
+def test_an_allow_has_the_reasons_of_the_hooks_that_allowed():
     answers = [Answer("a", "allow", reason="one"), Answer("b", "allow"), Answer("c", "allow", reason="two")]
     assert decide(["env:A"], answers).reason == "one; two"
 
@@ -254,7 +254,7 @@ def test_a_python_hook_may_answer_with_a_tuple():
     assert read({"decision": "allow", "capabilities": ("env:A",)}).capabilities == ("env:A",)
 
 
-NONSENSE = [
+MALFORMED = [
     (None, "expected an object with a decision, got NoneType"),
     (True, "expected an object with a decision, got bool"),
     ("allow", "expected an object with a decision, got str"),
@@ -292,8 +292,8 @@ NONSENSE = [
 ]
 
 
-@pytest.mark.parametrize(("value", "fault"), NONSENSE)
-def test_nonsense_is_no_answer(value, fault):
+@pytest.mark.parametrize(("value", "fault"), MALFORMED)
+def test_a_malformed_answer_is_refused(value, fault):
     with pytest.raises(ValueError, match="expected|wanted") as caught:
         read(value)
     assert str(caught.value).startswith(fault)
@@ -305,13 +305,13 @@ def test_an_unknown_capability_in_an_answer_is_named_by_its_place():
         read({"decision": "allow", "capabilities": ["env:A", "gpu:use"]})
 
 
-def test_an_allow_of_null_is_nonsense():
+def test_an_allow_of_null_is_malformed():
     with pytest.raises(ValueError, match="capabilities: expected a list, got NoneType"):
         read({"decision": "allow", "capabilities": None})
 
 
 @pytest.mark.parametrize("part", [{"reason": "\ud800"}, {"capabilities": ["x-a:\ud800"]}])
-def test_an_answer_that_is_not_unicode_text_is_nonsense(part):
+def test_an_answer_that_is_not_unicode_text_is_malformed(part):
     with pytest.raises(ValueError, match="surrogate|expected"):
         read({"decision": "allow", **part}, ["x-a:\ud800"])
 
@@ -331,7 +331,7 @@ answer_like = st.fixed_dictionaries(
 @thorough
 @given(json_values | answer_like, wanted_lists())
 @example({"decision": "allow", "capabilities": None}, ["env:A"])
-def test_no_allow_comes_out_of_garbage(value, wanted):
+def test_arbitrary_json_is_never_read_as_an_allow(value, wanted):
     try:
         answer = read(value, wanted)
     except ValueError:
@@ -372,7 +372,7 @@ def test_every_well_formed_answer_is_understood(wanted, data):
         (["x-a:b"], [], "x-a:b"),
     ],
 )
-def test_what_a_process_already_has_can_not_be_taken_away_for_one_call(running, granted, lost):
+def test_a_capability_that_a_process_has_can_not_be_withdrawn_for_one_call(running, granted, lost):
     assert narrowed_below(running, granted) == lost
 
 

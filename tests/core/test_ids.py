@@ -20,7 +20,7 @@ def test_two_sources_share_nothing():
     assert {Ids().hex16() for _ in range(10)}.isdisjoint({Ids().hex16() for _ in range(10)})
 
 
-def test_ids_are_what_the_source_of_entropy_gives():
+def test_ids_are_the_bytes_of_the_source_of_entropy():
     source = random.Random(7)
     expected = random.Random(7)
     ids = Ids(source.randbytes)

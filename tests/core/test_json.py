@@ -30,7 +30,7 @@ def nested(levels, value=None):
 
 
 def exact(value):
-    """Tell 1 from 1.0 and from true, which == does not."""
+    """Distinguish 1 from 1.0 and from true, which == does not."""
     return json.dumps(value)
 
 
@@ -43,7 +43,7 @@ def exact(value):
 @example(5e-324)
 @example(1.7976931348623157e308)
 @example({"": {"": []}, "\0\u2028\U0001f600": "\x7f\x1f"})
-def test_what_is_json_comes_back_as_it_was(value):
+def test_a_value_that_is_json_comes_back_unchanged(value):
     encoded = encode(value, "value")
     assert exact(decode(encoded)) == exact(value)
     assert exact(json.loads(encoded)) == exact(value)
@@ -51,7 +51,7 @@ def test_what_is_json_comes_back_as_it_was(value):
 
 @thorough
 @given(json_values)
-def test_what_is_written_is_one_line(value):
+def test_encoded_json_is_one_line(value):
     assert b"\n" not in encode(value, "value")
 
 
@@ -150,7 +150,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize(("value", "fault"), FOREIGN, ids=lambda item: ascii(item).partition(" at 0x")[0][:40])
-def test_what_is_not_json_is_refused(value, fault):
+def test_a_value_that_is_not_json_is_refused(value, fault):
     with pytest.raises(NotJson) as caught:
         encode(value, "args")
     assert str(caught.value) == f"args: {fault}"
@@ -191,7 +191,7 @@ def test_one_foreign_value_anywhere_is_found_and_its_path_named(case):
         ({"a": {"b": {3: 1}}}, "args.a.b: expected text as a key, got int"),
     ],
 )
-def test_the_path_of_what_is_not_json_is_named(value, fault):
+def test_the_path_of_a_value_that_is_not_json_is_named(value, fault):
     with pytest.raises(NotJson) as caught:
         encode(value, "args")
     assert str(caught.value) == fault
@@ -213,7 +213,7 @@ def test_the_path_of_a_huge_integer_is_named():
         encode({"a": [10**5000]}, "args")
 
 
-def test_as_many_levels_as_are_promised_are_written():
+def test_the_deepest_nesting_allowed_is_written():
     assert encode(nested(MAX_DEPTH), "args") == b"[" * MAX_DEPTH + b"null" + b"]" * MAX_DEPTH
 
 
@@ -243,7 +243,7 @@ def test_a_cycle_is_refused(container):
         encode(in_itself(container), "args")
 
 
-# looking at every way down would be 2 ** 200 visits
+# to follow every path would be 2 ** 200 visits
 def test_a_list_that_holds_itself_twice_is_refused_at_once():
     program = "from amplifier_core._protocol.json import encode; a = []; a += [a, a]; encode(a, 'args')"
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=5, check=False)
@@ -298,7 +298,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED.keys())
 @pytest.mark.parametrize("kind", [bytes, memoryview])
-def test_what_is_not_strict_json_is_refused_in_one_line(text, kind):
+def test_text_that_is_not_strict_json_is_refused_in_one_line(text, kind):
     with pytest.raises(NotJson) as caught:
         decode(kind(text))
     assert len(str(caught.value).splitlines()) == 1

@@ -26,7 +26,7 @@ def sink(log):
 
 @contextmanager
 def disk_of(size):
-    """Let no file grow beyond so many bytes: what is written across that end is cut off, as on a full disk."""
+    """Let no file grow beyond so many bytes. A write across that end is cut off, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -53,14 +53,14 @@ def test_killing_the_process_loses_no_line(log):
     assert log.read_bytes() == b"".join(b"%d\n" % n for n in range(1000))
 
 
-def test_the_folder_is_made_and_the_file_is_its_owners_alone(tmp_path):
+def test_the_folder_is_made_and_only_the_owner_can_read_the_file(tmp_path):
     sink = JsonlSink(tmp_path / "a" / "b" / "events.jsonl")
     sink.close()
     assert sink.path == tmp_path / "a" / "b" / "events.jsonl"
     assert stat.S_IMODE(sink.path.stat().st_mode) & 0o077 == 0
 
 
-def test_a_relative_path_is_one_from_where_we_are(tmp_path, monkeypatch):
+def test_a_relative_path_is_below_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sink = JsonlSink("events.jsonl")
     monkeypatch.chdir("/")
@@ -70,7 +70,7 @@ def test_a_relative_path_is_one_from_where_we_are(tmp_path, monkeypatch):
     assert sink.path.read_bytes() == b"1\n"
 
 
-def test_a_file_that_is_there_is_added_to(log):
+def test_an_existing_file_is_appended_to(log):
     for line in (b"1\n", b"2\n"):
         sink = JsonlSink(log)
         sink.write(line)
@@ -78,7 +78,7 @@ def test_a_file_that_is_there_is_added_to(log):
     assert log.read_bytes() == b"1\n2\n"
 
 
-def test_two_that_write_to_one_file_do_not_overwrite_each_other(log, sink):
+def test_two_sinks_of_one_file_do_not_overwrite_each_other(log, sink):
     other = JsonlSink(log)
     for n in range(10):
         (sink, other)[n % 2].write(b"%d\n" % n)
@@ -95,8 +95,8 @@ def test_close_may_be_called_again_and_nothing_is_written_afterwards(sink, log):
     assert log.read_bytes() == b"1\n"
 
 
-def test_closing_again_closes_nothing_of_anybody_else(log):
-    """A log may have any descriptor, that of a stdin that was closed too; after its end somebody else has it."""
+def test_closing_again_closes_no_file_of_other_code(log):
+    """A log may have the descriptor of a closed stdin. After the log's close another file has it."""
     stdin = os.dup(0)
     os.close(0)
     try:
@@ -114,7 +114,7 @@ def test_a_file_is_not_handed_to_children(sink):
     assert not os.get_inheritable(sink._fd)
 
 
-def test_a_folder_a_path_through_a_file_and_a_place_of_others_are_refused_in_one_line(tmp_path):
+def test_a_path_that_cannot_be_opened_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file" / "events.jsonl", Path("/proc/events.jsonl"), tmp_path / ("x" * 300)):
         with pytest.raises(BadRequest, match=r"^bad_request: event log .*: [^\n]+$"):
@@ -122,7 +122,7 @@ def test_a_folder_a_path_through_a_file_and_a_place_of_others_are_refused_in_one
 
 
 @pytest.mark.parametrize("path", ["a\0b", "\ud800"], ids=ascii)
-def test_a_path_that_is_none_is_refused(path, tmp_path):
+def test_a_text_that_is_no_path_is_refused(path, tmp_path):
     with pytest.raises(BadRequest):
         JsonlSink(tmp_path / path)
 
@@ -183,7 +183,7 @@ class TestADiskThatFillsUp:
         assert lines[-2:] == [b'{"n":4}', b""]
         assert [line for line in lines if line and line.endswith(b"}")] == [b'{"n":4}']
 
-    def test_every_line_is_whole_or_torn_wherever_the_disk_ends(self, tmp_path):
+    def test_every_line_is_whole_or_torn_at_any_size_of_the_disk(self, tmp_path):
         lines = [json.dumps({"n": n}).encode() + b"\n" for n in range(3)]
         for size in range(len(b"".join(lines))):
             sink = JsonlSink(tmp_path / f"{size}.jsonl")
@@ -200,7 +200,7 @@ class TestADiskThatFillsUp:
                 written.append(line.strip())
             sink.close()
             whole = [line for line in sink.path.read_bytes().splitlines() if line.endswith(b"}")]
-            # a line of which the end alone was cut off is whole too, once it is ended
+            # a line that lacks only its line feed is whole, once the next write adds it
             assert set(written) <= set(whole) <= {line.strip() for line in lines}
             assert whole == sorted(whole)
 
@@ -214,13 +214,13 @@ def test_a_torn_line_of_an_earlier_process_is_ended_too(log):
 
 
 def lines_of(log):
-    """Read a log and what was kept of it, oldest first."""
+    """Read a log and its rotated files, oldest first."""
     kept = sorted(log.parent.glob(f"{log.name}.*"), key=lambda path: int(path.suffix[1:]))
     return [path.read_bytes().splitlines() for path in [*kept, log]]
 
 
-def test_a_log_goes_on_in_a_new_file_and_loses_no_line(log):
-    for _ in range(2):  # the second process goes on where the first has ended
+def test_a_log_rotates_and_loses_no_line(log):
+    for _ in range(2):  # the second process continues the log of the first
         sink = JsonlSink(log, 100)
         for n in range(25):
             sink.write(b'{"n":%05d}\n' % n)
@@ -241,7 +241,7 @@ def test_a_file_is_full_with_its_last_byte_and_each_one_is_counted_anew(log):
     assert sizes == {".1": 10, ".2": 0, ".3": 12, ".4": 10, "": 0}
 
 
-def test_a_log_that_cannot_go_on_elsewhere_tries_again_when_it_has_grown_as_much_more(log, monkeypatch):
+def test_a_log_that_cannot_rotate_tries_again_when_it_has_grown_as_much_more(log, monkeypatch):
     sizes = []
 
     def refuse(path, target):
@@ -257,7 +257,7 @@ def test_a_log_that_cannot_go_on_elsewhere_tries_again_when_it_has_grown_as_much
 
 
 @pytest.mark.parametrize("step", ["rename", "open"])
-def test_a_log_that_cannot_go_on_elsewhere_stays_where_it_is(log, monkeypatch, step):
+def test_a_log_that_cannot_rotate_continues_in_its_file(log, monkeypatch, step):
     sink = JsonlSink(log, 100)
     real = os.open
 
@@ -278,7 +278,7 @@ def test_a_log_that_cannot_go_on_elsewhere_stays_where_it_is(log, monkeypatch, s
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "5", True, 1.5])
-def test_what_is_no_size_to_rotate_at_is_refused(log, wrong):
+def test_a_wrong_size_to_rotate_at_is_refused(log, wrong):
     with pytest.raises(BadRequest, match="rotate_bytes: expected a positive integer"):
         open_sink({"path": log, "rotate_bytes": wrong})
     with pytest.raises(BadRequest, match="event_log_bytes: expected a positive integer"):
@@ -295,7 +295,7 @@ async def test_a_kernel_rotates_its_log(log):
     assert len(lines_of(log)) > 5
 
 
-def test_a_pipe_that_nobody_reads_is_refused_and_one_that_is_full_loses_lines_but_no_time(tmp_path):
+def test_a_pipe_without_a_reader_is_refused_and_a_full_one_loses_lines_but_no_time(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(BadRequest, match="event log .*pipe"):
@@ -323,7 +323,7 @@ def test_two_kernels_that_share_a_log_keep_every_line_once(log, monkeypatch):
     assert sorted(line for lines in lines_of(log) for line in lines) == [b'{"n":%05d}' % n for n in range(90)]
 
 
-def test_a_log_that_another_kernel_is_rotating_is_left_to_it(log):
+def test_a_log_that_another_kernel_is_rotating_is_not_rotated(log):
     first, second = JsonlSink(log, 100), JsonlSink(log, 100)
     with jsonl._locked(first._fd):
         for n in range(15):

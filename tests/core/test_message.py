@@ -49,7 +49,7 @@ def test_a_reply_has_one_of_three_shapes(value):
 
 
 @pytest.mark.parametrize("value", NO_REPLIES, ids=json.dumps)
-def test_what_has_none_of_them_or_two_breaks_the_contract(value):
+def test_a_reply_of_no_shape_or_of_two_breaks_the_contract(value):
     message = decode_message(text(value))
     assert not message.is_reply()
     with pytest.raises(Internal, match=r"^internal: /mnt/tools/a broke its contract: the reply is none of the three"):
@@ -79,7 +79,7 @@ def test_what_has_none_of_them_or_two_breaks_the_contract(value):
     ],
     ids=lambda raw: ascii(raw)[:50],
 )
-def test_what_is_no_message_is_refused_in_one_line(raw):
+def test_a_text_that_is_no_message_is_refused_in_one_line(raw):
     with pytest.raises(NotJson) as caught:
         decode_message(raw)
     assert len(str(caught.value).splitlines()) == 1
@@ -88,7 +88,7 @@ def test_what_is_no_message_is_refused_in_one_line(raw):
 @thorough
 @given(json_values)
 @example({"words": 2})
-def test_a_result_comes_back_as_it_was(value):
+def test_a_result_comes_back_unchanged(value):
     assert json.dumps(result_of(decode_message(text({"ok": True, "result": value})), "who")) == json.dumps(value)
 
 
@@ -116,12 +116,12 @@ def test_a_modules_own_code_passes_through():
     assert caught.value.body() == {"code": "mine", "message": "no"}
 
 
-def test_pending_is_refused_where_it_is_not_taken():
+def test_pending_is_refused_where_no_system_calls_are_made():
     with pytest.raises(Internal, match="who answered pending"):
         result_of(decode_message(text({"pending": {"syscalls": [], "state": 1}})), "who")
 
 
-def test_a_sender_can_not_say_how_long_its_message_is():
+def test_a_sender_can_not_set_the_size_of_its_message():
     raw = text({"ok": True, "result": 1, "size": 10**9})
     assert decode_message(raw).size == len(raw)
 
@@ -147,7 +147,7 @@ def compact(value):
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-unambiguous = st.recursive(  # what every writer of compact JSON writes alike: no floats
+unambiguous = st.recursive(  # every encoder of compact JSON writes these alike: no floats
     st.text() | st.integers() | st.none() | st.booleans(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
 )
@@ -165,12 +165,12 @@ def test_a_results_size_is_the_length_of_its_json(reply):
 
 @thorough
 @given(replies, st.sampled_from([None, 1, 8]))
-def test_spaces_that_a_sender_puts_in_count_too(reply, indent):
+def test_the_senders_spaces_count_too(reply, indent):
     raw = json.dumps(reply, ensure_ascii=False, indent=indent).encode()
     assert len(compact(reply["result"])) <= result_size(decode_message(raw)) <= len(raw)
 
 
-def test_a_message_that_nobody_decoded_has_no_size():
+def test_a_message_that_was_not_decoded_has_no_size():
     assert result_size(Message(result=1)) == 0
 
 
@@ -182,7 +182,7 @@ def test_a_sender_can_not_hide_a_large_result_from_the_log():
     assert result_size(decode_message(raw)) >= len(result) + 2
 
 
-def test_a_result_that_is_nested_too_deeply_to_be_written_again_counts_with_what_came_with_it():
+def test_a_result_nested_too_deeply_to_encode_counts_as_the_whole_message():
     result: list = []
     for _ in range(100_000):
         result = [result]

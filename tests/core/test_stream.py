@@ -99,7 +99,7 @@ async def test_a_second_reader_is_refused_while_the_first_one_waits(streaming):
     stream = streaming.stream(STREAMER, "count", {"to": 3, "pause": 0.05})
     first = asyncio.create_task(anext(stream))
     await asyncio.sleep(0)
-    with pytest.raises(BadRequest, match="a stream has one reader: somebody waits for its next chunk already"):
+    with pytest.raises(BadRequest, match="a stream has one reader: another task already waits for its next chunk"):
         await asyncio.wait_for(anext(stream), 10)
     assert (await first)["n"] == 1
     assert [chunk["n"] async for chunk in stream] == [2, 3]
