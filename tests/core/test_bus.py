@@ -459,7 +459,7 @@ def hearing(heard):
     return tell
 
 
-async def test_an_observer_hears_every_event_as_it_stands_in_the_log(room, sink):
+async def test_an_observer_receives_every_event_as_it_stands_in_the_log(room, sink):
     heard: list = []
 
     async def tell(line):
@@ -718,7 +718,7 @@ async def test_an_observers_task_bears_its_name(room):
     assert any(task.get_name() == "observer mine" for task in asyncio.all_tasks())
 
 
-async def test_observers_of_a_pattern_hear_that_pattern_alone(room):
+async def test_observers_of_a_pattern_receive_its_events_alone(room):
     heard: dict[str, list] = {pattern: [] for pattern in ("*", "a:*", "a:b")}
     for pattern, events in heard.items():
         room.observe(hearing(events), pattern=pattern)
@@ -728,7 +728,7 @@ async def test_observers_of_a_pattern_hear_that_pattern_alone(room):
     assert heard == {"*": ["a:b", "a:c", "d:e"], "a:*": ["a:b", "a:c"], "a:b": ["a:b"]}
 
 
-async def test_an_observer_hears_of_a_sink_that_fails():
+async def test_an_observer_receives_the_report_of_a_failing_sink():
     heard = asyncio.get_running_loop().create_future()
     failing = Lines()
     failing.broken = True

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.core.strategies import json_values, thorough
 
-from amplifier_core import BadRequest, Limits, ModuleDescriptor, load_descriptor
+from amplifier_core import BadRequest, Limits, ModuleDescriptor, Plan, load_descriptor
 from amplifier_core._protocol.descriptor import KINDS, MESSAGE_BYTES
 
 VALID: dict[str, Any] = {"name": "a", "kind": "tool", "transport": {"type": "stdio"}, "capabilities": []}
@@ -396,6 +396,12 @@ def test_unknown_limits_are_ignored_and_kept_as_unknown():
     descriptor = ModuleDescriptor.from_mapping({**VALID, "limits": {"gpu_ms": "x", "cpu_ms": 5}})
     assert descriptor.limits == Limits(cpu_ms=5)
     assert descriptor.unknown == {"limits.gpu_ms": "x"}
+
+
+@pytest.mark.parametrize("value", [ModuleDescriptor.from_mapping(VALID), Limits(), Plan("x")], ids=type)
+def test_an_object_that_holds_objects_is_not_hashable(value):
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(value)
 
 
 def test_the_largest_message_has_a_default():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -80,13 +81,16 @@ async def check_module(
     probe = _Probe(connection, descriptor, examples)
     try:
         await asyncio.wait_for(connection.start(descriptor.capabilities, None), seconds)
-        checks = [
+        checks: list[tuple[str, str, Callable[[], Awaitable[str]]]] = [
             ("health answers {'status': 'ok'}", "2", probe.health),
             ("describe matches the descriptor", "2", probe.describe),
             ("an unknown op is unsupported_op", "5", probe.unknown_op),
             ("unknown fields are ignored", "preamble", probe.unknown_field),
-            *((f"op {op} answers its example", "2", probe.example(op, args)) for op, args in examples.items()),
-            *((f"op {op} answers {_AT_ONCE} at once", "3", probe.at_once(op, args)) for op, args in examples.items()),
+            *((f"op {op} answers its example", "2", partial(probe.example, op, args)) for op, args in examples.items()),
+            *(
+                (f"op {op} answers {_AT_ONCE} at once", "3", partial(probe.example, op, args, _AT_ONCE))
+                for op, args in examples.items()
+            ),
         ]
         return [Check(name, section, await _problem(check, seconds)) for name, section, check in checks]
     finally:
@@ -122,19 +126,9 @@ class _Probe:
         health = await self._ask("health", {"x-unknown": {"nested": [None]}})
         return "" if isinstance(health, dict) else f"got {health!r}"
 
-    def example(self, op: str, args: dict[str, Any]) -> Callable[[], Awaitable[str]]:
-        async def check() -> str:
-            await self._ask("invoke", {"op": op, "args": args})
-            return ""
-
-        return check
-
-    def at_once(self, op: str, args: dict[str, Any]) -> Callable[[], Awaitable[str]]:
-        async def check() -> str:
-            await asyncio.gather(*(self._ask("invoke", {"op": op, "args": args}) for _ in range(_AT_ONCE)))
-            return ""
-
-        return check
+    async def example(self, op: str, args: dict[str, Any], times: int = 1) -> str:
+        await asyncio.gather(*(self._ask("invoke", {"op": op, "args": args}) for _ in range(times)))
+        return ""
 
     async def _ask(self, method: str, params: dict[str, Any]) -> Any:
         reply = await self._connection.request(method, encode_checked(params))

@@ -114,8 +114,7 @@ class Bus:
         if not first:
             return
         name = type(sink).__name__
-        others = [other for other in self._sinks if id(other) not in self._lost]
-        sinks, self._sinks = self._sinks, tuple(others)
+        sinks, self._sinks = self._sinks, tuple(other for other in self._sinks if id(other) not in self._lost)
         error = KernelError(f"sink {name}: {one_line(failure)}")
         self.publish(Event("", 0.0, "sink:error", "kernel", data={"sink": name}, error=error.body()), observers_of)
         self._sinks = sinks
