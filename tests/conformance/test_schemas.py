@@ -230,7 +230,7 @@ def with_unknown_fields(instance: object) -> object:
             key: value if key in {"env", "headers"} else with_unknown_fields(value)
             for key, value in instance.items()
         }
-        return {**inner, "x_unknown": {"nobody": "knows"}}
+        return {**inner, "x_unknown": {"field": "unknown"}}
     return instance
 
 

@@ -1,6 +1,6 @@
 """The host, as connections see it: what the connections of one kernel share.
 
-Owns the shared things. Which isolation confines the modules on the host is the kernel's to know.
+Owns the shared objects. It does not know the isolation of the modules: the kernel does.
 """
 
 from __future__ import annotations
