@@ -246,7 +246,7 @@ def test_a_sink_that_raises_is_counted_and_reported_once_and_the_others_go_on(si
     assert sorted(numbers(sink)) == sorted(numbers(after)) == list(range(1, 8))
     assert numbers(bad) == [7]
     (told,) = sink.events("sink:error")
-    assert told["data"] == {"sink": "Lines"}
+    assert (told["component"], told["data"]) == ("kernel", {"sink": "Lines"})
     assert told["error"]["message"] == "sink Lines: OSError: disk"
 
 
