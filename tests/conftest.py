@@ -24,7 +24,7 @@ def children() -> set[str]:
 
 
 def descriptors() -> dict[str, str]:
-    """Name this process's open files."""
+    """List this process's open files, by descriptor."""
     found = {}
     for link in Path("/proc/self/fd").iterdir():
         try:

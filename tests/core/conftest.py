@@ -1,4 +1,4 @@
-"""What the tests of plugins share: a folder of distributions that are installed for one test."""
+"""Fixtures of the tests of plugins: a folder of distributions that are installed for one test."""
 
 import importlib
 import sys
@@ -13,7 +13,7 @@ class Site:
         self._folder = folder
 
     def install(self, group, name, source, *, distribution=None, target="{module}"):
-        """Install a distribution of one module and one entry point, and give the module's name."""
+        """Install a distribution with one module and one entry point. Return the module's name."""
         distribution = distribution or f"outside-{name}"
         module = distribution.replace("-", "_")
         (self._folder / f"{module}.py").write_text(source)
@@ -26,7 +26,7 @@ class Site:
         return module
 
     def was(self, what, module):
-        """Tell whether a module was `imported`, or its hook `opened`."""
+        """Tell whether a module was `imported`, or its hook was `opened`."""
         return (self._folder / f"{module}.{what}").exists()
 
     def read(self, what, module):

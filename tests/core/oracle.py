@@ -1,14 +1,14 @@
-"""What section 6 of the protocol means, by brute force: a second opinion on the gate, which shares no code with it.
+"""Section 6 of the protocol by brute force: an oracle for the gate, which shares no code with it.
 
-Written from the text alone, before the gate was read. A capability is the set of everything concrete that it permits
-in a world small enough to enumerate, so that "covers" is set inclusion and "granted" a union: no rule about words here.
+Written from the text of the protocol alone. A capability is the set of all uses that it permits in a world small
+enough to enumerate. So "covers" is set inclusion, and "granted" is a union; there are no rules about words here.
 """
 
 from functools import cache
 from itertools import product
 
 NAMES = ("a", "b", "ab")
-"""Path parts; `ab` starts like `a`, which must not make it a part of it."""
+"""Path parts. `ab` starts with `a`, and still is not below it."""
 
 
 def _sequences(parts, longest):
@@ -16,7 +16,7 @@ def _sequences(parts, longest):
 
 
 FILES = [("", *parts) for parts in _sequences(NAMES, 3)] + [("$tmp", *parts) for parts in _sequences(NAMES, 2)]
-"""`$tmp` is a scratch folder of its own: below nothing, not even below `/`."""
+"""`$tmp` is a scratch folder that is below no other folder, not even below `/`."""
 
 MODULES = [("mnt", *parts) for parts in _sequences(("tools", "toolsy", "agents", "a", "unnamed"), 2)]
 
@@ -29,7 +29,7 @@ WORLD = frozenset(
     + [("aside", name, *rest) for name in ("x-a", "x-ab") for rest in _sequences(NAMES, 4)]
 )
 
-# Words go one level less deep than the world: a word and what is below it are never the same set.
+# Words are one level less deep than the world, so that a word and one below it never permit the same set.
 WORDS = [
     *(f"fs:{access}:/{'/'.join(parts)}" for access in ("read", "write") for parts in _sequences(NAMES, 2)),
     *(f"fs:{access}:$tmp{tail}" for access in ("read", "write") for tail in ("", "/a", "/ab")),
@@ -45,11 +45,11 @@ WORDS = [
 
 @cache
 def permits(word):
-    """Return every use in the world that the canonical capability `word` permits."""
+    """Return all uses in the world that the canonical capability `word` permits."""
     return frozenset(use for use in WORLD if _permits(word.split(":"), use))
 
 
-def _permits(parts, use):  # noqa: PLR0911 - a row of the table each
+def _permits(parts, use):  # noqa: PLR0911 - one return for each row of the table
     match parts, use:
         case ["fs", "write", path], ("fs", "read" | "write", file):
             return _holds(path, file)
@@ -76,7 +76,7 @@ def _permits(parts, use):  # noqa: PLR0911 - a row of the table each
 
 def _holds(path, file):
     folder = file
-    while folder:  # climb from the file, as a file system would
+    while folder:  # from the file to its parents, as in a file system
         if "/".join(folder) == path.rstrip("/"):
             return True
         folder = folder[:-1]
@@ -96,9 +96,9 @@ def includes(granted, wanted):
 def judge(wanted, answers, *, fork=False):
     """Return (allowed, uses granted, scope) for the words `wanted`.
 
-    An answer is None for a hook that failed, was late or talked nonsense; else (decision, words or None, scope, own),
-    where `own` says that a fork registered the hook itself. A word says something about a capability wanted if one of
-    the two includes the other: "some of those wanted, or something below one of them".
+    An answer is None for a hook that failed, was late or gave no valid answer; else (decision, words or None, scope,
+    own), where `own` is true if the fork registered the hook. A word concerns a wanted capability if one of the two
+    includes the other: "some of those wanted, or something below one of them".
     """
     nothing: tuple[bool, frozenset, str] = (False, frozenset(), "call")
     if any(answer is None or answer[0] == "deny" for answer in answers):
@@ -120,7 +120,7 @@ def judge(wanted, answers, *, fork=False):
 
 
 def well_formed(answer):
-    """Say whether a JSON value is an answer of section 6 at all; what `capabilities` names is judged elsewhere."""
+    """Say whether a JSON value has the form of an answer of section 6. The words in `capabilities` are not checked."""
     return (
         isinstance(answer, dict)
         and answer.get("decision") in ("allow", "deny", "abstain")

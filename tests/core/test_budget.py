@@ -1,4 +1,4 @@
-"""Budgets of memory and CPU time, against real processes that pass them; the bounds are those of a busy machine."""
+"""Budgets of memory and CPU time, with real processes that exceed them. The bounds allow for a busy machine."""
 
 import asyncio
 import time
@@ -26,9 +26,9 @@ async def hog(session, module):
 
 
 @pytest.mark.parametrize("op", ["grow", "child"])
-async def test_who_passes_the_memory_budget_is_killed_with_its_children(hog, events, op):
+async def test_a_module_over_its_memory_budget_is_killed_with_its_children(hog, events, op):
     session = await hog(memory_bytes=120 * MEGABYTE)
-    with pytest.raises(Oom, match=r"/mnt/tools/hog used \d+ bytes of memory, of 120000000") as caught:
+    with pytest.raises(Oom, match=r"/mnt/tools/hog used \d+ bytes of memory; .* is 120000000") as caught:
         await session.invoke(HOG, op, {})
     assert caught.value.details["limit"] == 120 * MEGABYTE < caught.value.details["memory_bytes"]
     assert await session.invoke(HOG, "fine", {}) == "fine"
@@ -50,22 +50,22 @@ async def test_an_idle_module_is_watched_too(hog, events):
     assert await session.invoke(HOG, "fine", {}) == "fine"
 
 
-async def test_an_invocation_that_costs_too_much_cpu_time_ends_and_the_next_is_not_charged(hog):
+async def test_an_invocation_over_the_cpu_budget_ends_and_the_next_is_not_charged(hog):
     session = await hog(cpu_ms=200)
     began = time.monotonic()
-    with pytest.raises(BudgetExceeded, match=r"used \d+ ms of CPU time for one invocation, of 200") as caught:
+    with pytest.raises(BudgetExceeded, match=r"used \d+ ms of CPU time for one invocation; .* is 200") as caught:
         await session.invoke(HOG, "burn", {"milliseconds": 60_000})
     assert time.monotonic() - began < 10
     assert caught.value.details["limit"] == 200 < caught.value.details["cpu_ms"]
     assert await session.invoke(HOG, "burn", {"milliseconds": 1}) == "burn"
 
 
-async def test_an_invocation_pays_for_all_its_turns(hog, events):
+async def test_an_invocation_is_charged_for_all_its_turns(hog, events):
     session = await hog(cpu_ms=1000)
     assert await session.invoke(HOG, "turns", {"milliseconds": 100, "count": 2}) == "turns"
     with pytest.raises(BudgetExceeded) as caught:
         await session.invoke(HOG, "turns", {"milliseconds": 100, "count": 1000})
-    assert 1000 < caught.value.details["cpu_ms"] < 1500  # it burns no more than a turn unseen
+    assert 1000 < caught.value.details["cpu_ms"] < 1500  # at most one turn runs between two samples
     assert await session.invoke(HOG, "turns", {"milliseconds": 100, "count": 2}) == "turns"
     assert [event["status"] for event in events("module:invoke")] == ["ok", "error", "ok"]
 
@@ -86,7 +86,7 @@ async def test_a_budget_that_a_connection_cannot_keep_is_named(session, module, 
 
 
 class Metered:
-    """A connection that measures what it is told to, in turn."""
+    """A connection whose ``usage`` gives the readings of a list, one after the other."""
 
     def __init__(self, *readings):
         self.readings = list(readings)
@@ -102,7 +102,7 @@ class Metered:
 
 @pytest.fixture
 async def budget():
-    """Make a budget over a connection's readings; its timer fires only when a test says so."""
+    """Make a budget with the readings of its connection. The tests call its timer."""
     made = []
 
     def make(*readings, **limits):
@@ -115,7 +115,7 @@ async def budget():
         each.close()
 
 
-async def test_what_runs_at_once_shares_the_cost(budget):
+async def test_invocations_at_the_same_time_share_the_cost(budget):
     deadlines = Deadlines(asyncio.get_running_loop())
     watched, _ = budget((0.0, 0), (10.0, 0), (30.0, 0), (40.0, 0), cpu_ms=100)
     with deadlines.within(5, "a") as a, deadlines.within(5, "b") as b:
@@ -127,7 +127,7 @@ async def test_what_runs_at_once_shares_the_cost(budget):
     deadlines.close()
 
 
-async def test_a_turn_adds_to_those_before_it_and_what_others_cost_between_them_does_not(budget):
+async def test_the_turns_of_an_invocation_add_up_without_the_cost_of_others(budget):
     deadlines = Deadlines(asyncio.get_running_loop())
     watched, _ = budget((0.0, 0), (60.0, 0), (500.0, 0), (540.0, 0), (540.0, 0), (541.0, 0), cpu_ms=100)
     with pytest.raises(BudgetExceeded, match="used 101 ms"), deadlines.within(5, "a") as a:
@@ -138,7 +138,7 @@ async def test_a_turn_adds_to_those_before_it_and_what_others_cost_between_them_
     deadlines.close()
 
 
-async def test_another_process_begins_at_nothing_and_what_is_settled_is_on_nobodys_account(budget):
+async def test_a_new_process_begins_at_zero_and_a_cancelled_request_is_not_charged(budget):
     deadlines = Deadlines(asyncio.get_running_loop())
     watched, _ = budget((50.0, 0), None, (7.0, 0), (3.0, 0), (90.0, 0, True), (95.0, 0), cpu_ms=100)
     with deadlines.within(5, "a") as a, watched.charged(a):
@@ -149,7 +149,7 @@ async def test_another_process_begins_at_nothing_and_what_is_settled_is_on_nobod
     deadlines.close()
 
 
-async def test_a_reply_that_came_too_dear_is_not_given(budget):
+async def test_a_reply_over_the_budget_is_not_returned(budget):
     deadlines = Deadlines(asyncio.get_running_loop())
     watched, _ = budget((0.0, 0), (101.0, 0), cpu_ms=100)
     with pytest.raises(BudgetExceeded, match="used 101 ms"), deadlines.within(5, "a") as a, watched.charged(a):
@@ -157,7 +157,7 @@ async def test_a_reply_that_came_too_dear_is_not_given(budget):
     deadlines.close()
 
 
-async def test_a_tick_ends_what_is_over_and_goes_on_while_something_runs(budget):
+async def test_the_timer_ends_invocations_over_the_budget_and_goes_on_while_one_runs(budget):
     deadlines = Deadlines(asyncio.get_running_loop())
     watched, connection = budget((0.0, 0), (101.0, 0), (102.0, 0), cpu_ms=100)
     with pytest.raises(BudgetExceeded), deadlines.within(5, "a") as a, watched.charged(a):
@@ -170,7 +170,7 @@ async def test_a_tick_ends_what_is_over_and_goes_on_while_something_runs(budget)
     deadlines.close()
 
 
-async def test_what_was_counted_twice_is_weighed_before_anybody_dies(budget):
+async def test_memory_is_measured_exactly_before_a_module_is_killed(budget):
     watched, connection = budget((0.0, 11), (0.0, 9), (0.0, 11), None, (0.0, 11), (0.0, 12), memory_bytes=10)
     for killed in (0, 0, 1):
         watched._tick()

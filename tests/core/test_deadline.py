@@ -44,27 +44,27 @@ async def until_waiting(deadlines, count):
         await in_the_next_turn_of_the_loop()
 
 
-async def nothing_stray():
-    """Fail if the task that runs this has a cancellation left in it, which the next await would hit."""
+async def no_cancellation_left():
+    """Fail if the current task has a cancellation left, which its next await would raise."""
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
     await in_the_next_turn_of_the_loop()
 
 
-async def test_what_ends_in_time_is_left_alone(deadlines):
+async def test_a_body_that_ends_in_time_is_not_cancelled(deadlines):
     with deadlines.within(FAR, "it") as deadline:
         await in_the_next_turn_of_the_loop()
         assert FAR - 5 < deadline.seconds_left() <= FAR
         assert list(deadlines.waiting) == [deadline]
-    await nothing_stray()
+    await no_cancellation_left()
 
 
-async def test_what_does_not_is_a_timeout_that_names_it(deadlines):
+async def test_a_body_that_does_not_is_a_timeout_that_names_it(deadlines):
     with pytest.raises(Timeout) as caught:
         await waits(deadlines, 0.02, "/mnt/tools/a")
     assert caught.value.message == "/mnt/tools/a: no answer within 0.02 s"
-    await nothing_stray()
+    await no_cancellation_left()
 
 
 async def test_a_timeout_comes_within_50_ms_of_its_deadline_and_not_before_it(deadlines):
@@ -82,18 +82,18 @@ async def test_a_timeout_comes_within_50_ms_of_its_deadline_and_not_before_it(de
     limits = [n / 100 for n in range(1, 21)]
     random.Random(1).shuffle(limits)
     await asyncio.gather(*map(bounded, limits))
-    while len(plain) < len(limits):  # ours may be a few milliseconds early
+    while len(plain) < len(limits):  # `Deadlines` may be a few milliseconds early
         await asyncio.sleep(0.001)
     for seconds in limits:
         assert ours[seconds] > seconds - 0.01
-        assert ours[seconds] < plain[seconds] + 0.05  # than a timer of the loop: a busy machine is late with both
+        assert ours[seconds] < plain[seconds] + 0.05  # against a timer of the loop: on a busy machine both are late
 
 
 async def test_a_task_may_wait_with_a_deadline_again_and_again(deadlines):
     for _ in range(3):
         with pytest.raises(Timeout):
             await waits(deadlines, 0.005)
-    await nothing_stray()
+    await no_cancellation_left()
 
 
 async def test_the_body_cleans_up_before_the_timeout_is_raised(deadlines):
@@ -108,64 +108,64 @@ async def test_the_body_cleans_up_before_the_timeout_is_raised(deadlines):
     assert done
 
 
-async def test_what_the_body_raises_instead_goes_out(deadlines):
+async def test_an_error_that_the_body_raises_instead_is_kept(deadlines):
     with pytest.raises(ValueError, match="mine"), deadlines.within(0.01, "it"):
         try:
             await for_ever()
         except asyncio.CancelledError:
             raise ValueError("mine") from None
-    await nothing_stray()
+    await no_cancellation_left()
 
 
-async def test_a_body_that_carries_on_all_the_same_has_no_cancellation_left_in_it(deadlines):
+async def test_a_body_that_ignores_the_cancellation_has_none_left(deadlines):
     with deadlines.within(0.01, "it"), suppress(asyncio.CancelledError):
         await for_ever()
-    await nothing_stray()
+    await no_cancellation_left()
 
 
 @pytest.mark.parametrize(
     ("outer", "inner", "expected"), [(0.02, FAR, "outer"), (FAR, 0.02, "inner"), (0.02, 0.02, "outer")]
 )
-async def test_of_nested_guards_the_one_that_trips_is_told(deadlines, outer, inner, expected):
+async def test_of_nested_deadlines_the_one_that_passes_is_named(deadlines, outer, inner, expected):
     with pytest.raises(Timeout, match=expected), deadlines.within(outer, "outer"):
         await waits(deadlines, inner, "inner")
-    await nothing_stray()
+    await no_cancellation_left()
 
 
-async def test_after_an_inner_timeout_the_outer_guard_still_holds(deadlines):
+async def test_after_an_inner_timeout_the_outer_deadline_still_holds(deadlines):
     with pytest.raises(Timeout, match="outer"), deadlines.within(0.04, "outer"):
         with pytest.raises(Timeout, match="inner"):
             await waits(deadlines, 0.01, "inner")
-        await nothing_stray()
+        await no_cancellation_left()
         await for_ever()
-    await nothing_stray()
+    await no_cancellation_left()
 
 
-async def test_an_outer_guard_that_trips_while_an_inner_one_cleans_up_is_told(deadlines):
+async def test_an_outer_deadline_that_passes_while_the_inner_body_cleans_up_is_raised(deadlines):
     with pytest.raises(Timeout, match="outer"), deadlines.within(0.03, "outer"):
         await waits(deadlines, 0.01, "inner", then=for_ever())
-    await nothing_stray()
+    await no_cancellation_left()
 
 
-async def test_an_inner_guard_that_trips_while_an_outer_one_cleans_up_is_told_there(deadlines):
+async def test_an_inner_deadline_that_passes_while_the_outer_body_cleans_up_is_raised_there(deadlines):
     with pytest.raises(Timeout, match="outer"), deadlines.within(0.01, "outer"):
         try:
             await for_ever()
         finally:
             with pytest.raises(Timeout, match="inner"):
                 await waits(deadlines, 0.01, "inner")
-    await nothing_stray()
+    await no_cancellation_left()
 
 
 @pytest.mark.parametrize("seconds", [[0.02, 0.01, 0.03], [0.01, 0.02, 0.03], [0.03, 0.02, 0.01], [0.01] * 3])
-async def test_three_guards_deep_the_count_is_kept(deadlines, seconds):
+async def test_the_count_of_cancellations_is_kept_three_deadlines_deep(deadlines, seconds):
     one, two, three = seconds
     with pytest.raises(Timeout), deadlines.within(one, "one"), deadlines.within(two, "two"):
         await waits(deadlines, three, "three")
-    await nothing_stray()
+    await no_cancellation_left()
 
 
-async def test_being_cancelled_from_outside_stays_what_it_is(deadlines):
+async def test_a_cancellation_from_outside_stays_a_cancellation(deadlines):
     task = asyncio.create_task(waits(deadlines, FAR))
     await until_waiting(deadlines, 1)
     task.cancel("from outside")
@@ -177,7 +177,7 @@ async def test_being_cancelled_from_outside_stays_what_it_is(deadlines):
 
 @pytest.mark.parametrize("first", ["cancelled", "expired"])
 @pytest.mark.parametrize("deep", [1, 2, 3])
-async def test_being_cancelled_at_the_moment_of_the_deadline_is_being_cancelled(deadlines, first, deep):
+async def test_a_cancellation_at_the_moment_of_the_deadline_is_raised(deadlines, first, deep):
     async def nested(levels):
         if levels == 0:
             await for_ever()
@@ -218,17 +218,17 @@ async def test_a_cancelled_task_still_has_deadlines_while_it_cleans_up(deadlines
     assert ended == [Timeout]
 
 
-async def test_an_answer_in_the_same_turn_as_the_deadline_leaves_nothing_stray(deadlines):
+async def test_a_result_in_the_same_turn_as_the_deadline_leaves_no_cancellation(deadlines):
     loop = asyncio.get_running_loop()
     answer = loop.create_future()
     with pytest.raises(Timeout, match="late"), deadlines.within(FAR, "it") as deadline:
         loop.call_soon(answer.set_result, 1)
         loop.call_soon(deadline.fail, Timeout("late"))
         await answer
-    await nothing_stray()
+    await no_cancellation_left()
 
 
-async def test_guards_and_the_standard_timeouts_know_their_own(deadlines):
+async def test_deadlines_and_the_standard_timeouts_do_not_mix(deadlines):
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await waits(deadlines, FAR)
@@ -241,7 +241,7 @@ async def test_guards_and_the_standard_timeouts_know_their_own(deadlines):
         async with asyncio.TaskGroup() as group:
             group.create_task(for_ever())
             group.create_task(for_ever())
-    await nothing_stray()
+    await no_cancellation_left()
 
 
 async def test_a_timeout_in_a_task_group_is_its_error(deadlines):
@@ -271,7 +271,7 @@ async def test_stop_ends_the_waits_of_one_owner_with_an_error_of_their_own(deadl
     await asyncio.wait([spared])
 
 
-async def test_stop_waits_until_what_it_ends_has_cleaned_up(deadlines):
+async def test_stop_waits_until_the_bodies_have_cleaned_up(deadlines):
     cleaned = []
 
     async def clean_up():
@@ -287,7 +287,7 @@ async def test_stop_waits_until_what_it_ends_has_cleaned_up(deadlines):
         await task
 
 
-async def test_stop_does_not_wait_for_what_does_not_let_go(deadlines, monkeypatch):
+async def test_stop_does_not_wait_for_a_task_that_ignores_the_cancellation(deadlines, monkeypatch):
     monkeypatch.setattr("amplifier_core._modules.deadline._STOP_SECONDS", 0.02)
     let_go = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(waits(deadlines, FAR, owner=deadlines, then=asyncio.shield(let_go)))
@@ -302,10 +302,10 @@ async def test_stop_does_not_wait_for_what_does_not_let_go(deadlines, monkeypatc
 async def test_stop_spares_the_task_that_calls_it(deadlines):
     with deadlines.within(FAR, "mine", deadlines):
         await deadlines.stop(deadlines, Cancelled("has ended"))
-        await nothing_stray()
+        await no_cancellation_left()
 
 
-async def test_stop_of_nothing_returns_at_once(deadlines):
+async def test_stop_without_waits_returns_at_once(deadlines):
     await deadlines.stop(object(), Cancelled("has ended"))
 
 
@@ -332,7 +332,7 @@ async def test_stop_after_a_timeout_waits_for_its_cleaning_up_and_the_timeout_st
         await task
 
 
-async def test_two_that_stop_one_owner_both_return_when_it_has_ended(deadlines):
+async def test_two_stops_of_one_owner_both_return_when_its_waits_have_ended(deadlines):
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(waits(deadlines, FAR, owner=deadlines))
     await until_waiting(deadlines, 1)
@@ -342,7 +342,7 @@ async def test_two_that_stop_one_owner_both_return_when_it_has_ended(deadlines):
     await asyncio.wait([task])
 
 
-async def test_the_first_error_stands(deadlines):
+async def test_the_first_error_is_raised(deadlines):
     task = asyncio.create_task(waits(deadlines, FAR))
     await until_waiting(deadlines, 1)
     (deadline,) = deadlines.waiting
@@ -353,7 +353,7 @@ async def test_the_first_error_stands(deadlines):
         await task
 
 
-# --- signs of life
+# --- idle time
 
 
 async def test_without_a_sign_of_life_a_wait_ends_before_its_deadline(deadlines):
@@ -361,8 +361,8 @@ async def test_without_a_sign_of_life_a_wait_ends_before_its_deadline(deadlines)
         deadline.idle_seconds = 0.02
         deadline.restart_idle()
         await for_ever()
-    assert caught.value.message == "it: no sign of life within 0.02 s"
-    await nothing_stray()
+    assert caught.value.message == "it: no message within 0.02 s"
+    await no_cancellation_left()
 
 
 async def test_each_sign_of_life_moves_the_end_but_never_beyond_the_deadline(deadlines):
@@ -376,20 +376,20 @@ async def test_each_sign_of_life_moves_the_end_but_never_beyond_the_deadline(dea
         await in_the_next_turn_of_the_loop()
         deadline.restart_idle()
         assert before < deadline.when < end
-        assert deadline.seconds_left() > FAR / 2 + 1  # seconds to the deadline, whatever the signs of life
+        assert deadline.seconds_left() > FAR / 2 + 1  # to the deadline, not to the end of the idle time
         deadline.idle_seconds = FAR * 2
         deadline.restart_idle()
         assert deadline.when == end
 
 
-async def test_a_deadline_nearer_than_the_next_sign_of_life_is_told_as_such(deadlines):
+async def test_a_deadline_before_the_end_of_the_idle_time_is_named(deadlines):
     with pytest.raises(Timeout, match="it: no answer within 0.02 s"), deadlines.within(0.02, "it") as deadline:
         deadline.idle_seconds = FAR
         deadline.restart_idle()
         await for_ever()
 
 
-async def test_while_it_rests_no_sign_of_life_is_expected(deadlines):
+async def test_while_the_idle_time_is_paused_no_sign_of_life_is_expected(deadlines):
     with pytest.raises(Timeout, match="it: no answer within 0.05 s"), deadlines.within(0.05, "it") as deadline:
         deadline.idle_seconds = 0.01
         deadline.restart_idle()
@@ -397,8 +397,8 @@ async def test_while_it_rests_no_sign_of_life_is_expected(deadlines):
         await for_ever()
 
 
-async def test_after_a_rest_the_next_sign_of_life_begins_it_again(deadlines):
-    with pytest.raises(Timeout, match="it: no sign of life within 0.01 s"), deadlines.within(FAR, "it") as deadline:
+async def test_after_a_pause_the_next_sign_of_life_begins_the_idle_time_again(deadlines):
+    with pytest.raises(Timeout, match="it: no message within 0.01 s"), deadlines.within(FAR, "it") as deadline:
         deadline.idle_seconds = 0.01
         deadline.restart_idle()
         deadline.pause_idle()
@@ -406,7 +406,7 @@ async def test_after_a_rest_the_next_sign_of_life_begins_it_again(deadlines):
         await for_ever()
 
 
-async def test_a_sign_of_life_that_nobody_watches_for_changes_nothing(deadlines):
+async def test_without_an_idle_limit_a_sign_of_life_changes_nothing(deadlines):
     with deadlines.within(FAR, "it") as deadline:
         end = deadline.when
         deadline.restart_idle()
@@ -418,7 +418,7 @@ async def test_a_sign_of_life_that_nobody_watches_for_changes_nothing(deadlines)
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
-    """An event loop that remembers its timers."""
+    """An event loop that keeps a list of its timers."""
 
     timers: list[asyncio.TimerHandle]
 
@@ -440,7 +440,7 @@ def counting():
 
 
 @pytest.mark.parametrize("order", ["ascending", "descending", "mixed"])
-def test_a_thousand_guards_have_one_timer(counting, order):
+def test_a_thousand_deadlines_have_one_timer(counting, order):
     loop, run = counting
     seconds = [FAR + n / 100 for n in range(1000)]
     if order == "descending":
@@ -520,7 +520,7 @@ def test_no_time_bound_is_the_default():
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 0.0, -0.0, math.nan, math.inf, -math.inf, True, False, "5", [], 1j])
-def test_anything_else_is_refused(timeout):
+def test_other_values_are_refused_as_time_bounds(timeout):
     with pytest.raises(BadRequest, match=r"^bad_request: timeout: expected a positive number of seconds, got "):
         seconds_of(timeout, 30.0)
 
@@ -530,6 +530,6 @@ def test_a_time_bound_that_no_clock_can_count_is_refused():
         seconds_of(10**400, 30.0)
 
 
-async def test_a_deadline_beyond_all_time_is_no_deadline(deadlines):
+async def test_a_deadline_beyond_the_range_of_the_clock_never_passes(deadlines):
     with deadlines.within(1e308, "it"):
         await in_the_next_turn_of_the_loop()

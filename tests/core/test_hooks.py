@@ -22,7 +22,7 @@ def wanting(module):
     return functools.partial(module, "echo.py", capabilities=[WANTED])
 
 
-async def test_what_nobody_allows_is_denied(session, wanting, events):
+async def test_a_capability_without_an_allow_is_denied(session, wanting, events):
     with pytest.raises(Forbidden, match=f"^forbidden: mount {ECHO}: no policy hook allowed {WANTED}$") as caught:
         await session.mount("/mnt/tools", wanting(), trusted=True)
     assert caught.value.details == {"capabilities": [WANTED], "module": ECHO}
@@ -51,7 +51,7 @@ async def test_a_policy_hook_sees_what_is_wanted(session, wanting):
     assert (mount.event, mount.component, mount.session_id) == ("policy:request", "kernel", session.session_id)
 
 
-async def test_what_a_hook_changes_in_its_event_changes_nothing_else(session, wanting):
+async def test_a_hook_that_changes_its_event_changes_no_other(session, wanting):
     async def hook(event):
         event.data.get("args", {}).clear()
         event.data["capabilities"].clear()
@@ -144,12 +144,12 @@ def returning(value):
         (raises, "raised RuntimeError: broken"),
         (hangs, "no answer within 0.1 s"),
         (cancels_itself, "cancelled itself"),
-        (returning(None), "answered nonsense: expected an object with a decision, got NoneType"),
-        (returning({}), "answered nonsense: decision: expected allow, deny or abstain, got None"),
-        (returning({"decision": "yes"}), "answered nonsense"),
-        (returning({"decision": "allow", "scope": "ever"}), "answered nonsense: scope"),
+        (returning(None), "gave no valid answer: expected an object with a decision, got NoneType"),
+        (returning({}), "gave no valid answer: decision: expected allow, deny or abstain, got None"),
+        (returning({"decision": "yes"}), "gave no valid answer"),
+        (returning({"decision": "allow", "scope": "ever"}), "gave no valid answer: scope"),
         (returning({"decision": "allow", "capabilities": ["env:OTHER"]}), "not below anything that was wanted"),
-        (returning({"decision": "allow", "capabilities": [5]}), "answered nonsense: capabilities[0]"),
+        (returning({"decision": "allow", "capabilities": [5]}), "gave no valid answer: capabilities[0]"),
     ],
 )
 async def test_a_hook_that_fails_denies(log, module, events, hook, why):
@@ -179,7 +179,7 @@ async def test_a_decision_about_one_call_can_not_take_away_what_the_module_has(s
         await session.invoke(ECHO, "echo", {})
 
 
-async def test_narrowing_a_folder_for_one_call_is_a_denial_not_a_promise(session, module, tmp_path):
+async def test_narrowing_a_folder_for_one_call_is_a_denial(session, module, tmp_path):
     wanted = f"fs:read:{tmp_path}"
 
     async def hook(event):
@@ -188,7 +188,7 @@ async def test_narrowing_a_folder_for_one_call_is_a_denial_not_a_promise(session
 
     await session.register_hook("policy:request", hook)
     await session.mount("/mnt/tools", module("echo.py", capabilities=[wanted]), trusted=True)
-    with pytest.raises(Forbidden, match="in force since the mount"):
+    with pytest.raises(Forbidden, match="was granted at the mount"):
         await session.invoke(ECHO, "echo", {})
 
 
@@ -354,7 +354,7 @@ async def test_an_observer_may_be_a_module(kernel, session, module, tmp_path, ev
     assert not events("module:invoke"), "telling an observer is not itself an event"
 
 
-async def test_what_an_observer_answers_is_in_the_log_and_told_to_nobody(kernel, session, events):
+async def test_events_in_an_observers_reply_are_in_the_log_and_reach_no_observer(kernel, session, events):
     code = (
         "import json, sys\n"
         "d = {'name': 'm', 'kind': 'hook', 'capabilities': [], 'inputs': {}, 'outputs': {}}\n"
@@ -373,12 +373,12 @@ async def test_what_an_observer_answers_is_in_the_log_and_told_to_nobody(kernel,
     await session.register_hook("*", recorder)
     session.emit("my:event")
     await kernel.session.end(session.session_id)
-    told = 4  # two hook:register, my:event, session:end
+    calls = 4  # two hook:register, my:event, session:end
     answers, dropped = events("my:answer"), events("events:dropped")
-    assert len(answers) == told
+    assert len(answers) == calls
     assert {(each["component"], each["session_id"]) for each in answers} == {("/mnt/hooks/m", session.session_id)}
-    assert [each["data"]["count"] for each in dropped] == [1, 1] * told
-    assert [each["error"]["code"] for each in dropped] == ["forbidden", "bad_request"] * told
+    assert [each["data"]["count"] for each in dropped] == [1, 1] * calls
+    assert [each["error"]["code"] for each in dropped] == ["forbidden", "bad_request"] * calls
     assert {event.event for event in recorder.events} == {"hook:register", "my:event", "session:end", "module:exit"}
 
 
@@ -399,7 +399,7 @@ async def test_an_observer_that_fails_is_counted_and_goes_on(session, events):
     assert errors[0]["error"]["message"].endswith("raised RuntimeError: broken")
 
 
-async def test_an_observer_module_that_goes_away_fails_nobody(session, module, tmp_path, events):
+async def test_an_observer_module_that_dies_fails_no_call(session, module, tmp_path, events):
     await session.mount("/mnt/hooks", module("hook.py", tmp_path / "no" / "folder", kind="hook"), trusted=True)
     await session.register_hook("my:*", "/mnt/hooks/hook")
     session.emit("my:event")
@@ -408,7 +408,7 @@ async def test_an_observer_module_that_goes_away_fails_nobody(session, module, t
     assert events("hook:error")[0]["error"]["code"] == "unreachable"
 
 
-async def test_a_slow_observer_loses_its_own_events_and_delays_nobody(log, events):
+async def test_a_slow_observer_loses_its_own_events_and_delays_no_call(log, events):
     release = asyncio.Event()
 
     async def slow(event):
@@ -494,7 +494,7 @@ async def test_a_hook_that_abstains_for_a_call_sees_the_next_one(session, wantin
         await session.invoke(ECHO, "echo", {"text": "my password"})
 
 
-async def test_a_hook_that_comes_later_is_asked_whatever_was_granted_before(kernel, session, wanting):
+async def test_a_later_hook_is_asked_in_spite_of_earlier_grants(kernel, session, wanting):
     await session.register_hook("policy:request", answer("allow", scope="session"))
     await session.mount("/mnt/tools", wanting(), trusted=True)
     child = await kernel.session.fork(session.session_id)
@@ -506,12 +506,12 @@ async def test_a_hook_that_comes_later_is_asked_whatever_was_granted_before(kern
 
 @pytest.fixture
 async def unmounted_meanwhile(kernel, session, module):
-    """Give an invocation that policy is still thinking about while its module is unmounted; a fork keeps it running."""
-    thinking, go = asyncio.Event(), asyncio.Event()
+    """Give an invocation that waits for policy while its module is unmounted. A fork keeps the module running."""
+    asked, go = asyncio.Event(), asyncio.Event()
 
     async def slow(event):
         if event.data["action"] == "invoke":
-            thinking.set()
+            asked.set()
             await go.wait()
         return {"decision": "allow"}
 
@@ -519,23 +519,23 @@ async def unmounted_meanwhile(kernel, session, module):
     await session.mount("/mnt/tools", module("echo.py"), trusted=True)
     await kernel.session.fork(session.session_id)
     call = asyncio.create_task(session.invoke(ECHO, "echo", {}))
-    await thinking.wait()
+    await asked.wait()
     await session.unmount(ECHO)
     return call, go
 
 
-async def test_an_invocation_whose_module_is_unmounted_while_policy_thinks_does_not_run(unmounted_meanwhile):
+async def test_an_invocation_whose_module_is_unmounted_while_policy_is_asked_does_not_run(unmounted_meanwhile):
     call, go = unmounted_meanwhile
     go.set()
     with pytest.raises(BadRequest, match="nothing is mounted"):
         await call
 
 
-async def test_another_module_in_its_place_does_not_get_the_call(unmounted_meanwhile, session, module):
+async def test_another_module_at_the_same_path_does_not_get_the_call(unmounted_meanwhile, session, module):
     call, go = unmounted_meanwhile
     await session.mount("/mnt/tools", module("echo.py"), trusted=True)
     go.set()
-    with pytest.raises(BadRequest, match="was unmounted before it was its turn"):
+    with pytest.raises(BadRequest, match="was unmounted while policy was asked"):
         await call
 
 
@@ -544,15 +544,15 @@ class Odd(dict):
         raise RuntimeError("odd")
 
 
-async def test_an_answer_that_breaks_when_it_is_read_denies_and_is_told(session, module, events):
+async def test_an_answer_that_raises_when_it_is_read_denies_with_the_error(session, module, events):
     await session.register_hook("policy:request", returning(Odd()))
-    with pytest.raises(Forbidden, match="answered nonsense: RuntimeError: odd"):
+    with pytest.raises(Forbidden, match="gave no valid answer: RuntimeError: odd"):
         await session.mount("/mnt/tools", module("echo.py"), trusted=True)
     assert events("hook:error")
     assert events("policy:decision")
 
 
-async def test_who_gives_up_while_policy_is_asked_is_cancelled_and_nothing_runs(session, module, events):
+async def test_a_caller_that_is_cancelled_while_policy_is_asked_runs_nothing(session, module, events):
     asked = asyncio.Event()
 
     async def slow(event):

@@ -1,4 +1,4 @@
-"""The choice of an isolation: by name, by trial, or none; what it is asked, and how each fault of a plugin ends."""
+"""The choice of an isolation: by name, by trial, or none; the calls to it, and each fault of a plugin."""
 
 import asyncio
 import sys
@@ -71,7 +71,7 @@ async def allow(event):
     return {"decision": "allow", "scope": "session"}
 
 
-async def test_what_is_isolated_starts_as_the_isolation_says(site, opened, module, events, tmp_path):
+async def test_an_isolated_module_starts_with_the_command_of_the_isolation(site, opened, module, events, tmp_path):
     installed = site.install(ISOLATIONS, "env", ISOLATION)
     kernel, session = await opened("env")
     asked = []
@@ -151,24 +151,24 @@ async def test_the_first_installed_isolation_that_works_is_taken(site, opened, m
 @pytest.mark.parametrize(
     ("chosen", "why"),
     [
-        (False, "the embedder said isolation=False"),
+        (False, "the embedder set isolation=False"),
         ({"type": "env", "reason": "not here"}, "env: not here"),
         ("none-such", "none-such: isolation 'none-such' is not installed"),
     ],
 )
-async def test_without_an_isolation_a_local_module_is_refused_with_the_ways_out(site, opened, module, chosen, why):
+async def test_without_an_isolation_a_local_module_is_refused_with_the_remedies(site, opened, module, chosen, why):
     site.install(ISOLATIONS, "env", ISOLATION)
     kernel, session = await opened(chosen)
     with pytest.raises(Forbidden) as caught:
         await session.mount("/mnt/tools", module("echo.py"))
-    assert f"{ECHO}: nothing isolates a local module on this host ({why}" in caught.value.message
-    assert "install amplifier-isolation-bwrap, or say mount(..., trusted=True)" in caught.value.message
+    assert f"{ECHO}: no isolation confines a local module on this host ({why}" in caught.value.message
+    assert "install amplifier-isolation-bwrap, or call mount(..., trusted=True)" in caught.value.message
     assert "\n" not in caught.value.message
     await kernel.close()
 
 
 @pytest.mark.parametrize("chosen", [True, 5, {"type": 5}, {}, ["bwrap"]])
-def test_what_names_no_isolation_is_refused(chosen):
+def test_an_argument_that_names_no_isolation_is_refused(chosen):
     with pytest.raises(BadRequest, match="isolation: expected a name, an object whose type is text, False or None"):
         Kernel(isolation=chosen)
 
@@ -209,7 +209,7 @@ async def test_a_kernel_closes_only_after_a_trial_has_ended(site, opened):
     assert site.read("trials", installed) == "x"
 
 
-async def test_what_connections_share_is_made_once_and_closed_whatever_it_raises(kernel):
+async def test_a_shared_object_is_made_once_and_closed_even_if_that_raises(kernel):
     closed = []
 
     class Thing:

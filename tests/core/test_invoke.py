@@ -135,7 +135,7 @@ async def test_a_timeout_that_is_no_time_is_refused(echo, timeout):
         await echo.invoke(ECHO, "echo", {}, timeout=timeout)
 
 
-async def test_past_the_deadline_the_call_is_a_timeout_and_the_module_is_told(echo, events):
+async def test_past_the_deadline_the_call_is_a_timeout_and_the_module_is_cancelled(echo, events):
     with pytest.raises(Timeout, match=f"{ECHO}: no answer within 0.1 s"):
         await echo.invoke(ECHO, "sleep", {"seconds": 30}, timeout=0.1)
     assert await echo.invoke(ECHO, "echo", {"n": 1}) == {"n": 1}

@@ -66,7 +66,7 @@ async def test_nothing_runs_after_close(log, module):
 
 
 async def test_cancelling_the_caller_at_any_await_leaves_nothing(tmp_path, module):
-    """Cancel a whole run after 1, 2, 3 … steps of the loop, until it is over before it is cancelled."""
+    """Cancel a whole run after 1, 2, 3 … steps of the loop, until a run ends before its cancellation."""
     before = asyncio.all_tasks()
     finished = False
     for steps in [*range(1, 40), *range(40, 4000, 60)]:
@@ -133,7 +133,7 @@ async def test_close_ends_every_session(log, events):
     assert [event["status"] for event in events("session:end")] == ["closed"] * 3
 
 
-async def test_without_a_path_the_log_is_where_platformdirs_says(tmp_path, monkeypatch):
+async def test_without_a_path_the_log_is_in_the_users_state_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     paths = set()
     for _ in range(2):
@@ -198,12 +198,12 @@ class Full:
         pass
 
 
-async def test_what_went_wrong_in_the_body_is_not_hidden_by_close(log):
+async def test_an_error_in_the_body_is_not_hidden_by_close(log):
     with pytest.raises(RuntimeError, match="mine") as caught:
         async with Kernel(event_log=log, sinks=[Full()]) as kernel:
             await kernel.session.create(Plan("x"))
             raise RuntimeError("mine")
-    assert "did not take" in caught.value.__notes__[0]
+    assert "lost" in caught.value.__notes__[0]
 
 
 async def deterministic_run(log):
@@ -278,7 +278,7 @@ def test_importing_the_core_imports_no_transport():
     assert "httpx" not in found.stdout
 
 
-async def test_forbidden_says_one_line(session, module):
+async def test_forbidden_has_a_message_of_one_line(session, module):
     with pytest.raises(Forbidden) as caught:
         await session.mount("/mnt/tools", module("echo.py", capabilities=["env:HOME"]), trusted=True)
     assert "\n" not in str(caught.value)
@@ -291,7 +291,7 @@ async def test_the_environment_of_the_kernel_is_not_the_modules(session, module)
     assert len(os.environ) > len(env)
 
 
-async def test_what_is_being_closed_when_the_kernel_closes_is_waited_for(log, module, events):
+async def test_the_kernel_waits_for_modules_that_are_being_closed(log, module, events):
     before = asyncio.all_tasks()
     async with Kernel(event_log=log) as kernel:
         session = await kernel.session.create(Plan("x"))
@@ -355,10 +355,10 @@ async def test_a_coroutine_that_no_task_runs_is_refused(log, module):
                 outcome.set_result(error.message)
 
         asyncio.get_running_loop().call_soon(drive)
-        assert await outcome == "the kernel is called from a task, not from a callback"
+        assert await outcome == "the kernel has to be called from a task, not from a callback"
 
 
-async def test_long_names_have_no_place_in_the_log(log, module, events):
+async def test_long_names_are_cut_in_the_log(log, module, events):
     async with Kernel(event_log=log) as kernel:
         session = await kernel.session.create(Plan("x"))
         await session.mount("/mnt/tools", module("echo.py"), trusted=True)

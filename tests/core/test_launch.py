@@ -1,4 +1,4 @@
-"""Starting what a transport wants, or what an isolation made of it."""
+"""Starting the process of a launch: a transport's own, or the one that an isolation made of it."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux sets
 
 @pytest.fixture
 def held():
-    """A launch that is held back by a gate until its limits are set, and says what they are."""
+    """A launch whose process waits at a gate until its limits are set, and then prints them."""
     reading, gate = os.pipe()
     code = f"import os, resource; os.read({reading}, 1); print(resource.getrlimit(resource.RLIMIT_CORE))"
 
@@ -42,7 +42,7 @@ def test_it_goes_on_when_its_limits_are_set(held):
     assert closed(launch.fds[0])
 
 
-def test_what_cannot_be_limited_does_not_run(held):
+def test_a_process_that_cannot_be_limited_does_not_run(held):
     launch = held(RLIMIT_NOFILE=1 << 40)
     reading, writing = os.pipe()
     with pytest.raises(PermissionError):
@@ -50,10 +50,10 @@ def test_what_cannot_be_limited_does_not_run(held):
     assert closed(launch.gate)
     os.close(writing)
     with os.fdopen(reading, "rb") as said:
-        assert said.read() == b""  # nor has anybody the other end
+        assert said.read() == b""  # and no process has the other end
 
 
-def test_what_is_not_started_is_let_go(held):
+def test_a_launch_that_is_not_started_is_released(held):
     launch = held()
     launch.close()
     assert closed(launch.gate)

@@ -45,7 +45,7 @@ async def allow_all(event):
     return {"decision": "allow"}
 
 
-async def test_mount_verifies_and_says_so(session, module, events):
+async def test_mount_verifies_and_records_it(session, module, events):
     mounted = await session.mount("/mnt/tools", module("echo.py", version="1.2.0"), trusted=True)
     assert mounted == {"name": "echo", "path": "/mnt/tools/echo"}
     (add,) = events("mount:add")
@@ -64,7 +64,7 @@ async def test_the_decision_stands_in_the_log_before_anything_runs(session, modu
     assert decision["data"]["trusted"] is True
 
 
-async def test_a_module_that_nothing_isolates_needs_the_embedders_word(session, module, events):
+async def test_a_module_without_isolation_needs_the_embedders_trust(session, module, events):
     with pytest.raises(Forbidden, match="trusted=True"):
         await session.mount("/mnt/tools", module("echo.py"))
     assert [event["event"] for event in events()] == ["session:start", "mount:add"]
@@ -90,7 +90,7 @@ async def test_each_mount_path_takes_modules(session, module, kind):
 
 
 @pytest.mark.parametrize("descriptor", [None, "wordcount.json", [], {"name": "x"}])
-async def test_what_is_no_descriptor_is_refused(session, descriptor):
+async def test_an_argument_that_is_no_descriptor_is_refused(session, descriptor):
     with pytest.raises(BadRequest, match="^bad_request: descriptor: "):
         await session.mount("/mnt/tools", descriptor, trusted=True)
 
@@ -133,7 +133,7 @@ async def test_one_name_at_two_paths_is_two_modules(session, module):
         (liar(TRUE, health="ok"), Unreachable, "health: expected"),
     ],
 )
-async def test_a_module_that_is_not_what_its_descriptor_says_is_undone(session, events, descriptor, kind, fault):
+async def test_a_module_that_contradicts_its_descriptor_is_not_mounted(session, events, descriptor, kind, fault):
     with pytest.raises(kind) as caught:
         await session.mount("/mnt/tools", descriptor, trusted=True)
     assert fault in caught.value.message
@@ -165,7 +165,7 @@ async def test_a_description_may_claim_less_than_the_descriptor(session, tmp_pat
         (python("", cwd="/no/such/folder"), Unreachable, "folder /no/such/folder: No such file", {}),
     ],
 )
-async def test_a_module_that_does_not_start_tells_why(session, descriptor, kind, fault, details):
+async def test_the_error_of_a_module_that_does_not_start_has_the_cause(session, descriptor, kind, fault, details):
     with pytest.raises(kind) as caught:
         await session.mount("/mnt/tools", descriptor, trusted=True)
     assert fault in caught.value.message
@@ -216,7 +216,7 @@ async def test_unmount_takes_a_module_or_all_of_a_path(session, module, events, 
 
 
 @pytest.mark.parametrize("arguments", [("/mnt/tools/echo",), ("/mnt/tools", "echo"), ("/mnt/tools",), ("",)])
-async def test_unmount_of_what_is_not_there_is_refused(session, arguments):
+async def test_unmount_of_a_path_without_module_is_refused(session, arguments):
     with pytest.raises(BadRequest, match="path: nothing is mounted at"):
         await session.unmount(*arguments)
 
@@ -236,7 +236,7 @@ async def test_unmount_in_a_fork_leaves_the_parents_mount(kernel, session, modul
         await child.invoke("/mnt/tools/echo", "echo", {})
 
 
-async def test_unmount_fails_what_is_in_flight(session, module):
+async def test_unmount_fails_invocations_in_flight(session, module):
     await session.mount("/mnt/tools", module("echo.py"), trusted=True)
     call = asyncio.create_task(session.invoke("/mnt/tools/echo", "sleep", {"seconds": 30}))
     await asyncio.sleep(0)
@@ -254,7 +254,7 @@ async def test_mounts_lists_all_or_one_path(session, module):
     assert await session.mounts("/mnt/hooks") == []
 
 
-async def test_describe_gives_what_was_verified(session, module):
+async def test_describe_gives_the_verified_description(session, module):
     await session.mount("/mnt/tools", module("echo.py"), trusted=True)
     described = await session.describe("/mnt/tools/echo")
     assert (described["name"], described["kind"]) == ("echo", "tool")
@@ -263,7 +263,7 @@ async def test_describe_gives_what_was_verified(session, module):
 
 
 @pytest.mark.parametrize("path", ["/mnt/tools/none", ""])
-async def test_describe_of_what_is_not_there_is_refused(session, path):
+async def test_describe_of_a_path_without_module_is_refused(session, path):
     with pytest.raises(BadRequest, match="path: nothing is mounted at"):
         await session.describe(path)
 
@@ -277,18 +277,18 @@ async def test_a_path_that_is_no_text_is_refused(session, wrong):
         await session.mounts(5)
 
 
-async def test_trust_is_given_by_true_alone(session, module):
+async def test_only_true_is_trust(session, module):
     with pytest.raises(BadRequest, match="trusted: expected True or False, got 'no'"):
         await session.mount("/mnt/tools", module("echo.py"), trusted="no")
 
 
-async def test_what_nobody_reads_or_keeps_of_a_descriptor_shows_in_the_log(session, module, events):
+async def test_unknown_fields_and_limits_that_nothing_keeps_are_in_the_log(session, module, events):
     await session.mount("/mnt/tools", module("echo.py", capabilites=[], limits={"timeout": 1}), trusted=True)
     data = events("mount:add")[0]["data"]
     assert data["unknown"] == ["capabilites", "limits.timeout"]
 
 
-async def test_policy_sees_what_a_mount_would_run_and_no_secret_of_it(session, module):
+async def test_policy_sees_the_command_of_a_mount_and_no_secret(session, module):
     seen = []
 
     async def policy(event):

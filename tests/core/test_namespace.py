@@ -1,4 +1,4 @@
-"""Who holds what: a module or an observer is given up exactly when no living session's namespace contains it."""
+"""Namespaces: a module or an observer is given up exactly when the namespace of no open session contains it."""
 
 import asyncio
 from itertools import chain, count
@@ -39,14 +39,13 @@ async def an_observer():
     async def tell(line):
         raise AssertionError(line)
 
-    return Observer("nobody", tell, lambda event, data, error: None, 1)
+    return Observer("observer", tell, lambda event, data, error: None, 1)
 
 
 class Sessions(RuleBasedStateMachine):
-    """Sessions with their namespaces, against a naive model: each session has deep copies of all that it sees.
+    """Sessions with their namespaces, against a simple model: there each session has its own copies of everything.
 
-    What a session holds is a list of (what, path) there: `path` is where a module is mounted, or the module that an
-    observer belongs to, or None.
+    In the model an observer is (pattern, observer, priority, path): `path` is its module's, or None.
     """
 
     def __init__(self):
@@ -61,7 +60,7 @@ class Sessions(RuleBasedStateMachine):
         self.create()
 
     def living(self, pick):
-        """Choose one of the living sessions; there is always one."""
+        """Choose one of the open sessions. There is always one."""
         return list(self.namespaces)[pick % len(self.namespaces)]
 
     def teardown(self):
@@ -72,13 +71,13 @@ class Sessions(RuleBasedStateMachine):
         self.runner.close()
 
     def held(self):
-        """List what living sessions contain, by the model."""
+        """List the modules and observers of the open sessions, by the model."""
         mounted = {id(module) for mounts in self.mounts.values() for module, _ in mounts.values()}
         return mounted | {id(observer) for hooks in self.observers.values() for _, observer, _, _ in hooks}
 
-    def given_up(self, loose, before):
-        """What is given up is what was held before, is not held any more, and nothing else, each once."""
-        things = [id(thing) for thing in chain.from_iterable(loose)]
+    def given_up(self, unheld, before):
+        """Check that each object that was held before and is not held any more is given up, once, and no other."""
+        things = [id(thing) for thing in chain.from_iterable(unheld)]
         assert len(things) == len(set(things))
         assert set(things) == before - self.held()
 
@@ -105,7 +104,7 @@ class Sessions(RuleBasedStateMachine):
         if path in self.mounts[session]:
             return
         module = a_module(name)
-        namespace = self.namespaces[session] = self.namespaces[session].own()
+        namespace = self.namespaces[session] = self.namespaces[session].unshared()
         namespace.add(Mount(module, ("env:A",), session_wide))
         self.mounts[session][path] = (module, session_wide)
 
@@ -116,11 +115,11 @@ class Sessions(RuleBasedStateMachine):
         if path not in self.mounts[session]:
             return
         before = self.held()
-        namespace = self.namespaces[session] = self.namespaces[session].own()
-        loose = namespace.remove(path)
+        namespace = self.namespaces[session] = self.namespaces[session].unshared()
+        unheld = namespace.remove(path)
         del self.mounts[session][path]
         self.observers[session] = [hook for hook in self.observers[session] if hook[3] != path]
-        self.given_up(loose, before)
+        self.given_up(unheld, before)
 
     @rule(pick=picks, pattern=st.sampled_from(PATTERNS), priority=st.integers(-2, 2), name=st.sampled_from(NAMES))
     def observe(self, pick, pattern, priority, name):
@@ -129,7 +128,7 @@ class Sessions(RuleBasedStateMachine):
         observer = self.runner.run(an_observer())
         self.observing.append(observer)
         module = path if path in self.mounts[session] else None
-        namespace = self.namespaces[session] = self.namespaces[session].own()
+        namespace = self.namespaces[session] = self.namespaces[session].unshared()
         namespace.add_observer(ObserverHook(pattern, observer, priority, module))
         self.observers[session].append((pattern, observer, priority, module))
 
@@ -137,7 +136,7 @@ class Sessions(RuleBasedStateMachine):
     def ask(self, pick, priority, may_grant):
         session = self.living(pick)
         hook = PolicyHook(f"hook {next(self.numbers)}", an_observer, priority, may_grant)
-        namespace = self.namespaces[session] = self.namespaces[session].own()
+        namespace = self.namespaces[session] = self.namespaces[session].unshared()
         namespace.add_policy(hook)
         self.policy[session].append(hook)
         self.mounts[session] = {path: (module, False) for path, (module, _) in self.mounts[session].items()}
@@ -166,7 +165,7 @@ class Sessions(RuleBasedStateMachine):
                 assert list(namespace.observers_of(event)) == told
 
     @invariant()
-    def nothing_is_held_that_nobody_sees(self):
+    def each_visible_object_is_held(self):
         for mounts in self.mounts.values():
             assert all(module.holders > 0 for module, _ in mounts.values())
         for hooks in self.observers.values():
@@ -191,17 +190,17 @@ def test_mount_paths_are_those_of_the_protocol():
 def test_a_fork_costs_the_same_whatever_is_mounted():
     namespace = Namespace()
     assert namespace.share() is namespace.share() is namespace
-    assert namespace.own() is not namespace
+    assert namespace.unshared() is not namespace
 
 
 def test_a_namespace_that_one_session_alone_holds_is_its_own():
     namespace = Namespace()
-    assert namespace.own() is namespace
+    assert namespace.unshared() is namespace
     namespace.share()
-    copy = namespace.own()
+    copy = namespace.unshared()
     assert copy is not namespace
-    assert namespace.own() is namespace
-    assert copy.own() is copy
+    assert namespace.unshared() is namespace
+    assert copy.unshared() is copy
 
 
 async def test_a_policy_hook_stays_when_its_module_goes():
@@ -214,7 +213,7 @@ async def test_a_policy_hook_stays_when_its_module_goes():
     assert namespace.policy == (hook,)
 
 
-async def test_who_is_told_through_a_module_ends_before_it_and_everybody_else_after_it():
+async def test_observers_in_a_module_end_before_it_and_the_others_after_it():
     namespace = Namespace()
     module = a_module("a")
     namespace.add(Mount(module, (), session_wide=True))
@@ -227,7 +226,7 @@ async def test_who_is_told_through_a_module_ends_before_it_and_everybody_else_af
     await other.close()
 
 
-async def test_who_is_told_of_names_that_modules_make_up_is_found_beyond_what_is_remembered():
+async def test_observers_of_names_beyond_the_cache_are_found():
     namespace = Namespace()
     observer = await an_observer()
     namespace.add_observer(ObserverHook("my:*", observer, 0, None))
@@ -237,12 +236,12 @@ async def test_who_is_told_of_names_that_modules_make_up_is_found_beyond_what_is
     await observer.close()
 
 
-async def test_a_module_and_an_observer_are_given_up_by_the_last_that_sees_them():
+async def test_a_module_and_an_observer_are_given_up_by_the_last_namespace():
     namespace = Namespace()
     module, observer = a_module("a"), await an_observer()
     namespace.add(Mount(module, (), session_wide=True))
     namespace.add_observer(ObserverHook("*", observer, 0, module.path))
-    fork = namespace.share().own()
+    fork = namespace.share().unshared()
     assert list(chain.from_iterable(fork.remove(module.path))) == []
     assert (fork.mounts, fork.observers) == ({}, ())
     assert list(chain.from_iterable(namespace.release())) == [observer, module]
@@ -251,7 +250,7 @@ async def test_a_module_and_an_observer_are_given_up_by_the_last_that_sees_them(
 
 
 @pytest.mark.parametrize("first", [0, 1])
-async def test_the_last_of_two_that_share_lets_go(first):
+async def test_the_last_of_two_sessions_gives_up_the_module(first):
     namespace = Namespace()
     module = a_module("a")
     namespace.add(Mount(module, (), session_wide=True))

@@ -1,4 +1,4 @@
-"""Plugins: found by explicit name among what is installed, loaded only then, and each fault of theirs in one line."""
+"""Plugins: found by name among those that are installed, loaded only then, with one line for each fault."""
 
 import importlib
 import sys
@@ -83,13 +83,13 @@ def named(transport, name="m"):
 
 
 def only_line(error):
-    """Give what an error says, which is one line."""
+    """Give the text of an error, which has to be one line."""
     assert len(error.message.splitlines()) == 1, error.message
     return error.message
 
 
 async def refused(session, transport, kind=BadRequest):
-    """Mount a module over a transport that fails it, and give the error."""
+    """Mount a module with a transport that cannot be opened, and give the error."""
     with pytest.raises(kind) as raised:
         await session.mount("/mnt/tools", named(transport))
     assert type(raised.value) is kind
@@ -98,7 +98,7 @@ async def refused(session, transport, kind=BadRequest):
 
 
 async def refused_sinks(sinks, kind=BadRequest, *, log=False):
-    """Open a kernel with sinks that do not open, and give the error."""
+    """Open a kernel with sinks that cannot be opened, and give the error."""
     with pytest.raises(kind) as raised:
         async with Kernel(event_log=log, sinks=sinks):
             pass
@@ -116,7 +116,7 @@ async def test_a_transport_of_another_distribution_is_used_by_its_name(site, ses
 
 
 async def test_an_error_that_a_transport_made_itself_is_the_module_s(site, session):
-    """It is no decoded line, so nobody has measured it; there is nothing to measure."""
+    """It was not decoded from a line, so it has no size."""
     source = TRANSPORT.replace("import Message", "import ErrorBody, Message").replace(
         REQUEST,
         f"{REQUEST}        if method == 'invoke':\n"
@@ -136,7 +136,7 @@ async def test_an_object_may_be_a_plugin_too(site, session):
     await session.mount("/mnt/tools", named("here"))
 
 
-async def test_an_unknown_name_says_what_is_installed_and_what_to_install(site, session, events):
+async def test_the_error_of_an_unknown_name_has_the_installed_names_and_the_package(site, session, events):
     site.install(TRANSPORTS, "here", TRANSPORT)
     error = await refused(session, "carrier-pigeon")
     assert only_line(error).startswith("transport 'carrier-pigeon' is not installed (installed: here, ")
@@ -152,7 +152,7 @@ def test_an_unknown_name_where_nothing_is_installed(site, monkeypatch):
         Plugins().hook(TRANSPORTS, "stdio")
 
 
-async def test_what_is_installed_meanwhile_is_found(site, session):
+async def test_a_plugin_that_is_installed_later_is_found(site, session):
     await refused(session, "here")
     site.install(TRANSPORTS, "here", TRANSPORT)
     await session.mount("/mnt/tools", named("here"))
@@ -180,7 +180,7 @@ async def test_a_plugin_can_not_take_the_name_of_one_of_ours(site, session, modu
 
 
 async def test_one_distribution_in_two_folders_is_one(site, session, tmp_path, monkeypatch):
-    """As when a checkout is installed over a release: Python itself takes the first."""
+    """As if a checkout were installed over a release: Python takes the first."""
     site.install(TRANSPORTS, "here", TRANSPORT)
     second = tmp_path / "second"
     second.mkdir()
@@ -212,7 +212,7 @@ async def test_one_distribution_in_two_folders_is_one(site, session, tmp_path, m
         ("", "no_such_module_anywhere", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
     ],
 )
-async def test_a_plugin_that_fails_to_import_says_how(site, session, source, target, fault):
+async def test_a_plugin_that_fails_to_import_is_an_error_with_the_cause(site, session, source, target, fault):
     site.install(TRANSPORTS, "broken", source, target=target)
     error = await refused(session, "broken")
     assert only_line(error).startswith(f"transport 'broken' of outside-broken fails to import: {fault}")
@@ -255,7 +255,7 @@ async def test_a_plugin_without_the_hook_is_refused(site, session, source):
     assert only_line(error) == "transport 'idle': the plugin implements no hook of amplifier_core.transports"
 
 
-async def test_a_hook_with_parameters_that_there_are_not_is_refused(site, session):
+async def test_a_hook_with_unknown_parameters_is_refused(site, session):
     site.install(TRANSPORTS, "odd", TRANSPORT.replace("(descriptor, notify)", "(descriptor, notify, loop)"))
     assert "loop" in only_line(await refused(session, "odd"))
 
@@ -293,7 +293,7 @@ async def test_a_hook_that_raises_is_named_with_the_cause(site, session):
     assert error.details["causes"] == ["OSError: one", "KeyError: 'key'"]
 
 
-async def test_a_field_that_does_not_fit_is_told_as_the_plugin_says_it(site, session):
+async def test_a_field_that_does_not_fit_has_the_plugins_message(site, session):
     source = "    raise descriptor.misfit('.port', 'expected a number')\n"
     site.install(TRANSPORTS, "picky", TRANSPORT.replace(HERE, source))
     error = await refused(session, "picky")
@@ -316,7 +316,7 @@ async def test_a_connection_that_raises_is_named_with_the_cause(site, session, m
     assert error.details["causes"] == ["OSError: one"]
 
 
-async def test_a_connection_that_fails_to_close_stops_nobody(site, session):
+async def test_a_connection_that_fails_to_close_fails_no_unmount(site, session):
     close = "    async def close(self):\n"
     site.install(TRANSPORTS, "clinging", TRANSPORT.replace(close, f"{close}        raise OSError\n"))
     await session.mount("/mnt/tools", named("clinging"))
@@ -324,12 +324,12 @@ async def test_a_connection_that_fails_to_close_stops_nobody(site, session):
 
 
 @pytest.mark.parametrize("reply", ["None", "{'ok': True, 'result': {'status': 'ok'}}"])
-async def test_a_connection_that_answers_no_message_is_named(site, session, reply):
+async def test_a_connection_that_returns_no_message_is_named(site, session, reply):
     site.install(TRANSPORTS, "odd", TRANSPORT.replace(REQUEST, f"{REQUEST}        return {reply}\n"))
     assert "transport 'odd'" in only_line(await refused(session, "odd", Internal))
 
 
-async def test_a_result_that_never_was_text_is_bounded_in_the_log_too(site, session, events):
+async def test_a_result_that_was_never_encoded_is_bounded_in_the_log_too(site, session, events):
     site.install(TRANSPORTS, "here", TRANSPORT.replace('{"plugin": __name__}', '{"text": "x" * 100_000}'))
     await session.mount("/mnt/tools", named("here"))
     assert await session.invoke("/mnt/tools/m", "any", {}) == {"text": "x" * 100_000}
@@ -352,7 +352,7 @@ async def test_a_report_that_is_not_json_leaves_no_gap(site, session, events):
     assert events("module:start")[0]["data"]["pid"] == 1
 
 
-async def test_an_error_whose_details_are_not_json_is_told_all_the_same(site, session, events):
+async def test_an_error_whose_details_are_not_json_is_raised_all_the_same(site, session, events):
     source = (
         "    from amplifier_core import Unreachable\n    raise Unreachable('gone', details={'at': Path('x'), 'n': 1})\n"
     )
@@ -362,7 +362,7 @@ async def test_an_error_whose_details_are_not_json_is_told_all_the_same(site, se
     assert (add["error"]["message"], add["error"]["details"]["n"]) == ("gone", 1)
 
 
-async def test_a_connection_that_cancels_its_own_waiting_cancels_no_caller(site, session, events):
+async def test_a_connection_that_cancels_its_own_request_cancels_no_caller(site, session, events):
     source = TRANSPORT.replace("from pathlib", "import asyncio\nfrom pathlib", 1)
     site.install(
         TRANSPORTS,
@@ -377,7 +377,7 @@ async def test_a_connection_that_cancels_its_own_waiting_cancels_no_caller(site,
         await session.invoke("/mnt/tools/m", "any", {})
 
 
-async def test_a_plugin_is_loaded_only_when_something_names_it(site, session):
+async def test_a_plugin_is_loaded_only_when_it_is_named(site, session):
     here = site.install(TRANSPORTS, "here", TRANSPORT)
     other = site.install(TRANSPORTS, "other", TRANSPORT)
     sink = site.install(SINKS, "lines", SINK)
@@ -452,12 +452,12 @@ async def test_an_object_may_be_a_sink(site, log):
 
 
 @pytest.mark.parametrize("sink", [None, 5, "jsonl", [], {}, {"type": 5}, {"path": "x"}, Path("x"), object()])
-async def test_what_is_no_sink_is_refused(sink):
+async def test_an_object_that_is_no_sink_is_refused(sink):
     assert only_line(await refused_sinks([sink])).startswith("sinks: expected a sink or an object whose type is text")
 
 
 @pytest.mark.parametrize("sinks", [None, 5, "jsonl", {"type": "jsonl", "path": "x"}])
-async def test_what_is_no_list_of_sinks_is_refused(sinks):
+async def test_sinks_that_are_no_list_are_refused(sinks):
     assert only_line(await refused_sinks(sinks)).startswith("sinks: expected a list")
 
 
@@ -466,7 +466,7 @@ async def test_the_built_in_sink_needs_a_path(path):
     assert only_line(await refused_sinks([{"type": "jsonl", "path": path}])).startswith("sinks: jsonl: path: expected")
 
 
-async def test_an_unknown_sink_says_what_is_installed_and_what_to_install(site):
+async def test_the_error_of_an_unknown_sink_has_the_installed_names_and_the_package(site):
     site.install(SINKS, "lines", SINK)
     error = await refused_sinks([{"type": "parchment"}])
     assert only_line(error) == (
@@ -510,7 +510,7 @@ async def test_two_distributions_that_provide_one_sink_are_both_named(site):
     ],
     ids=["import", "no hook", "nothing", "foreign", "refusal", "no sink"],
 )
-async def test_a_sink_that_does_not_open_says_why(site, log, source, kind, message):
+async def test_the_error_of_a_sink_that_does_not_open_has_the_cause(site, log, source, kind, message):
     site.install(SINKS, "odd", source)
     assert only_line(await refused_sinks([{"type": "odd"}], kind, log=log)).startswith(message)
 
@@ -532,12 +532,12 @@ async def test_a_sink_that_fails_need_not_be_hashable(site):
     unhashable = SINK.replace("class Lines:\n", "class Lines:\n    __hash__ = None\n\n")
     failing = unhashable.replace('Path(path).open("wb")', "Path(path)").replace("self._file.close()", "pass")
     site.install(SINKS, "lines", failing)
-    with pytest.raises(Internal, match="did not take 2 events"):
+    with pytest.raises(Internal, match="lost 2 events"):
         async with Kernel(event_log=False, sinks=[{"type": "lines", "path": ""}]) as kernel:
             await kernel.session.create(Plan(goal="test", inputs={}))
 
 
-async def test_a_transport_can_not_report_what_is_not_its_to_report(site, session, events):
+async def test_a_transport_cannot_report_other_events(site, session, events):
     source = TRANSPORT.replace(HERE, f"    notify('session:end', {{}})\n{HERE}")
     site.install(TRANSPORTS, "forger", source)
     error = await refused(session, "forger", Internal)
@@ -545,7 +545,7 @@ async def test_a_transport_can_not_report_what_is_not_its_to_report(site, sessio
     assert not events("session:end")
 
 
-async def test_a_connection_that_never_closes_is_not_waited_for_for_ever(site, session, monkeypatch):
+async def test_the_kernel_waits_a_bounded_time_for_a_connection_to_close(site, session, monkeypatch):
     monkeypatch.setattr("amplifier_core._modules.module._CLOSE_SECONDS", 0.05)
     close = "    async def close(self):\n"
     hangs = f"{close}        import asyncio\n        await asyncio.Event().wait()\n"

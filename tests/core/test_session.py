@@ -6,7 +6,7 @@ import pytest
 from amplifier_core import BadRequest, Cancelled, Kernel, KernelError, Plan
 
 
-async def test_a_session_is_created_from_a_plan_and_says_so(kernel, events):
+async def test_a_session_is_created_from_a_plan_and_recorded(kernel, events):
     session = await kernel.session.create(Plan(goal="count", inputs={"n": 1}))
     assert session.plan == Plan(goal="count", inputs={"n": 1})
     assert session.parent_id is None
@@ -37,7 +37,7 @@ async def test_a_plan_that_does_not_fit_is_refused(kernel, plan, fault):
     assert caught.value.message == fault
 
 
-async def test_what_a_plan_holds_can_not_be_changed_from_outside():
+async def test_the_values_of_a_plan_cannot_be_changed_from_outside():
     inputs = {"list": [1]}
     plan = Plan("x", inputs)
     inputs["list"].append(2)
@@ -64,7 +64,7 @@ async def test_a_fork_has_its_parents_mounts_hooks_context_and_plan(kernel, sess
     assert heard == [("session:fork", child.session_id)]
 
 
-async def test_neither_side_of_a_fork_sees_what_the_other_changes(kernel, session, module):
+async def test_changes_on_one_side_of_a_fork_are_not_seen_on_the_other(kernel, session, module):
     await session.context.set_fragment("a", 1)
     child = await kernel.session.fork(session.session_id)
     await child.context.set_fragment("a", 2)
@@ -92,7 +92,7 @@ async def test_the_last_session_that_holds_a_module_closes_it(kernel, session, m
     assert len(events("module:exit")) == 1
 
 
-async def test_the_end_of_a_session_cancels_what_it_has_in_flight(kernel, session, module, events):
+async def test_the_end_of_a_session_cancels_its_invocations(kernel, session, module, events):
     await session.mount("/mnt/tools", module("echo.py"), trusted=True)
     call = asyncio.create_task(session.invoke("/mnt/tools/echo", "sleep", {"seconds": 30}))
     await asyncio.sleep(0)
@@ -191,7 +191,7 @@ async def test_a_name_that_is_no_event_name_is_recorded_as_dropped(session, even
 
 
 @pytest.mark.parametrize("name", ["module:invoke", "policy:decision", "session:end", "policy:request"])
-async def test_nobody_can_forge_the_kernels_own_events(session, events, name):
+async def test_the_kernels_own_events_cannot_be_forged(session, events, name):
     session.emit(name, {"a": 1})
     assert not events(name)
     (dropped,) = events("events:dropped")
@@ -213,7 +213,7 @@ async def test_emit_after_the_end_is_recorded_as_dropped(kernel, session, events
         ([1], None, "data: expected an object, got list"),
     ],
 )
-async def test_what_is_not_json_costs_an_emitted_event_that_member_alone(session, events, data, kept, fault):
+async def test_a_member_that_is_not_json_is_left_out_of_an_emitted_event(session, events, data, kept, fault):
     session.emit("my:event", data)
     (event,) = events("my:event")
     assert event.get("data") == kept

@@ -26,7 +26,7 @@ async def streaming(session, streamer):
 
 
 async def check_unharmed(session, events):
-    """See that the module was not killed and started again; the invocation waits until that is decided."""
+    """Check that the module was not killed and started again. The invocation waits until that is certain."""
     assert await session.invoke(STREAMER, "count", {"to": 1}) == {"count": 1}
     assert len(events("module:start")) == 1
 
@@ -38,7 +38,7 @@ async def test_chunks_come_in_order_and_the_result_after_them(streaming):
     assert stream.dropped == 0
 
 
-async def test_a_caller_who_asks_for_no_chunks_gets_the_result(streaming):
+async def test_a_caller_that_wants_no_chunks_gets_the_result(streaming):
     assert await streaming.invoke(STREAMER, "count", {"to": 100}) == {"count": 100}
 
 
@@ -54,7 +54,7 @@ async def test_the_result_is_there_after_some_reading(streaming):
     assert await stream.result() == {"count": 5000}
 
 
-async def test_what_fails_is_raised_after_the_chunks(streaming):
+async def test_an_error_is_raised_after_the_chunks(streaming):
     stream = streaming.stream(STREAMER, "fail", {"to": 3})
     seen = []
     with pytest.raises(KernelError, match="mine: after all"):
@@ -71,7 +71,7 @@ async def test_twenty_thousand_chunks_at_once(streaming):
 
 
 async def test_a_slow_reader_holds_its_module_back_and_loses_nothing(streaming):
-    """100 MB of chunks: only what the pipe and a small buffer hold is on its way."""
+    """100 MB of chunks, of which only a pipe and a small buffer may be full."""
     stream = streaming.stream(STREAMER, "count", {"to": 1000, "size": 100_000})
     expected = 0
     async for chunk in stream:
@@ -84,7 +84,7 @@ async def test_a_slow_reader_holds_its_module_back_and_loses_nothing(streaming):
     assert stream.dropped == 0
 
 
-async def test_a_slow_reader_slows_nobody_else_on_the_same_module(streaming):
+async def test_a_slow_reader_slows_no_other_reader_of_the_module(streaming):
     async with streaming.stream(STREAMER, "endless", {"size": 10_000}) as slow:
         assert (await anext(slow))["n"] == 1
         await asyncio.sleep(0.2)
@@ -142,7 +142,7 @@ async def test_cancelling_the_reader_cancels(streaming, events):
     await check_unharmed(streaming, events)
 
 
-async def test_cancelling_who_waits_for_the_result_cancels(streaming, events):
+async def test_cancelling_the_wait_for_the_result_cancels(streaming, events):
     task = asyncio.create_task(streaming.stream(STREAMER, "endless", {"pause": 0.001}).result())
     await asyncio.sleep(0.1)
     task.cancel()
@@ -176,20 +176,20 @@ async def test_the_idle_limit_applies_between_chunks(session, streamer):
     for call in (session.stream(STREAMER, "count", {"to": 2, "pause": 5}).result(),
                  session.invoke(STREAMER, "count", {"to": 2, "pause": 5})):  # fmt: skip
         began = time.monotonic()
-        with pytest.raises(Timeout, match=r"no sign of life within 0\.2 s"):
+        with pytest.raises(Timeout, match=r"no message within 0\.2 s"):
             await call
         assert time.monotonic() - began < 0.4
 
 
 async def test_the_idle_limit_does_not_run_while_a_call_waits_for_its_turn(session, streamer):
-    """The second waits a second for the first, and the module answers it in time."""
+    """The second call waits a second for the first; then the module replies in time."""
     await session.mount("/mnt/providers", streamer(limits={"idle_ms": 500, "concurrency": 1}), trusted=True)
     first = session.invoke(STREAMER, "count", {"to": 10, "pause": 0.1})
     second = session.invoke(STREAMER, "count", {"to": 1})
     assert list(await asyncio.gather(first, second)) == [{"count": 10}, {"count": 1}]
 
 
-async def test_an_orchestrator_can_pass_chunks_on_and_only_if_it_asks(session, streamer):
+async def test_an_orchestrator_passes_chunks_on_only_with_stream(session, streamer):
     async def allow(event):
         return {"decision": "allow", "scope": "session"}
 
@@ -230,8 +230,8 @@ async def test_a_chunk_after_the_reply_is_noise(session, module, events):
     assert events("module:noise")[0]["data"]["count"] == 3
 
 
-async def test_what_a_module_passes_on_is_no_sign_of_its_own_life(session, streamer):
-    """It waits for its system call, however long that takes; then it has to be heard of again."""
+async def test_chunks_that_a_module_passes_on_do_not_restart_its_idle_time(session, streamer):
+    """The idle time is paused during its system call, and begins again afterwards."""
 
     async def allow(event):
         return {"decision": "allow", "scope": "session"}
@@ -243,7 +243,7 @@ async def test_what_a_module_passes_on_is_no_sign_of_its_own_life(session, strea
     call = {"path": STREAMER, "op": "count", "args": {"to": 3, "pause": 0.3}, "stream": True}
     relayed = session.stream("/mnt/agents/agent", "relay", call)
     assert [chunk["n"] async for chunk in relayed] == [1, 2, 3]
-    with pytest.raises(Timeout, match="no sign of life"):
+    with pytest.raises(Timeout, match="no message"):
         await session.invoke("/mnt/agents/agent", "count", {"to": 2, "pause": 5})
 
 

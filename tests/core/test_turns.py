@@ -1,4 +1,4 @@
-"""Modules that call the kernel: pending, resume, and what each system call does for them."""
+"""Modules that call the kernel: pending, resume, and the result of each system call."""
 
 import asyncio
 import time
@@ -73,7 +73,7 @@ async def test_a_call_that_was_not_granted_is_its_modules_result(mounted):
     assert done == {"ok": True, "result": {}}
 
 
-async def test_a_module_is_never_lent_its_callers_capabilities(mounted):
+async def test_a_module_does_not_get_its_callers_capabilities(mounted):
     session = await mounted("sys:invoke")
     await mounted(name="poor")
     relay = {"path": "/mnt/orchestrators/poor", "op": "relay", "args": {"path": ECHO, "op": "echo", "args": {}}}
@@ -90,7 +90,7 @@ async def test_an_error_of_a_system_call_is_its_modules_result(mounted):
     assert second["error"]["code"] == "bad_request"
 
 
-async def test_one_tree_of_spans_over_it_all(mounted, events):
+async def test_system_calls_are_in_one_tree_of_spans(mounted, events):
     session = await mounted("sys:invoke", "sys:context.set_fragment", "sys:emit", "sys:mounts")
     before = len(events())
     await make(
@@ -296,7 +296,7 @@ async def test_every_system_call_answers(mounted, kernel, session, events):
     assert await session.context.get() == {"fragments": {"a": None}}
 
 
-async def test_what_becomes_of_a_session_is_in_the_span_of_the_system_call(mounted, events):
+async def test_the_events_of_a_session_are_in_the_span_of_the_system_call(mounted, events):
     session = await mounted(*ALL)
     (created,) = await make(session, call("session.create", plan={"goal": "mine", "inputs": {}}))
     await make(session, call("session.end", session_id=created["result"]["session_id"]))
@@ -350,7 +350,7 @@ async def test_a_system_call_that_does_not_fit_is_refused_in_one_line(mounted, n
     assert "\n" not in result["error"]["message"]
 
 
-async def test_a_module_reaches_its_own_session_and_what_was_made_in_it(mounted, kernel, session):
+async def test_a_module_reaches_its_own_session_and_those_that_were_made_in_it(mounted, kernel, session):
     await mounted(*ALL)
     other = await kernel.session.create({"goal": "other"})
     results = await make(
@@ -363,7 +363,7 @@ async def test_a_module_reaches_its_own_session_and_what_was_made_in_it(mounted,
     assert await other.mounts() == []
 
 
-async def test_policy_is_asked_about_system_calls_unless_it_said_yes_for_the_session(session, module, events):
+async def test_policy_is_asked_about_system_calls_unless_it_allowed_them_for_the_session(session, module, events):
     asked = []
 
     async def policy(event):
@@ -423,7 +423,7 @@ async def test_the_end_of_the_session_reaches_system_calls_in_flight(mounted, ke
 
 
 async def test_a_policy_hook_that_needs_a_decision_to_decide_denies(session, module, events):
-    """Its own system call asks for a decision, and so asks it again, until that is too deep."""
+    """Its system call needs a decision, for which it is called again, until the calls are nested too deep."""
     asks = (
         "import json, sys\n"
         "d = {'name': 'asker', 'kind': 'hook', 'capabilities': ['sys:context.get'], 'inputs': {}, 'outputs': {}}\n"
@@ -451,8 +451,8 @@ async def test_a_policy_hook_that_needs_a_decision_to_decide_denies(session, mod
     assert "nested more than 32 deep" in denied[0]["data"]["reason"]
 
 
-async def test_a_policy_hook_that_mounts_whenever_it_is_asked_denies(session, events):
-    """Each mount asks it, so that it mounts another one, until that is too deep."""
+async def test_a_policy_hook_that_mounts_a_module_each_time_denies(session, events):
+    """It is called about each mount and then mounts another module, until the calls are nested too deep."""
     asks = (
         "import json, sys\n"
         "d = {'name': 'asker', 'kind': 'hook', 'capabilities': ['sys:mount'], 'inputs': {}, 'outputs': {}}\n"
@@ -512,7 +512,7 @@ async def test_a_system_call_after_the_unmount_is_refused(mounted, kernel, sessi
 
 async def test_so_many_system_calls_at_once_break_the_contract(mounted):
     session = await mounted("sys:mounts")
-    with pytest.raises(Internal, match="1001 system calls at once, of 1000"):
+    with pytest.raises(Internal, match="1001 system calls at once; the limit is 1000"):
         await make(session, *[call("mounts")] * 1001)
 
 
@@ -536,7 +536,7 @@ async def test_a_name_that_can_not_be_shown_is_dropped_all_the_same(mounted, eve
     assert events("events:dropped")[0]["error"]["code"] == "bad_request"
 
 
-async def test_what_a_sessions_modules_made_in_it_ends_with_it(mounted, kernel, session, events):
+async def test_sessions_that_modules_made_end_with_the_session(mounted, kernel, session, events):
     await mounted(*ALL)
     (forked,) = await make(session, call("session.fork", parent_id=session.session_id))
     await kernel.session.end(session.session_id)
@@ -547,8 +547,8 @@ async def test_what_a_sessions_modules_made_in_it_ends_with_it(mounted, kernel, 
     assert len(events("module:exit")) == 2
 
 
-async def test_what_is_nested_too_deeply_to_be_written_again_is_the_modules_result(mounted, monkeypatch):
-    """Python 3.11 counts what it reads and what it writes against its own stack, which may be deeper by then."""
+async def test_a_result_that_is_nested_too_deeply_is_an_error_for_the_module(mounted, monkeypatch):
+    """Python 3.11 limits the nesting of JSON by its own stack, which may be deeper when the result is written."""
     session = await mounted("sys:emit")
 
     async def overflow(caller, call, resource):
@@ -562,7 +562,7 @@ async def test_what_is_nested_too_deeply_to_be_written_again_is_the_modules_resu
     }
 
 
-async def test_a_session_that_is_ending_already_is_not_ended_again_with_its_maker(mounted, kernel, events):
+async def test_a_session_that_is_ending_already_is_not_ended_again_with_its_creator(mounted, kernel, events):
     session = await mounted("sys:session.create")
     made = await make(session, *(call("session.create", plan={"goal": "x", "inputs": {}}) for _ in range(2)))
     first, second = (each["result"]["session_id"] for each in made)

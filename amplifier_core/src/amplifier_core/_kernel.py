@@ -1,11 +1,12 @@
-"""The kernel: makes the parts of one kernel, and closes everything at its end.
+"""The kernel: makes its parts when it is entered, and closes them at its end.
 
-Owns opening and closing. Two kernels in one process share nothing.
+Owns the embedder's choices, the opening and the closing. It carries out no system call. Two kernels share nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import time
@@ -25,7 +26,7 @@ from ._sessions.runtime import Runtime, Settings
 from .hookspecs import SINKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -33,26 +34,26 @@ if TYPE_CHECKING:
     from ._sessions.state import SessionState
     from .hookspecs import Sink
 
-_DISTRIBUTION = "amplifier"
-
 
 class Kernel:
     """A kernel, on the event loop on which it is entered: ``async with Kernel(event_log="run.jsonl") as kernel``.
 
-    ``event_log``: the JSONL log's path; ``None`` for a file of its own where platformdirs says; ``False`` for none.
-    ``sinks``: more sinks: objects with ``write`` and ``close``, or ``{"type": name, …}`` for a plugin.
-    ``isolation``: what confines the modules that run on this host: the name of a plugin, or ``{"type": name, …}``;
-    ``None`` for the first installed one that passes its trial here; ``False`` for none.
-    ``event_log_bytes``: size at which the log goes on in a new file; the old ones are kept as ``PATH.1``, ``PATH.2`` …
-    ``event_limit``: bytes of JSON above which a value in an event's ``data`` is left out; ``None`` keeps everything.
-    ``event_sha256``: have the SHA-256 of what is left out beside its size.
-    ``timeout``: seconds for an invocation or a mount whose caller and descriptor name none.
-    ``policy_timeout``: seconds for a policy hook's answer; a person who is asked needs more.
-    ``observer_queue``: events that may wait for one observer. ``fragment_bytes``: JSON of the largest fragment.
-    ``clock`` and ``entropy``: where time and randomness come from; fixed ones make two runs alike to the byte.
+    ``event_log``: path of the log (section 7). ``None``: a new file in the user's state folder. ``False``: no log.
+    ``sinks``: further sinks: objects with ``write`` and ``close``, or ``{"type": name, …}`` for a plugin.
+    ``isolation``: confines the modules on this host (section 6): the name of a plugin, or ``{"type": name, …}``.
+    ``None``: the first installed plugin that passes its trial. ``False``: no isolation.
+    ``event_log_bytes``: file size at which the log continues in a new file; old ones become ``PATH.1``, ``PATH.2`` …
+    ``event_limit``: a value of more bytes of JSON is left out of an event's ``data``. ``None``: no limit.
+    ``event_sha256``: an event has the SHA-256 of a value that is left out, beside its size.
+    ``timeout``: seconds for an invocation or a mount, if neither caller nor descriptor gives a time.
+    ``policy_timeout``: seconds for the answer of a policy hook. A hook that asks a person needs more.
+    ``observer_queue``: events that may wait for one observer. ``fragment_bytes``: bytes of JSON of one fragment.
+    ``clock``, ``entropy``: sources of time and randomness. With fixed ones, two equal runs write equal logs.
+
+    Raises ``BadRequest`` for an argument that does not fit.
     """
 
-    def __init__(  # noqa: PLR0913 - what an embedder may choose
+    def __init__(  # noqa: PLR0913 - the embedder's choices, each by its name
         self,
         *,
         event_log: str | Path | Literal[False] | None = None,
@@ -68,11 +69,10 @@ class Kernel:
         clock: Clock = time,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        for name, number in (("observer_queue", observer_queue), ("fragment_bytes", fragment_bytes)):
-            _check_count(name, number)
-        for name, limit in (("event_limit", event_limit), ("event_log_bytes", event_log_bytes)):
-            if limit is not None:
-                _check_count(name, limit)
+        _check_count("observer_queue", observer_queue)
+        _check_count("fragment_bytes", fragment_bytes)
+        _check_count("event_limit", event_limit, optional=True)
+        _check_count("event_log_bytes", event_log_bytes, optional=True)
         self._event_log = event_log
         self._event_log_bytes = event_log_bytes
         self._sinks = sinks
@@ -84,23 +84,22 @@ class Kernel:
         self._ids = Ids(entropy)
         self._runtime: Runtime | None = None
         self._states: dict[str, SessionState] = {}
-        self._registry = Registry(self._running, self._states)
+        self._registry = Registry(self._open_runtime, self._states)
         self._closed = False
         self.log_path: Path | None = None
-        """Where the JSONL log is, once the kernel is open; ``None`` if there is none."""
+        """The path of the JSONL log while and after the kernel is open. ``None``: there is no log."""
 
     @property
     def session(self) -> Sessions:
-        """The system calls ``session.create``, ``session.fork`` and ``session.end``."""
+        """The system calls ``session.create``, ``session.fork`` and ``session.end`` (section 8)."""
         return Sessions(self._registry)
 
     async def __aenter__(self) -> Self:
         if self._runtime is not None or self._closed:
-            raise BadRequest("a kernel is opened once; make another one")
-        from ._syscalls.table import SystemCalls  # noqa: PLC0415 - a kernel that is imported is not open yet
+            raise BadRequest("a kernel can be opened once; make another one")
+        from ._syscalls.table import SystemCalls  # noqa: PLC0415 - it keeps the import of the package short
 
-        sinks = self._open_sinks(self._plugins)
-        bus = Bus(self._clock, self._ids, sinks, self._limit)
+        bus = Bus(self._clock, self._ids, self._open_sinks(), self._limit)
         deadlines = Deadlines(asyncio.get_running_loop())
         calls = SystemCalls(self._registry)
         parts = (self._clock, self._ids, bus, deadlines, self._plugins, self._host, self._settings, calls)
@@ -118,17 +117,18 @@ class Kernel:
             error.add_note(f"closing the kernel: {failure}")
 
     async def describe_host(self) -> dict[str, Any]:
-        """Say what this host can enforce, found by trying.
+        """Describe what can be enforced on this host (section 6), as found by a trial.
 
-        ``isolation`` is the one in use and what it enforces, or ``None``; ``unusable`` says of others why they are not;
-        ``transports`` is what those that were named so far can do here, such as keeping budgets.
+        ``platform``: Python's name of it. ``isolation``: the name of the isolation in use, and what it enforces, or
+        ``None``. ``unusable``: by the name of each other isolation, why it cannot be used. ``transports``: by name,
+        what each transport that was used so far can do here, such as measuring budgets.
         """
-        return await self._running().host.describe()
+        return await self._open_runtime().host.describe()
 
     async def close(self) -> None:
         """End every session and close every module, observer and sink. Idempotent.
 
-        Nothing of the kernel runs when this returns. Raises ``Internal`` at last if a sink lost events on the way.
+        Nothing of the kernel runs afterwards. Raises ``Internal`` if a sink lost events or failed to close.
         """
         if self._runtime is None or self._closed:
             self._closed = True
@@ -138,7 +138,7 @@ class Kernel:
         runtime = self._runtime
         closing = runtime.deadlines.loop.create_task(self._close(runtime), name="close kernel")
         cancelled: asyncio.CancelledError | None = None
-        while not closing.done():  # that is bounded, and a caller who is cancelled meanwhile is cancelled afterwards
+        while not closing.done():  # in bounded time; a cancelled caller is cancelled afterwards
             try:
                 await asyncio.wait((closing,))
             except asyncio.CancelledError as error:
@@ -147,9 +147,7 @@ class Kernel:
         if cancelled is not None:
             raise cancelled
         if lost := runtime.bus.lost():
-            raise Internal(
-                f"the kernel's sinks did not take {lost} events; sink:error says why", details={"lost": lost}
-            )
+            raise Internal(f"the kernel's sinks lost {lost} events; sink:error has the reason", details={"lost": lost})
         if failures:
             raise Internal(f"closing the kernel: {'; '.join(failures)}", details={"causes": failures})
 
@@ -161,45 +159,46 @@ class Kernel:
         runtime.deadlines.close()
         return runtime.bus.close()
 
-    def _open_sinks(self, plugins: Plugins) -> list[Sink]:
+    def _open_sinks(self) -> list[Sink]:
+        """Open the log and the embedder's sinks. If one cannot be opened, those before it are closed."""
         sinks: list[Sink] = []
-        try:
-            if self._event_log is not False:
-                from ._events.jsonl import JsonlSink  # noqa: PLC0415 - not every kernel has a log
-
-                path = self._log_file() if self._event_log is None else self._event_log
-                log = JsonlSink(path, self._event_log_bytes)
-                self.log_path = log.path
-                sinks.append(log)
-            for sink in _listed(self._sinks):
-                sinks.append(self._open_sink(plugins, sink))  # noqa: PERF401 - what is open when one fails is closed
-        except BaseException:
-            for sink in sinks:
-                sink.close()
-            raise
+        with contextlib.ExitStack() as opened:
+            for sink in self._each_sink():
+                sinks.append(sink)
+                opened.callback(sink.close)
+            opened.pop_all()
         return sinks
 
+    def _each_sink(self) -> Iterator[Sink]:
+        if self._event_log is not False:
+            from ._events.jsonl import JsonlSink  # noqa: PLC0415 - not every kernel has a log
+
+            path = self._log_file() if self._event_log is None else self._event_log
+            log = JsonlSink(path, self._event_log_bytes)
+            self.log_path = log.path
+            yield log
+        if not isinstance(self._sinks, list | tuple):
+            raise BadRequest(f"sinks: expected a list, got {type(self._sinks).__name__}")
+        yield from map(self._open_sink, self._sinks)
+
     def _log_file(self) -> Path:
-        """Name a file of this kernel's own below the user's state folder."""
+        """Name a new log file in the user's state folder."""
         from platformdirs import user_state_path  # noqa: PLC0415 - only this case needs it
 
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock.time()))
-        return user_state_path(_DISTRIBUTION) / "events" / f"{stamp}-{self._ids.hex16()[:8]}.jsonl"
+        return user_state_path("amplifier") / "events" / f"{stamp}-{self._ids.hex16()[:8]}.jsonl"
 
-    def _open_sink(self, plugins: Plugins, sink: Sink | Mapping[str, Any]) -> Sink:
-        if not isinstance(sink, Mapping):
-            if not _is_sink(sink):
-                raise BadRequest(f"sinks: expected a sink or an object whose type is text, got {sink!r}")
-            return sink
-        name = sink.get("type")
-        if not isinstance(name, str):
-            raise BadRequest(f"sinks: expected a sink or an object whose type is text, got {sink!r}")
-        options = {key: value for key, value in sink.items() if key != "type"}
-        opened: Sink = plugins.open(SINKS, name, options=options)
-        return opened
+    def _open_sink(self, wanted: Sink | Mapping[str, Any]) -> Sink:
+        if isinstance(wanted, Mapping) and isinstance(name := wanted.get("type"), str):
+            options = {key: value for key, value in wanted.items() if key != "type"}
+            opened: Sink = self._plugins.open(SINKS, name, options=options)
+            return opened
+        if isinstance(wanted, Mapping) or not (hasattr(wanted, "write") and hasattr(wanted, "close")):
+            raise BadRequest(f"sinks: expected a sink or an object whose type is text, got {wanted!r}")
+        return wanted
 
-    def _running(self) -> Runtime:
-        """Give the kernel's parts. Raises ``BadRequest`` before it is entered and after it is closed."""
+    def _open_runtime(self) -> Runtime:
+        """Give the kernel's parts. Raises ``BadRequest`` unless the kernel is open."""
         if self._closed:
             raise BadRequest("the kernel is closed")
         if self._runtime is None:
@@ -208,16 +207,6 @@ class Kernel:
         return self._runtime
 
 
-def _check_count(name: str, number: object) -> None:
-    if type(number) is not int or number <= 0:
+def _check_count(name: str, number: object, *, optional: bool = False) -> None:
+    if not (optional and number is None) and (type(number) is not int or number <= 0):
         raise BadRequest(f"{name}: expected a positive integer, got {short(number)}")
-
-
-def _listed(sinks: object) -> Sequence[Sink | Mapping[str, Any]]:
-    if not isinstance(sinks, list | tuple):
-        raise BadRequest(f"sinks: expected a list, got {type(sinks).__name__}")
-    return sinks
-
-
-def _is_sink(thing: object) -> bool:
-    return hasattr(thing, "write") and hasattr(thing, "close")

@@ -1,6 +1,6 @@
-"""The Python face of the system calls of section 8, under their own names: `Sessions`, `Session` and `Context`.
+"""The Python interface to the system calls of section 8, under their names: `Sessions`, `Session` and `Context`.
 
-Owns no behaviour: each call is carried out by the file that its name says.
+Owns the signatures and the defaults. The work is done by `_syscalls` and `_sessions.registry`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ._syscalls.context import get as get_fragments
 from ._syscalls.context import set_fragment
 from ._syscalls.emit import Emitter
 from ._syscalls.hooks import register_hook
-from ._syscalls.invoke import invoke
+from ._syscalls.invoke import InvokeRequest, invoke
 from ._syscalls.mount import describe, mount, mounts, unmount
 from ._syscalls.stream import Stream
 
@@ -28,33 +28,35 @@ if TYPE_CHECKING:
 
 
 class Sessions:
-    """The system calls that make and end sessions."""
+    """The system calls that make and end sessions (protocol, section 8)."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
     async def create(self, plan: Plan | Mapping[str, Any]) -> Session:
-        """Create a session with nothing mounted and nobody asked or told."""
+        """Create a session without mounts, hooks and fragments. Raises ``BadRequest`` for a plan that does not fit."""
         return Session(self._registry.create(plan))
 
     async def fork(self, parent_id: str) -> Session:
-        """Make a session with its parent's mounts, hooks, context and grants as they stand; it can only narrow them.
+        """Create a session with the mounts, grants, hooks and context that its parent has now.
 
-        It shares the running modules and lives on when its parent ends.
+        Both share the running modules. A fork's own policy hooks can deny, but not grant. The fork stays open when its
+        parent ends. Raises ``BadRequest`` if the parent is not open.
         """
         return Session(self._registry.fork(parent_id))
 
     async def end(self, session_id: str, status: str = "ok") -> dict[str, Any]:
-        """End a session, with those that its modules made in it.
+        """End a session, and the sessions that its modules created. Return ``{}``.
 
-        What it has in flight is cancelled, and modules that no other session holds are closed.
+        Its mounts and invocations in progress raise ``Cancelled``. Modules that no other session holds are closed on
+        return. ``status`` is any text, for the event ``session:end``. Raises ``BadRequest`` if the session is not open.
         """
         await self._registry.end(self._registry.find(session_id), status)
         return {}
 
 
 class Session:
-    """One session. Made by ``kernel.session.create`` and ``kernel.session.fork``.
+    """One session (protocol, section 8). Made by ``kernel.session.create`` and ``kernel.session.fork``.
 
     Any number of tasks may call it at the same time. After its end every call but ``emit`` raises ``BadRequest``.
     """
@@ -66,22 +68,22 @@ class Session:
 
     @property
     def session_id(self) -> str:
-        """The session's id."""
+        """The session's id: ``ses_`` and 16 hexadecimal digits."""
         return self._state.session_id
 
     @property
     def parent_id(self) -> str | None:
-        """The id of the session that this one was forked from."""
+        """The id of the session that this one was forked from. ``None``: it is no fork."""
         return self._state.parent_id
 
     @property
     def plan(self) -> Plan:
-        """The plan that the session, or the first of its ancestors, was created from."""
+        """The plan of ``session.create``. A fork has the plan of its parent."""
         return self._state.plan
 
     @property
     def context(self) -> Context:
-        """The session's context: ``get`` and ``set_fragment``."""
+        """The session's context, with ``get`` and ``set_fragment``."""
         return Context(self._state)
 
     async def mount(
@@ -92,59 +94,48 @@ class Session:
         trusted: bool = False,
         timeout: float | None = None,
     ) -> dict[str, str]:
-        """Start a module, verify it and add it below a mount path; ``timeout`` (seconds) spans all of that.
+        """Ask policy, start a module, verify it and add it below a mount path, in at most ``timeout`` seconds.
 
-        ``trusted=True`` runs a module that nothing isolates on this host; the log names it. Returns the module's
-        ``name`` and its full ``path``. Raises ``KernelError`` with the cause, and then nothing is left of the module.
+        ``descriptor`` has the shape of section 1. ``trusted=True`` runs a local module without isolation; the log names
+        it. Returns ``{"name": …, "path": …}`` with the module's full path. Raises ``KernelError`` with the cause; then
+        nothing is left of the module.
         """
         seconds = seconds_of(timeout, self._state.runtime.settings.timeout)
         return await mount(self._state, path, descriptor, seconds, trusted=trusted)
 
     async def unmount(self, path: str, name: str | None = None) -> dict[str, list[str]]:
-        """Remove a module (its path, or a mount path and its name), or all modules of a mount path."""
+        """Remove one module, or all modules at a mount path without ``name``. Return ``{"removed": paths}``."""
         return {"removed": await unmount(self._state, path, name)}
 
     async def mounts(self, path: str | None = None) -> list[dict[str, Any]]:
-        """List what is mounted, or what is mounted at or below one path, in the order of mounting."""
+        """List the mounts, or those at or below ``path``, in the order of mounting (shape: section 8)."""
         return mounts(self._state, path)
 
     async def describe(self, path: str) -> dict[str, Any]:
-        """Give a module's description, as it was verified when it was mounted."""
+        """Give the description of a module (section 2), as it was verified at its mount."""
         return describe(self._state, path)
 
     def invoke(
-        self,
-        path: str,
-        op: str,
-        args: dict[str, Any],
-        *,
-        timeout: float | None = None,
+        self, path: str, op: str, args: dict[str, Any], *, timeout: float | None = None
     ) -> Coroutine[Any, Any, Any]:
         """Invoke ``op`` of the module at ``path`` and return its result, any JSON value.
 
-        ``timeout`` is in seconds and can only shorten what the descriptor allows. Raises ``KernelError``.
+        ``timeout`` is in seconds; it cannot exceed the descriptor's ``timeout_ms``. Raises ``KernelError`` (section 5).
         """
-        return invoke(self._state, path, op, args, timeout)
+        return invoke(self._state, InvokeRequest(path, op, args, timeout))
 
-    def stream(
-        self,
-        path: str,
-        op: str,
-        args: dict[str, Any],
-        *,
-        timeout: float | None = None,
-    ) -> Stream:
+    def stream(self, path: str, op: str, args: dict[str, Any], *, timeout: float | None = None) -> Stream:
         """Invoke ``op`` and read its chunks as they come: ``async for chunk in session.stream(…)``.
 
-        The deadline spans the whole invocation; a reader that takes its time spends it. Raises ``KernelError``.
+        ``timeout`` is that of ``invoke``; the time that the reader takes counts. The stream raises ``KernelError``.
         """
-        return Stream(lambda chunks: invoke(self._state, path, op, args, timeout, chunks=chunks))
+        return Stream(lambda chunks: invoke(self._state, InvokeRequest(path, op, args, timeout, chunks)))
 
     def emit(self, event: str, data: Mapping[str, Any] | None = None) -> None:
-        """Emit an event. Returns at once and never raises while the kernel is open.
+        """Record an event. Returns at once, and never raises while the kernel is open.
 
-        What cannot be recorded as it was given is recorded all the same: a name that is not ``namespace:verb`` or is
-        the kernel's own as ``events:dropped`` with the error, members of ``data`` that are not JSON by an ``error``.
+        An event whose name is not ``namespace:verb`` or is the kernel's own is recorded as ``events:dropped``, with the
+        error. Members of ``data`` that are not JSON are left out and named in the event's ``error`` (section 7).
         """
         state = self._state
         if state.runtime.bus.closed:
@@ -152,15 +143,16 @@ class Session:
         Emitter(state).emit_or_drop(event, data)
 
     async def register_hook(self, event: str, endpoint_ref: str | Hook, *, priority: int = 0) -> dict[str, Any]:
-        """Have an async callable, or the module at a path, told of events (``name``, ``prefix:*`` or ``*``).
+        """Register an async callable, or the module at a path, as observer of events: ``name``, ``prefix:*`` or ``*``.
 
-        On ``policy:request`` it is asked instead, lowest priority first, and answers as section 6 says.
+        For ``policy:request`` it becomes a policy hook instead: hooks are called lowest priority first, and answer as
+        section 6 says. Returns ``{}``. Raises ``BadRequest``.
         """
         return register_hook(self._state, event, endpoint_ref, priority)
 
 
 class Context:
-    """The context of one session, as its system calls."""
+    """The context of one session: fragments of JSON by key (protocol, section 8)."""
 
     __slots__ = ("_state",)
 
@@ -172,5 +164,8 @@ class Context:
         return get_fragments(self._state)
 
     async def set_fragment(self, key: str, value: Any) -> dict[str, Any]:
-        """Set one fragment; this session and its later forks see it. Raises ``BadRequest`` for what is not JSON."""
+        """Set one fragment, for this session and its later forks. Return ``{}``.
+
+        Raises ``BadRequest`` if ``value`` is not JSON or larger than the kernel's ``fragment_bytes``.
+        """
         return set_fragment(self._state, key, value)

@@ -1,7 +1,7 @@
 """Deadlines: every wait of one kernel, kept by one timer.
 
-Owns the time bounds and what ends a wait early. It does not know what is waited for. ``asyncio.timeout`` would cost a
-timer each; here a wait is an entry in a dict, and the timer moves only for a deadline nearer than its own.
+Owns the time bounds, and ends a wait early with an error. It does not know what a wait is for. ``asyncio.timeout`` sets
+a timer for each wait; here a wait is an entry in a dict, and the timer is set again only for a deadline before its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def seconds_of(timeout: object, default: float) -> float:
-    """Check a time bound that a caller gave; ``None`` is the default. Raises ``BadRequest``."""
+    """Check a time bound that a caller gave, in seconds; ``None`` means the default. Raises ``BadRequest``."""
     if timeout is None:
         return default
     if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout <= _SECONDS_MAX:
@@ -27,14 +27,14 @@ def seconds_of(timeout: object, default: float) -> float:
     return timeout
 
 
-_STOP_SECONDS = 1.0  # foreign code that does not let go of a cancelled task is not waited for any longer
+_STOP_SECONDS = 1.0  # the longest wait for foreign code that does not end when its task is cancelled
 _ELSEWHERE = "the kernel belongs to another event loop"
-_SECONDS_MAX = 1e9  # thirty years: what is longer than a program's life is a mistake
-_SLACK = 0.005  # deadlines this close end in one sweep
+_SECONDS_MAX = 1e9  # thirty years: a longer bound is a mistake
+_SLACK = 0.005  # seconds; deadlines so close to each other end in one sweep
 
 
 class Deadlines:
-    """The waits in progress, by owner, and the one timer that ends those that last too long."""
+    """The waits in progress, and the one timer that ends each of them at its deadline."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -43,10 +43,10 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def within(self, seconds: float, what: str, owner: object = None) -> Deadline:
-        """Bound the body of a ``with``: past ``seconds`` it raises ``Timeout`` that names ``what``."""
+        """Bound the body of a ``with``: after ``seconds`` it raises a ``Timeout`` whose message names ``what``."""
         task = asyncio.current_task()
         if task is None:
-            raise BadRequest("the kernel is called from a task, not from a callback")
+            raise BadRequest("the kernel has to be called from a task, not from a callback")
         self.check_loop()
         when = self.loop.time() + seconds
         deadline = Deadline(self, seconds, what, owner, task, task.cancelling(), when, when)
@@ -56,14 +56,14 @@ class Deadlines:
         return deadline
 
     def check_loop(self) -> None:
-        """Raise ``BadRequest`` unless the loop that runs is this one."""
+        """Raise ``BadRequest`` on any other event loop than the kernel's."""
         if asyncio.get_running_loop() is not self.loop:
             raise BadRequest(_ELSEWHERE)
 
     async def stop(self, owner: object, error: KernelError) -> None:
-        """End every wait of one owner with an error, and return when they have ended. The current task is spared."""
-        me = asyncio.current_task(self.loop)
-        deadlines = [deadline for deadline in self.waiting if deadline.owner is owner and deadline.task is not me]
+        """End every wait of one owner, except the current task's, with an error. Return when they have ended."""
+        current = asyncio.current_task(self.loop)
+        deadlines = [deadline for deadline in self.waiting if deadline.owner is owner and deadline.task is not current]
         for deadline in deadlines:
             deadline.ended = deadline.ended or self.loop.create_future()
             deadline.fail(type(error)(error.message, details=error.details))
@@ -78,7 +78,7 @@ class Deadlines:
         self._wake = math.inf
 
     def arm(self, when: float) -> None:
-        """Make sure that the timer fires at ``when`` (the loop's time) or before."""
+        """Set the timer to ``when`` (the loop's time), unless it fires earlier anyway."""
         if when < self._wake:
             self.close()
             self._wake = when
@@ -94,7 +94,7 @@ class Deadlines:
 
 
 class Deadline(msgspec.Struct, eq=False):
-    """One bounded wait of one task. Cancelling the task from outside stays what it is: ``CancelledError``."""
+    """One bounded wait of one task. If other code cancels the task, ``CancelledError`` is raised as usual."""
 
     deadlines: Deadlines
     seconds: float
@@ -107,13 +107,13 @@ class Deadline(msgspec.Struct, eq=False):
     error: KernelError | None = None
     ended: asyncio.Future[None] | None = None
     idle_seconds: float | None = None
-    cpu_ms: float = 0.0  # spent so far, where somebody counts it
+    cpu_ms: float = 0.0  # what `Budget` has charged so far
 
     def __enter__(self) -> Self:
         return self
 
     def fail(self, error: KernelError) -> None:
-        """End the wait with an error, as soon as the loop comes to it. The first error stands."""
+        """End the wait with an error, in the next step of its task. Later errors are ignored."""
         if self.error is None:
             self.error = error
             self.task.cancel()
@@ -123,20 +123,20 @@ class Deadline(msgspec.Struct, eq=False):
         return self.limit - self.deadlines.loop.time()
 
     def restart_idle(self) -> None:
-        """Note a sign of life: with ``idle``, the wait ends so many seconds after it if there is no other."""
+        """Begin the idle time anew, if there is one: the wait ends after ``idle_seconds`` without another call."""
         if self.idle_seconds is not None:
             self.when = min(self.limit, self.deadlines.loop.time() + self.idle_seconds)
             self.deadlines.arm(self.when)
 
     def pause_idle(self) -> None:
-        """Stop looking for signs of life until the next ``touch``: nobody is expected to give one."""
+        """Stop the idle time until the next ``restart_idle``: meanwhile the module is not expected to send anything."""
         self.when = self.limit
 
     def expire(self) -> None:
-        """End the wait because its time is over."""
+        """End the wait with a ``Timeout``."""
         idle = self.when < self.limit
         seconds = self.idle_seconds if idle else self.seconds
-        self.fail(Timeout(f"{self.what}: no {'sign of life' if idle else 'answer'} within {seconds:g} s"))
+        self.fail(Timeout(f"{self.what}: no {'message' if idle else 'answer'} within {seconds:g} s"))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         del self.deadlines.waiting[self]

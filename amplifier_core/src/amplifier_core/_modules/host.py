@@ -1,6 +1,6 @@
-"""The host of one kernel: which isolation confines modules here, found by trying.
+"""The host of one kernel: which isolation confines the modules here, found by a trial.
 
-Owns the choice of the isolation and its trial. How the isolation enforces anything is the plugin's.
+Owns the choice of the isolation. The plugin owns the trial, and how the isolation enforces capabilities.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from .plugins import Plugins
 
 _INSTALL = "install amplifier-isolation-bwrap, or " if sys.platform == "linux" else ""
-_WAYS_OUT = f"{_INSTALL}say mount(..., trusted=True) to run it as an ordinary process"
+_REMEDY = f"{_INSTALL}call mount(..., trusted=True) to run it as an ordinary process"
 _TRIAL_SECONDS = 5.0
 
 
 class KernelHost(Host):
-    """The host, and the isolation in use. ``wanted`` is the embedder's choice: a name, options, False, or None."""
+    """The host, and the isolation in use. ``wanted`` is the argument ``isolation`` of ``Kernel``."""
 
     def __init__(self, plugins: Plugins, wanted: str | Mapping[str, Any] | Literal[False] | None) -> None:
         super().__init__()
@@ -34,31 +34,31 @@ class KernelHost(Host):
         self._trial: asyncio.Future[tuple[Isolation | None, dict[str, str]]] | None = None
 
     async def isolation(self) -> Isolation:
-        """Give the isolation that works here. Raises ``Forbidden`` that names the reasons and the ways out."""
-        isolation, reasons = await self._tried()
+        """Give the isolation that works here. Raises ``Forbidden``: no isolation works, why, and what to do."""
+        isolation, reasons = await self._choice()
         if isolation is None:
             why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "none is installed"
             if self._wanted is False:
-                why = "the embedder said isolation=False"
-            raise Forbidden(f"nothing isolates a local module on this host ({why}); {_WAYS_OUT}")
+                why = "the embedder set isolation=False"
+            raise Forbidden(f"no isolation confines a local module on this host ({why}); {_REMEDY}")
         return isolation
 
     async def describe(self) -> dict[str, Any]:
-        """Say what isolates modules here, for those that do not why, and what the transports in use can do."""
-        isolation, reasons = await self._tried()
+        """Describe the isolation in use, why others cannot be used, and what the transports in use can do."""
+        isolation, reasons = await self._choice()
         found = None if isolation is None else {"name": isolation.name, **isolation.describe()}
-        transports = {name: hooks.describe_host() for name, hooks in self._plugins.loaded(TRANSPORTS).items()}
-        told = {name: said for name, said in transports.items() if said is not None}
-        return {"platform": sys.platform, "isolation": found, "unusable": reasons, "transports": told}
+        described = {name: hooks.describe_host() for name, hooks in self._plugins.loaded(TRANSPORTS).items()}
+        transports = {name: description for name, description in described.items() if description is not None}
+        return {"platform": sys.platform, "isolation": found, "unusable": reasons, "transports": transports}
 
     async def close(self) -> None:
-        """Wait for a trial that still runs, for a bounded time, and close what is shared. Never raises."""
+        """Wait a bounded time for a trial that still runs, and close the shared objects. Never raises."""
         if self._trial is not None:
             await asyncio.wait((self._trial,), timeout=_TRIAL_SECONDS)
         await super().close()
 
-    async def _tried(self) -> tuple[Isolation | None, dict[str, str]]:
-        """Find the first isolation that passes its trial, once; whoever else asks meanwhile waits for the same."""
+    async def _choice(self) -> tuple[Isolation | None, dict[str, str]]:
+        """Give the first isolation that passes its trial, and why others do not. The trial runs once a kernel."""
         if self._trial is None:
             self._trial = asyncio.ensure_future(self._try_each())
         return await asyncio.shield(self._trial)
@@ -69,7 +69,7 @@ class KernelHost(Host):
             try:
                 isolation: Isolation = self._plugins.open(ISOLATIONS, name, options=options)
                 reason = await asyncio.to_thread(isolation.trial)
-            except Exception as error:  # noqa: BLE001 - foreign code: what fails its trial is not used
+            except Exception as error:  # noqa: BLE001 - foreign code: an isolation that fails its trial is not used
                 reasons[name] = error.message if isinstance(error, KernelError) else one_line(error)
                 continue
             if not reason:
@@ -86,13 +86,11 @@ class KernelHost(Host):
 
 
 def _checked(wanted: object) -> Mapping[str, Any] | Literal[False] | None:
-    """Read what the embedder chose. Raises ``BadRequest``."""
+    """Check the embedder's choice: an object whose type is a name, False or None. Raises ``BadRequest``."""
     if isinstance(wanted, str):
         return {"type": wanted}
-    if wanted is None:
-        return None
-    if wanted is False:
-        return False
+    if wanted is None or wanted is False:
+        return wanted
     if isinstance(wanted, dict) and isinstance(wanted.get("type"), str):
         return wanted
     raise BadRequest(f"isolation: expected a name, an object whose type is text, False or None, got {short(wanted)}")

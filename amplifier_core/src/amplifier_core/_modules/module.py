@@ -1,11 +1,12 @@
-"""A module that runs: what was mounted, its connection, and the one place where a transport is called.
+"""A running module: its descriptor, its grants and its connection. Connections are called here and nowhere else.
 
-Owns the connection's life. It asks no policy and sets no deadline.
+Owns the start and the end of the connection. It asks no policy and sets no deadline.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
@@ -28,7 +29,7 @@ _CLOSE_SECONDS = 5.0
 
 
 class Module:
-    """One mounted module, shared by the sessions that hold it."""
+    """One mounted module. A session and its forks may share it."""
 
     __slots__ = (
         "_slots",
@@ -58,16 +59,16 @@ class Module:
         self.connection = connection
         self.isolation = isolation
         self.trusted = trusted
-        self.unenforced: tuple[str, ...] = ()  # of its capabilities, those that nobody here holds it to
+        self.unenforced: tuple[str, ...] = ()  # those of its capabilities that nothing enforces here
         self.granted: tuple[str, ...] = ()
         self.description = b""  # JSON, as verified at the mount
-        self.holders = 0
-        self.budget: Budget | None = None  # once it has started, if its descriptor has one that can be kept
+        self.holders = 0  # how many namespaces hold it
+        self.budget: Budget | None = None  # from its start on, if it has a limit and can be measured
         concurrency = descriptor.limits.concurrency
         self._slots = asyncio.Semaphore(concurrency) if concurrency else None
 
     async def start(self) -> None:
-        """Start the module behind its transport, with what was granted."""
+        """Start the module through its transport, with the granted capabilities."""
         limits = self.descriptor.limits
         try:
             await self.connection.start(self.granted, self.isolation)
@@ -76,7 +77,7 @@ class Module:
         except KernelError:
             raise
         except Exception as error:
-            raise self._foreign(error) from error
+            raise self._internal(error) from error
         if measured:
             from .budget import Budget  # noqa: PLC0415 - few modules have one
 
@@ -86,68 +87,65 @@ class Module:
     async def call(
         self, method: str, params: bytes, chunks: Chunks | None = None, sent: Callable[[], None] | None = None
     ) -> Message:
-        """Carry one request. Whatever a transport raises arrives as ``KernelError``.
+        """Send one request and return the reply. Any exception of the transport is raised as a ``KernelError``.
 
-        ``sent`` is called when it is its turn: a module with ``limits.concurrency`` makes requests wait.
+        ``sent`` is called when the request is sent: with ``limits.concurrency`` a request may have to wait first.
         """
+        if self._slots is not None:
+            await self._slots.acquire()
         try:
-            if self._slots is None:
-                if sent is not None:
-                    sent()
-                reply = await self.connection.request(method, params, chunks)
-            else:
-                async with self._slots:
-                    if sent is not None:
-                        sent()
-                    reply = await self.connection.request(method, params, chunks)
+            if sent is not None:
+                sent()
+            reply = await self.connection.request(method, params, chunks)
         except KernelError:
             raise
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise Internal(f"{self._who()} cancelled a call that nobody gave up") from error
+            raise Internal(f"{self._label()} cancelled a request that the kernel had not cancelled") from error
         except Exception as error:
-            raise self._foreign(error) from error
+            raise self._internal(error) from error
+        finally:
+            if self._slots is not None:
+                self._slots.release()
         if type(reply) is not Message or not reply.size:
             self._check(reply)
         return reply
 
     def clues(self) -> dict[str, Any]:
-        """Give what may explain that no answer comes."""
+        """Give the connection's clues why no reply comes, for the ``details`` of a timeout."""
         return dict(self.connection.clues())
 
     async def close(self) -> None:
-        """End the module; a transport that fails at it, or takes too long, is not the caller's concern any more."""
+        """End the module in bounded time. An error of the transport is ignored: nothing is left to undo."""
         if self.budget is not None:
             self.budget.close()
-        try:
+        with contextlib.suppress(Exception):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.connection.close()
-        except Exception:  # noqa: BLE001 - foreign code, and there is nothing left to undo
-            return
 
-    def _foreign(self, error: Exception) -> Internal:
-        return Internal(f"{self._who()} raised {one_line(error)}", details={"causes": causes(error)})
+    def _internal(self, error: Exception) -> Internal:
+        return Internal(f"{self._label()} raised {one_line(error)}", details={"causes": causes(error)})
 
     def _check(self, reply: object) -> None:
-        """Look at a reply that a transport has made rather than decoded: its size, and whether it is JSON at all."""
+        """Check a reply that a transport built without decoding: it has to be a ``Message`` of JSON. Set its size."""
         if not isinstance(reply, Message):
-            raise Internal(f"{self._who()} answered {type(reply).__name__}, which is no Message")
+            raise Internal(f"{self._label()} returned {type(reply).__name__}, expected Message")
         if not reply.size and reply.result is not UNSET:
             try:
                 reply.size = len(encode({"ok": True, "result": reply.result}, "reply"))
             except NotJson as error:
-                raise Internal(f"{self._who()} answered nonsense: {error}") from None
+                raise Internal(f"{self._label()} returned a result that is not JSON: {error}") from None
 
-    def _who(self) -> str:
+    def _label(self) -> str:
         return f"transport {self.descriptor.transport['type']!r} of {self.path}"
 
 
 def as_connection(opened: Any) -> Connection:
-    """Give what a transport opened as a ``Connection``. A class of the same shape need not derive from that one.
+    """Give the object that a transport opened as a ``Connection``, adapted if its class does not derive from that.
 
-    Raises ``Internal`` for a local connection that says nothing of what it starts.
+    Raises ``Internal`` for a local connection without ``launch``.
     """
     if isinstance(opened, Connection):
         return opened
@@ -157,7 +155,7 @@ def as_connection(opened: Any) -> Connection:
 
 
 class _Adapter(Connection):
-    """A connection that does not derive from the base class: its own members, and the defaults for those it lacks."""
+    """Adapts a connection that does not derive from the base class: members that it lacks have the base's defaults."""
 
     def __init__(self, inner: Any) -> None:
         self.local = inner.local
@@ -172,8 +170,8 @@ class _Adapter(Connection):
         await self._inner.start(granted, isolation)
 
     def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Awaitable[Message]:
-        answer: Awaitable[Message] = self._inner.request(method, params, chunks)
-        return answer
+        reply: Awaitable[Message] = self._inner.request(method, params, chunks)
+        return reply
 
     async def close(self) -> None:
         await self._inner.close()

@@ -1,7 +1,7 @@
-"""Plugins: found by explicit name among the installed entry points, loaded then, and asked to open what they are for.
+"""Plugins: found by name among the installed entry points, loaded at first use, and called to open an object.
 
-Owns the lookup and the opening. Each name has a pluggy manager of its own, so no plugin can answer for another name.
-What is done with a transport, a sink or an isolation is for those who open it.
+Owns the lookup, the loading and the opening. The object, a connection, a sink or an isolation, belongs to the caller.
+Each name has its own pluggy manager, so no plugin can answer for another name.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from amplifier_core._protocol.errors import BadRequest, Internal, KernelError, o
 from amplifier_core.hookspecs import ISOLATIONS, PROJECT, SINKS, TRANSPORTS, IsolationSpec, SinkSpec, TransportSpec
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from importlib.metadata import EntryPoint, EntryPoints
 
 
 class _Group(NamedTuple):
-    """One kind of plugin: its hooks, the hook that opens one, and what the opened thing has."""
+    """One kind of plugin: its hooks, the hook that opens an object, and the members that the object must have."""
 
     spec: type
     opens: str
@@ -34,16 +34,16 @@ _GROUPS = {
 
 
 class Plugins:
-    """The plugins that one kernel has loaded."""
+    """The plugins that one kernel has loaded, by group and name."""
 
     def __init__(self) -> None:
         self._hooks: dict[tuple[str, str], Any] = {}
 
     def open(self, group: str, name: str, **arguments: Any) -> Any:
-        """Have the plugin of that name open a transport's connection, a sink or an isolation.
+        """Call the plugin of that name to open a connection, a sink or an isolation.
 
-        Raises ``BadRequest`` for a plugin that is not there or opens nothing for these arguments, and ``Internal`` for
-        one that fails or opens something else.
+        Raises ``BadRequest`` if it is not installed or opens nothing for the arguments; ``Internal`` if it fails or the
+        object lacks a member.
         """
         what = f"{_noun(group)} {name!r}"
         try:
@@ -60,7 +60,7 @@ class Plugins:
         return opened
 
     def hook(self, group: str, name: str) -> Any:
-        """Load the plugin of that name, once, and give its hooks. Raises ``BadRequest`` with one line."""
+        """Load the plugin of that name, once, and give its hooks. Raises ``BadRequest``."""
         hooks = self._hooks.get((group, name))
         if hooks is None:
             manager = pluggy.PluginManager(PROJECT)
@@ -70,35 +70,38 @@ class Plugins:
             try:
                 manager.register(plugin, name)
             except Exception as error:
-                story = " ".join(str(error).split())  # pluggy tells it in three lines
-                raise BadRequest(f"{_noun(group)} {name!r} of {_provider(point)}: {story}") from error
+                reason = " ".join(str(error).split())  # pluggy's message has three lines
+                raise BadRequest(f"{_noun(group)} {name!r} of {_provider(point)}: {reason}") from error
             if not any(caller.has_spec() for caller in manager.get_hookcallers(plugin) or ()):
                 raise BadRequest(f"{_noun(group)} {name!r}: the plugin implements no hook of {group}")
             hooks = self._hooks[group, name] = manager.hook
         return hooks
 
     def loaded(self, group: str) -> dict[str, Any]:
-        """Give the hooks of the plugins that were loaded so far, by name."""
+        """Give the hooks of each plugin that is loaded, by name."""
         return {name: hooks for (within, name), hooks in self._hooks.items() if within == group}
 
     def installed(self, group: str) -> list[str]:
-        """List the names that are installed, in order; nothing is loaded."""
-        from importlib.metadata import entry_points  # noqa: PLC0415 - 9 ms, and only what is named is looked up
+        """List the installed names, sorted. Loads none of them."""
+        return sorted({point.name for point in _entry_points(group)})
 
-        return sorted({point.name for point in entry_points(group=group)})
+
+def _entry_points(group: str) -> EntryPoints:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - the import takes 9 ms
+
+    return entry_points(group=group)
 
 
 def _only(group: str, name: str) -> EntryPoint:
-    from importlib.metadata import entry_points  # noqa: PLC0415 - 9 ms, and only what is named is looked up
-
-    installed = entry_points(group=group)
-    found = [point for point in installed if point.name == name]
+    points = _entry_points(group)
+    found = [point for point in points if point.name == name]
     noun = _noun(group)
     if not found:
-        names = ", ".join(sorted({point.name for point in installed})) or "none"
+        installed = sorted({point.name for point in points})
         raise BadRequest(
-            f"{noun} {name!r} is not installed (installed: {names}); try: pip install {_distribution(noun, name)}",
-            details={"installed": sorted({point.name for point in installed})},
+            f"{noun} {name!r} is not installed (installed: {', '.join(installed) or 'none'}); "
+            f"try: pip install {_distribution(noun, name)}",
+            details={"installed": installed},
         )
     providers = sorted({_provider(point) for point in found})
     if len(found) > 1:
@@ -112,7 +115,7 @@ def _only(group: str, name: str) -> EntryPoint:
 def _load(point: EntryPoint) -> object:
     try:
         return point.load()
-    except (Exception, SystemExit) as error:  # a plugin is foreign code, and its import may fail in any way
+    except (Exception, SystemExit) as error:  # foreign code: its import may fail in any way
         raise BadRequest(
             f"{_noun(point.group)} {point.name!r} of {_provider(point)} fails to import: {one_line(error)}"
         ) from error

@@ -1,1 +1,1 @@
-"""Sessions: what one holds, who may do what in it, and how it begins and ends."""
+"""Sessions: their state, namespaces and policy, and how each begins and ends."""

@@ -1,7 +1,8 @@
 """A session's namespace: its mounts, with what was granted to each, and its hooks.
 
-Owns sharing: a fork shares its parent's namespace until one of them changes something, so a fork costs the same
-whatever is mounted, and the last namespace that holds a module or an observer lets it be closed. It runs nothing.
+Owns copy on write: a fork shares its parent's namespace until one of the two changes it, so the cost of a fork does not
+depend on what is mounted. Counts for each module and observer the namespaces that hold it, and names those that no
+namespace holds any more. It starts, calls and closes nothing.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 
     from .runtime import Closable
 
-    Unheld = Sequence[Sequence[Closable]]  # what nobody holds any more, in the order in which it is to be closed
+    Unheld = Sequence[Sequence[Closable]]  # what no namespace holds any more, in closing order
 
 MOUNT_PATHS = tuple(f"/mnt/{name}" for name in ("providers", "tools", "agents", "hooks", "orchestrators", "context"))
 """Where modules are mounted (protocol, section 8)."""
 
 
 class Mount(msgspec.Struct, frozen=True):
-    """A module in one session: what it may do there, and whether that holds for the session or is asked each time."""
+    """A module in one session: its grants there, and whether they hold for the session or policy is asked each time."""
 
     module: Module
     granted: tuple[str, ...]
@@ -36,7 +37,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 class PolicyHook(msgspec.Struct, frozen=True):
-    """Somebody who is asked. ``may_grant`` is False if a fork registered it: it can deny, its allow adds nothing."""
+    """A policy hook. ``may_grant`` is false if a fork or a module registered it: its allow adds nothing."""
 
     name: str
     ask: Callable[..., Awaitable[Any]]
@@ -45,7 +46,7 @@ class PolicyHook(msgspec.Struct, frozen=True):
 
 
 class ObserverHook(msgspec.Struct, frozen=True):
-    """Somebody who is told of the events that a pattern means; ``module`` is the path of its module, if it is one."""
+    """An observer of the events that match a pattern. ``module`` is the path, if the observer is a module."""
 
     pattern: str
     observer: Observer
@@ -54,7 +55,7 @@ class ObserverHook(msgspec.Struct, frozen=True):
 
 
 class Namespace:
-    """Mounts by path and hooks in order. Call ``own`` before any change, and change what it returns."""
+    """Mounts by path, and hooks in order. Only a namespace that ``unshared`` returned may be changed."""
 
     __slots__ = ("_observers_of", "mounts", "observers", "policy", "sharers")
 
@@ -66,12 +67,12 @@ class Namespace:
         self._observers_of: dict[str, tuple[Observer, ...]] = {}
 
     def share(self) -> Namespace:
-        """Give the same namespace to one session more."""
+        """Count one more session that uses this namespace, and return it."""
         self.sharers += 1
         return self
 
-    def own(self) -> Namespace:
-        """Give a namespace that one session alone holds: this one, or a copy that holds the same things."""
+    def unshared(self) -> Namespace:
+        """Give a namespace that one session alone uses: this one, or a copy of it."""
         if self.sharers == 1:
             return self
         self.sharers -= 1
@@ -84,43 +85,43 @@ class Namespace:
         return copy
 
     def release(self) -> Unheld:
-        """Let one session go, and give what nobody holds any more."""
+        """End the use by one session. Give what no namespace holds any more."""
         self.sharers -= 1
         if self.sharers:
             return []
         in_modules = [hook.observer for hook in self.observers if hook.module]
-        others = [hook.observer for hook in self.observers if not hook.module]
-        return _unheld(in_modules, [mount.module for mount in self.mounts.values()], others)
+        callables = [hook.observer for hook in self.observers if not hook.module]
+        return _unheld(in_modules, [mount.module for mount in self.mounts.values()], callables)
 
     def add(self, mount: Mount) -> None:
-        """Hold a module."""
+        """Add a mount at its module's path."""
         mount.module.holders += 1
         self.mounts[mount.module.path] = mount
 
     def remove(self, path: str) -> Unheld:
-        """Let a module and its observers go, and give what nobody holds any more. Its policy hooks stay, and deny."""
+        """Remove a module and its observers; give what no namespace holds any more. Its policy hooks stay, and deny."""
         observers = [hook.observer for hook in self.observers if hook.module == path]
         self.observers = tuple(hook for hook in self.observers if hook.module != path)
         self._observers_of = {}
         return _unheld(observers, [self.mounts.pop(path).module])
 
     def add_policy(self, hook: PolicyHook) -> None:
-        """Have a hook asked: lowest priority first, then in the order of registration.
+        """Add a policy hook, behind those of the same or a lower priority.
 
-        It is asked about everything from now on: nothing is granted for the session any more.
+        No earlier grant holds for the session any more: the hook is asked about everything from now on.
         """
         for path, mount in self.mounts.items():
             self.mounts[path] = msgspec.structs.replace(mount, session_wide=False)
         self.policy = tuple(sorted((*self.policy, hook), key=lambda hook: hook.priority))
 
     def add_observer(self, hook: ObserverHook) -> None:
-        """Have an observer told."""
+        """Add an observer, behind those of the same or a lower priority."""
         hook.observer.holders += 1
         self.observers = tuple(sorted((*self.observers, hook), key=lambda hook: hook.priority))
         self._observers_of = {}
 
     def observers_of(self, event: str) -> Sequence[Observer]:
-        """List the observers of an event's name. The lists are kept, since names are few."""
+        """List the observers of an event's name, in order. The lists are cached, since most names are the kernel's."""
         found = self._observers_of.get(event)
         return self._find_observers(event) if found is None else found
 
@@ -131,10 +132,10 @@ class Namespace:
         return found
 
 
-_NAMES_MAX = 256  # modules make up names of their own
+_NAMES_MAX = 256  # names in the cache: modules may emit any number of names
 
 
 def _unheld(*groups: Sequence[Closable]) -> Unheld:
-    for thing in chain.from_iterable(groups):
-        thing.holders -= 1
-    return [[thing for thing in group if thing.holders == 0] for group in groups]
+    for each in chain.from_iterable(groups):
+        each.holders -= 1
+    return [[each for each in group if each.holders == 0] for group in groups]

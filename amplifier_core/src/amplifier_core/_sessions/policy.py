@@ -1,6 +1,7 @@
 """Policy: asks a session's hooks about one action and makes the decision an event before anything runs (section 6).
 
-Owns the question and its deadline. What follows from the answers is ``_gate``'s, obeying is the caller's.
+Owns the question, its deadline and the event. ``_protocol.gate`` decides what follows from the answers; the caller acts
+on the decision.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ MOUNT, INVOKE = "mount", "invoke"
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What somebody wants to do: ``mount``, ``invoke`` or a system call. ``wanted`` is canonical."""
+    """What policy is asked about: a ``mount``, an ``invoke`` or a system call. ``wanted`` is canonical."""
 
     action: str
     module: Module
@@ -39,9 +40,9 @@ class Question(msgspec.Struct, frozen=True):
 
 
 async def authorize(state: SessionState, question: Question, span: Span) -> Decision:
-    """Ask every policy hook, lowest priority first, until one denies. Raises ``Forbidden`` unless all is allowed.
+    """Ask the policy hooks, lowest priority first, until one denies. Raises ``Forbidden`` if the decision is no allow.
 
-    The decision is in the log before this returns or raises.
+    The decision is in the log before this function returns or raises.
     """
     data = _describe(question)
     answers: list[Answer] = []
@@ -53,17 +54,17 @@ async def authorize(state: SessionState, question: Question, span: Span) -> Deci
     if decision.allowed and question.action == INVOKE:
         lost = narrowed_below(question.module.granted, decision.granted)
         if lost is not None:
-            reason = f"{lost} is in force since the mount and cannot be taken away for one invocation"
+            reason = f"{lost} was granted at the mount and cannot be taken away for one invocation"
             decision = Decision(allowed=False, granted=(), scope="call", reason=reason)
     _record(state, question, data, decision, answers, span)
     if not decision.allowed:
-        doing = f"{question.action} {question.module.path}{f' {question.op}' if question.op else ''}"
-        raise Forbidden(f"{doing}: {decision.reason}", details={"capabilities": list(question.wanted)})
+        action = f"{question.action} {question.module.path}{f' {question.op}' if question.op else ''}"
+        raise Forbidden(f"{action}: {decision.reason}", details={"capabilities": list(question.wanted)})
     return decision
 
 
 def _describe(question: Question) -> dict[str, Any]:
-    """Build the ``data`` of the question: what section 6 lists, and who called, and whether the embedder trusts it."""
+    """Build the ``data`` of the question, as section 6 lists it."""
     module = question.module
     descriptor = module.descriptor
     unenforced = [word for word in question.wanted if word in module.unenforced]
@@ -89,22 +90,24 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
     try:
         with runtime.deadlines.within(runtime.settings.policy_timeout, f"policy hook {hook.name}"):
             value = await hook.ask(state, request, span)
+        return _read(value, hook, question)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
         failure: KernelError = Internal(f"policy hook {hook.name} cancelled itself")
-    except Exception as error:  # noqa: BLE001 - a hook is foreign code, and whatever it does wrong denies
+    except Exception as error:  # noqa: BLE001 - foreign code: each of its failures denies
         failure = KernelError.from_exception(error, f"policy hook {hook.name}")
-    else:
-        base = question.module.descriptor.base
-        try:
-            return read_answer(value, hook.name, question.wanted, base, may_grant=hook.may_grant)
-        except Exception as error:  # noqa: BLE001 - an answer may be any object
-            said = error if isinstance(error, ValueError) else one_line(error)
-            failure = Internal(f"policy hook {hook.name} answered nonsense: {said}")
     state.record("hook:error", span, status="error", data={"hook": hook.name, "event": "policy:request"}, error=failure)
     return Answer(hook.name, "deny", reason=f"the hook failed: {failure.message}")
+
+
+def _read(value: object, hook: PolicyHook, question: Question) -> Answer:
+    try:
+        return read_answer(value, hook.name, question.wanted, question.module.descriptor.base, may_grant=hook.may_grant)
+    except Exception as error:  # an answer may be any object
+        reason = error if isinstance(error, ValueError) else one_line(error)
+        raise Internal(f"policy hook {hook.name} gave no valid answer: {reason}") from error
 
 
 def _record(
@@ -122,6 +125,5 @@ def _record(
     shown["scope"] = decision.scope
     shown["reason"] = decision.reason
     shown["hooks"] = [{"hook": answer.hook, "decision": answer.decision, "reason": answer.reason} for answer in answers]
-    state.record(
-        "policy:decision", span, module=question.module.path, status="ok" if decision.allowed else "error", data=shown
-    )
+    status = "ok" if decision.allowed else "error"
+    state.record("policy:decision", span, module=question.module.path, status=status, data=shown)

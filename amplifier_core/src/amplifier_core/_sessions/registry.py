@@ -1,6 +1,6 @@
-"""Sessions by id: how each is created from a plan, forked from a parent, found and ended.
+"""The registry of one kernel's sessions: creates each from a plan, forks it from a parent, finds it by id, ends it.
 
-Owns the registry of one kernel's sessions. The Python face of these system calls is `_session`.
+Owns the ids and the end of a session. It checks no rights: `_syscalls.table` does that for a module's system calls.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 class Registry:
-    """One kernel's sessions by id: how each is made, found and ended."""
+    """One kernel's sessions by id. ``runtime`` gives the parts of the open kernel, or raises ``BadRequest``."""
 
-    def __init__(self, running: Callable[[], Runtime], states: dict[str, SessionState]) -> None:
-        self._running = running
+    def __init__(self, runtime: Callable[[], Runtime], states: dict[str, SessionState]) -> None:
+        self._runtime = runtime
         self._states = states
 
     def create(
         self, plan: Plan | Mapping[str, Any], creator: SessionState | None = None, span: Span | None = None
     ) -> SessionState:
-        """Create a session's state. ``creator`` is the session whose module makes it by a system call, in ``span``."""
-        runtime = self._running()
+        """Create a session's state. ``creator`` is the session whose module makes this system call, in ``span``."""
+        runtime = self._runtime()
         if not isinstance(plan, Plan):
             plan = Plan.from_mapping(plan)
         state = self._add(runtime, plan, Namespace(), creator)
@@ -44,7 +44,7 @@ class Registry:
 
     def fork(self, parent_id: str, creator: SessionState | None = None, span: Span | None = None) -> SessionState:
         """Fork a session's state. ``creator`` and ``span`` are those of ``create``."""
-        runtime = self._running()
+        runtime = self._runtime()
         parent = self.find(parent_id)
         parent.check_open()
         state = self._add(runtime, parent.plan, parent.namespace.share(), creator)
@@ -55,15 +55,15 @@ class Registry:
         return state
 
     def find(self, session_id: object) -> SessionState:
-        """Give a session's state. Raises ``BadRequest`` if it is not there any more."""
-        self._running()
+        """Give a session's state. Raises ``BadRequest`` for a session that has ended or never was."""
+        self._runtime()
         state = self._states.get(session_id) if isinstance(session_id, str) else None
         if state is None:
             raise BadRequest(f"session_id: no session {session_id!r} is open")
         return state
 
     async def end(self, state: SessionState, status: object, span: Span | None = None) -> None:
-        """End one session; ``span`` is that of the invocation whose system call this is."""
+        """End one session, then the sessions that its modules made. ``span`` is that of a module's system call."""
         state.check_open()
         if not isinstance(status, str):
             raise BadRequest(f"status: expected text, got {type(status).__name__}")
@@ -91,9 +91,9 @@ class Registry:
 
 
 async def end_session(state: SessionState, status: str, span: Span | None = None) -> None:
-    """Bring a session from open to ended: stop what is in flight, say so, then let go of what it holds.
+    """End an open session: cancel its waits, record ``session:end``, then release its modules and observers.
 
-    Observers that are modules hear ``session:end`` last; those that are callables hear the modules' exits too.
+    ``session:end`` is the last event that observers in modules get; callables get the events of the modules' exits too.
     """
     if state.phase != "open":
         return

@@ -1,6 +1,6 @@
 """What the parts of one kernel share: clock, ids, bus, deadlines, plugins and the embedder's settings.
 
-Owns the tasks that close modules and observers. Two kernels share nothing.
+Owns the tasks that close modules and observers. It owns none of the parts; the kernel makes and closes them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class Closable(Protocol):
-    """Something that sessions hold together, and that the last one to let go closes."""
+    """A module or an observer. It is closed when no namespace holds it any more."""
 
-    holders: int
+    holders: int  # how many namespaces hold it
 
     async def close(self) -> None:
-        """Release everything in bounded time; never raises."""
+        """Release everything in bounded time. Never raises."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Runtime(msgspec.Struct, frozen=True, eq=False):
-    """One kernel's parts, handed to whatever needs them."""
+    """One kernel's parts."""
 
     clock: Clock
     ids: Ids
@@ -55,9 +55,9 @@ class Runtime(msgspec.Struct, frozen=True, eq=False):
     _closing: set[asyncio.Task[None]] = msgspec.field(default_factory=set)
 
     async def close(self, *groups: Sequence[Closable]) -> None:
-        """Close groups of things one after the other, each at once; if the caller is cancelled, that goes on.
+        """Close the groups one after the other, the members of a group at the same time.
 
-        ``drain`` waits for what goes on.
+        If the caller is cancelled, the closing goes on; ``drain`` waits for it.
         """
         if any(groups):
             closing = self.deadlines.loop.create_task(_close(groups), name="close")
@@ -66,11 +66,11 @@ class Runtime(msgspec.Struct, frozen=True, eq=False):
             await asyncio.shield(closing)
 
     async def drain(self) -> None:
-        """Wait until whatever is being closed is closed."""
+        """Wait until every ``close`` in progress has ended."""
         while self._closing:
             await asyncio.wait(self._closing)
 
 
 async def _close(groups: Sequence[Sequence[Closable]]) -> None:
     for group in groups:
-        await asyncio.gather(*(thing.close() for thing in group))
+        await asyncio.gather(*(each.close() for each in group))

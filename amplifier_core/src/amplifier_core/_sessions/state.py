@@ -1,6 +1,6 @@
-"""What a session is underneath its system calls: identity, namespace, context and whether it is still open.
+"""A session's state: identity, namespace, context and phase.
 
-Owns the session's phase. Whatever acts for a session is given this.
+Owns the session's events. The system calls act on the state; `registry` sets the phase.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Phase = Literal["open", "ending", "ended"]
 
 
 class SessionState:
-    """One session's state. Lives: open, then ending (its modules are closed), then ended; never back."""
+    """One session's state. Its phase is open, then ending (its modules are closed), then ended."""
 
     __slots__ = (
         "created",
@@ -45,7 +45,7 @@ class SessionState:
         self.plan = plan
         self.parent_id: str | None = None
         self.creator_id: str | None = None  # the session whose module made this one by a system call
-        self.created: dict[str, SessionState] | None = None  # by its modules' system calls, and not ended yet
+        self.created: dict[str, SessionState] | None = None  # by its modules, and not ended yet
         self.namespace = namespace
         self.phase: Phase = "open"
         self.fragments: dict[str, bytes] = {}
@@ -56,6 +56,11 @@ class SessionState:
         """Raise ``BadRequest`` unless the session is open."""
         if self.phase != "open":
             raise BadRequest(f"session {self.session_id} has ended")
+
+    def own_namespace(self) -> Namespace:
+        """Give a namespace to change: the session's own, or a copy of one that it shared until now."""
+        self.namespace = self.namespace.unshared()
+        return self.namespace
 
     def record(  # noqa: PLR0913 - the fields of the envelope
         self,

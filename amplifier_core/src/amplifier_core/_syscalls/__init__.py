@@ -1,1 +1,1 @@
-"""The system calls of section 8 of the protocol: each one's work, and the table by which modules reach them."""
+"""The system calls of section 8 of the protocol, and the table through which modules make them."""

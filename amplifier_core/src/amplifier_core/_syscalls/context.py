@@ -1,7 +1,7 @@
 """A session's context: fragments of JSON by key (system calls ``context.get`` and ``context.set_fragment``).
 
-Owns their isolation: values are held encoded, so nobody holds a reference into another session's context, and a fork
-shares them until one side writes.
+Owns the encoding: values are kept as JSON text, so no caller has a reference into a session's context. A fork shares
+the fragments with its parent until one of the two sets one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Hooks: turns what an embedder registers, an async callable or the path of a module, into policy hooks and observers.
+"""Hooks: makes a policy hook or an observer of an async callable or of the module at a path.
 
-Owns that translation. Policy is asked in order and fails closed; observers are told and can't fail the run.
+Owns the registration (system call ``register_hook``). `_sessions.policy` calls the policy hooks, `_events.observer` the
+observers.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ POLICY_REQUEST = "policy:request"
 def register_hook(
     state: SessionState, event: str, endpoint: str | Hook, priority: int, caller: Invocation | None = None
 ) -> dict[str, Any]:
-    """Register one hook. Raises ``BadRequest`` for what is neither an async callable nor a mounted path.
+    """Register one hook. Raises ``BadRequest`` if ``endpoint`` is neither an async callable nor a mounted path.
 
     A policy hook that a fork or a module (``caller``) registers can deny; its allow adds nothing.
     """
@@ -61,24 +62,23 @@ def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, n
         ask = functools.partial(_ask_module, module)
         tell = functools.partial(tell_module, state, module)
     if event == POLICY_REQUEST:
-        state.namespace = state.namespace.own()
-        state.namespace.add_policy(PolicyHook(name, ask, priority, may_grant=may_grant))
+        state.own_namespace().add_policy(PolicyHook(name, ask, priority, may_grant=may_grant))
         return
 
     def report(event: str, data: Mapping[str, Any], error: KernelError | None) -> None:
         state.record(event, status="error" if error else None, data=data, error=error)
 
     observer = Observer(name, tell, report, state.runtime.settings.observer_queue)
-    state.namespace = state.namespace.own()
-    state.namespace.add_observer(ObserverHook(event, observer, priority, module.path if module else None))
+    state.own_namespace().add_observer(ObserverHook(event, observer, priority, module.path if module else None))
 
 
 def _name(endpoint: object) -> str:
-    """Name a hook in events: a module's path, or where a callable is defined. Raises ``BadRequest`` for a sync one."""
+    """Give a hook's name for events: a module's path, or a callable's qualified name. Raises ``BadRequest``."""
     if isinstance(endpoint, str):
         return endpoint
     function = endpoint.func if isinstance(endpoint, functools.partial) else endpoint
-    if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))):  # noqa: B004
+    calls = (function, function.__call__) if callable(function) else ()
+    if not any(inspect.iscoroutinefunction(each) for each in calls):
         raise BadRequest(f"endpoint_ref: expected an async callable or the path of a module, got {endpoint!r}")
     return str(getattr(function, "__qualname__", type(function).__qualname__))
 
@@ -91,7 +91,7 @@ def _mounted(state: SessionState, path: object) -> Module:
 
 
 async def _ask_callable(hook: Hook, _: SessionState, request: Event, __: Span) -> Any:
-    # a copy by way of JSON: a hook that changes what it was shown changes nothing else
+    # a copy through JSON: a hook cannot change the event of others
     return await hook(decode_event(encode_checked(request)))
 
 

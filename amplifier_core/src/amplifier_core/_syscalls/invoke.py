@@ -1,6 +1,7 @@
-"""One way through the kernel: resolve the path, ask the gate, call the module within its deadline, record the event.
+"""Invocations: resolve the path, ask policy, call the module within its deadline, record the event.
 
-Owns ``invoke`` and what rides on it: asking a policy hook and telling an observer that are modules themselves.
+Owns the system call ``invoke``, and the calls to modules that are policy hooks or observers. `turns` owns the system
+calls of the module.
 """
 
 from __future__ import annotations
@@ -31,82 +32,70 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs._chunks import Chunks
 
 
-async def invoke(  # noqa: PLR0913 - what, where, with what, for whom, for how long and for which eyes
-    state: SessionState,
-    path: str,
-    op: str,
-    args: Mapping[str, Any] | msgspec.Raw,
-    timeout: float | None,
-    caller: Invocation | None = None,
-    *,
-    asking: Span | None = None,
-    chunks: Chunks | None = None,
+class InvokeRequest(msgspec.Struct):
+    """The arguments of the system call ``invoke`` (section 8). ``chunks`` is the reader of the module's chunks."""
+
+    path: str
+    op: str
+    args: Mapping[str, Any] | msgspec.Raw
+    timeout: float | None = None  # seconds
+    chunks: Chunks | None = None
+
+
+async def invoke(
+    state: SessionState, request: InvokeRequest, caller: Invocation | None = None, policy_span: Span | None = None
 ) -> Any:
     """Invoke one operation of a mounted module and give its result.
 
     Raises ``KernelError``; its ``details`` name the module. Every outcome is one ``module:invoke`` event, in the log
-    before this returns or raises. ``caller`` is the invocation whose system call this is. With ``asking`` the kernel
-    itself asks a policy hook about the operation of that span: nobody is asked whether it may.
+    before this returns or raises. ``caller`` is the invocation whose system call this is. For a module that is a policy
+    hook, ``policy_span`` is the span of the operation in question; policy is not asked about such an invocation.
     """
     state.check_open()
     runtime = state.runtime
-    above = caller.span if caller else asking
+    path, op, chunks = request.path, request.op, request.chunks
+    above = caller.span if caller else policy_span
     span = runtime.ids.child(above) if above else runtime.ids.root()
     began = runtime.clock.monotonic()
     data: dict[str, Any] = {"op": op}
     try:
         mount = _resolve(state, path)
-        request = _request(op, args, mount.module)
-        data["args"] = _shown(request, runtime.bus.limit)
+        module = mount.module
+        args = _encode_args(request, module)
+        data["args"] = _shown(args, runtime.bus.limit)
         _check_depth(span)
-        seconds = _seconds(timeout, mount.module, runtime.settings.timeout, caller)
+        seconds = _time_limit(request.timeout, module, runtime.settings.timeout, caller)
         with runtime.deadlines.within(seconds, path, state) as deadline:
             granted: Sequence[str] = mount.granted
-            if not (asking or mount.session_wide) and (granted or state.namespace.policy):
-                by = caller.module.path if caller else None
-                question = Question(INVOKE, mount.module, granted, op, msgspec.Raw(request), by)
-                granted = await _pass_gate(state, mount, question, span)
-            idle_ms = mount.module.descriptor.limits.idle_ms
-            if idle_ms is not None:
-                deadline.idle_seconds = idle_ms / 1000
-            turns = Invocation(state, mount.module, op, request, span, deadline, granted, mount.session_wide, chunks)
-            message = await take_turn(turns)
+            if not (policy_span or mount.session_wide) and (granted or state.namespace.policy):
+                granted = await _authorize(state, mount, op, args, span, caller)
+            invocation = Invocation(state, module, op, args, span, deadline, granted, mount.session_wide, chunks)
+            message = await take_turn(invocation)
             if message.pending or message.events:
-                message = await take_turns(turns, message)
+                message = await take_turns(invocation, message)
         result = result_of(message, path)
         data["result"] = result if message.size <= runtime.bus.limit.size else _shown_result(message, runtime.bus.limit)
     except BaseException as error:
-        failure = failure_of(error)
-        failure.details.setdefault("module", path)
-        if isinstance(failure, Timeout):
-            _add_clues(state, path, failure)
-        op_shown = op if isinstance(op, str) and len(op) <= _NAME_MAX else short(op)
-        path_shown = path if isinstance(path, str) and len(path) <= _NAME_MAX else None
-        _record(state, span, path_shown, began, {**data, "op": op_shown}, failure)
+        _record_failure(state, span, began, request, data, failure_of(error))
         raise
     _record(state, span, path, began, data)
     return result
 
 
-def _add_clues(state: SessionState, path: str, failure: Timeout) -> None:
-    mount = state.namespace.mounts.get(path)
-    for name, clue in (mount.module.clues() if mount else {}).items():
-        failure.details.setdefault(name, clue)
-
-
-async def ask_module(state: SessionState, module: Module, request: Event, asking: Span) -> Any:
-    """Ask a module that is a policy hook. One that is no longer mounted here fails, and so denies."""
+async def ask_module(state: SessionState, module: Module, question: Event, span: Span) -> Any:
+    """Call a module that is a policy hook. Raises ``Unreachable`` after its unmount; policy turns that into a deny."""
     mount = state.namespace.mounts.get(module.path)
     if mount is None or mount.module is not module:
         raise Unreachable(f"{module.path} is no longer mounted")
-    args = msgspec.Raw(b'{"event":%b}' % encode_checked(request))
-    return await invoke(state, module.path, "on_event", args, state.runtime.settings.policy_timeout, asking=asking)
+    args = msgspec.Raw(b'{"event":%b}' % encode_checked(question))
+    request = InvokeRequest(module.path, "on_event", args, state.runtime.settings.policy_timeout)
+    return await invoke(state, request, policy_span=span)
 
 
 async def tell_module(state: SessionState, module: Module, line: bytes) -> None:
-    """Tell a module that is an observer. This is not itself an event, unless it fails.
+    """Call a module that is an observer. The call is no event of its own, unless it fails.
 
-    What it emits in its reply is told to no observer, or an observer of everything would tell itself for ever.
+    Events in its reply go to no observer; otherwise an observer of every event would call itself without end.
     """
     params = b'{"op":"on_event","args":{"event":' + line.rstrip() + b"}}"
     with state.runtime.deadlines.within(state.runtime.settings.timeout, module.path):
@@ -116,21 +105,21 @@ async def tell_module(state: SessionState, module: Module, line: bytes) -> None:
     result_of(message, module.path)
 
 
-def _seconds(timeout: float | None, module: Module, default: float, caller: Invocation | None) -> float:
-    """Give the time that an invocation may take: what the caller, its own deadline and the descriptor allow."""
+def _time_limit(timeout: float | None, module: Module, default: float, caller: Invocation | None) -> float:
+    """Give the seconds for an invocation: the least of ``timeout``, the descriptor's and the caller's."""
     limit = module.descriptor.limits.timeout_ms
     seconds = seconds_of(timeout, default) if limit is None else min(seconds_of(timeout, limit / 1000), limit / 1000)
     return seconds if caller is None else max(0.001, min(seconds, caller.deadline.seconds_left()))
 
 
 def _check_depth(span: Span) -> None:
-    """End a cycle of modules that call each other."""
+    """Refuse an invocation that is nested too deep, such as one of modules that call each other in a cycle."""
     if span.depth > _DEPTH_MAX:
         raise BadRequest(f"path: invocations are nested more than {_DEPTH_MAX} deep")
 
 
 _DEPTH_MAX = 32
-_NAME_MAX = 256  # characters of a path or an op: what is longer has no place in the log
+_NAME_MAX = 256  # characters of an op, and of a path in the log
 
 
 def _resolve(state: SessionState, path: object) -> Mount:
@@ -142,8 +131,9 @@ def _resolve(state: SessionState, path: object) -> Mount:
     return mount
 
 
-def _request(op: object, args: object, module: Module) -> bytes:
-    """Check what a caller wants to send, and encode the arguments: once, for the wire, the gate and the log."""
+def _encode_args(request: InvokeRequest, module: Module) -> bytes:
+    """Check ``op`` and ``args``, and encode the arguments once for the module, policy and the log."""
+    op, args = request.op, request.args
     if not isinstance(op, str) or not op:
         raise BadRequest(f"op: expected a name, got {short(op)}")
     if len(op) > _NAME_MAX:
@@ -163,20 +153,24 @@ def _request(op: object, args: object, module: Module) -> bytes:
     return encoded
 
 
-async def _pass_gate(state: SessionState, mount: Mount, question: Question, span: Span) -> Sequence[str]:
-    """Have policy decide; what it grants holds for this invocation, or is remembered for the session."""
-    decision = await authorize(state, question, span)
+async def _authorize(
+    state: SessionState, mount: Mount, op: str, args: bytes, span: Span, caller: Invocation | None
+) -> Sequence[str]:
+    """Ask policy. What it grants holds for this invocation, or is kept in the mount for the session."""
     path = mount.module.path
+    caller_path = caller.module.path if caller else None
+    question = Question(INVOKE, mount.module, mount.granted, op, msgspec.Raw(args), caller_path)
+    decision = await authorize(state, question, span)
     if decision.scope == "session" and state.namespace.mounts.get(path) is mount:
-        state.namespace = state.namespace.own()
-        state.namespace.mounts[path] = msgspec.structs.replace(mount, granted=decision.granted, session_wide=True)
+        kept = msgspec.structs.replace(mount, granted=decision.granted, session_wide=True)
+        state.own_namespace().mounts[path] = kept
     if _resolve(state, path).module is not mount.module:
-        raise BadRequest(f"path: {path} was unmounted before it was its turn")
+        raise BadRequest(f"path: {path} was unmounted while policy was asked")
     return decision.granted
 
 
 def _shown(encoded: bytes, limit: SizeLimit) -> object:
-    """Stand for a value in the log: the JSON itself, or what is left of it (section 7)."""
+    """Give the log's form of a value: the JSON itself, or what section 7 says of one that is too large."""
     return msgspec.Raw(encoded) if len(encoded) <= limit.size else limit.omitted(encoded)
 
 
@@ -187,6 +181,19 @@ def _shown_result(message: Message, limit: SizeLimit) -> object:
     return limit.omitted(encode_checked(message.result)) if limit.sha256 else {"$omitted": size}
 
 
+def _record_failure(
+    state: SessionState, span: Span, began: float, request: InvokeRequest, data: dict[str, Any], failure: KernelError
+) -> None:
+    path, op = request.path, request.op
+    failure.details.setdefault("module", path)
+    mount = state.namespace.mounts.get(path) if isinstance(failure, Timeout) else None
+    for name, clue in (mount.module.clues() if mount else {}).items():
+        failure.details.setdefault(name, clue)
+    op_shown = op if isinstance(op, str) and len(op) <= _NAME_MAX else short(op)
+    path_shown = path if isinstance(path, str) and len(path) <= _NAME_MAX else None
+    _record(state, span, path_shown, began, {**data, "op": op_shown}, failure)
+
+
 def _record(
     state: SessionState,
     span: Span,
@@ -195,13 +202,8 @@ def _record(
     data: dict[str, Any],
     error: KernelError | None = None,
 ) -> None:
+    status = "error" if error else "ok"
+    ms = int((state.runtime.clock.monotonic() - began) * 1e6) / 1000
     state.record(
-        "module:invoke",
-        span,
-        module=path,
-        status="error" if error else "ok",
-        duration_ms=int((state.runtime.clock.monotonic() - began) * 1e6) / 1000,
-        data=data,
-        error=error,
-        bounded=True,
+        "module:invoke", span, module=path, status=status, duration_ms=ms, data=data, error=error, bounded=True
     )

@@ -1,6 +1,6 @@
-"""Mounting: check, ask, start, verify, then add; whatever fails is undone whole and raised with its cause.
+"""Mounting: check, ask policy, start, verify, then add. A mount that fails leaves nothing of the module behind.
 
-Owns the way of a module into a session's namespace and out of it. Invocations are elsewhere.
+Owns the system calls ``mount``, ``unmount``, ``mounts`` and ``describe``. `invoke` owns the calls to a mounted module.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from amplifier_core.hookspecs import TRANSPORTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from amplifier_core._protocol.gate import Decision
     from amplifier_core._protocol.ids import Span
     from amplifier_core._sessions.state import SessionState
     from amplifier_core.hookspecs import Connection, Isolation
 
     from .turns import Invocation
 
-BUDGETS = ("memory_bytes", "cpu_ms")
 _MODULE_EVENTS = ("module:start", "module:exit", "module:noise", "events:dropped")
 
 
@@ -44,16 +44,12 @@ async def mount(
     trusted: bool,
     caller: Invocation | None = None,
 ) -> dict[str, str]:
-    """Mount one module. Nothing of it runs before the gate said yes; ``mount:add`` tells success and failure alike."""
+    """Mount one module within ``timeout`` seconds. Nothing of it runs before policy has allowed the mount.
+
+    Success and failure are both recorded as ``mount:add``. ``caller`` is the invocation whose system call this is.
+    """
     state.check_open()
-    if path not in MOUNT_PATHS:
-        raise BadRequest(f"path: expected one of {', '.join(MOUNT_PATHS)}, got {short(path)}")
-    if not isinstance(trusted, bool):
-        raise BadRequest(f"trusted: expected True or False, got {short(trusted)}")
-    if not isinstance(descriptor, ModuleDescriptor):
-        descriptor = ModuleDescriptor.from_mapping(descriptor)
-    if caller is not None:
-        descriptor = attrs.evolve(descriptor, caller=caller.module.path)
+    descriptor = _checked(path, descriptor, trusted, caller)
     full = f"{path}/{descriptor.name}"
     if full in state.namespace.mounts or full in state.mounting:
         raise BadRequest(f"{full}: a module of that name is mounted there already; unmount it first")
@@ -61,42 +57,49 @@ async def mount(
     span = runtime.ids.child(caller.span) if caller else runtime.ids.root()
     began = runtime.clock.monotonic()
     failure: KernelError | None = None
-    lost: Sequence[str] = ()
+    unkept: Sequence[str] = ()
     state.mounting |= {full}
     try:
-        lost = await _bring_up(state, full, descriptor, span, timeout, trusted=trusted, caller=caller)
+        unkept = await _bring_up(state, full, descriptor, span, timeout, trusted=trusted, caller=caller)
     except BaseException as error:
         failure = failure_of(error)
         failure.details.setdefault("module", full)
         raise
     finally:
         state.mounting -= {full}
-        state.record(
-            "mount:add",
-            span,
-            module=full,
-            status="error" if failure else "ok",
-            duration_ms=round((runtime.clock.monotonic() - began) * 1000, 3),
-            data=_added(descriptor, lost),
-            error=failure,
-        )
+        duration_ms = round((runtime.clock.monotonic() - began) * 1000, 3)
+        data, status = _describe_mount(descriptor, unkept), "error" if failure else "ok"
+        state.record("mount:add", span, module=full, status=status, duration_ms=duration_ms, data=data, error=failure)
     return {"name": descriptor.name, "path": full}
 
 
-def _added(descriptor: ModuleDescriptor, lost: Sequence[str]) -> dict[str, Any]:
-    """Say what was mounted, and what of its descriptor nobody reads or keeps: a typo shows here."""
+def _checked(
+    path: object, descriptor: ModuleDescriptor | Mapping[str, Any], trusted: object, caller: Invocation | None
+) -> ModuleDescriptor:
+    """Check the arguments of a mount, and give the descriptor. Raises ``BadRequest``."""
+    if path not in MOUNT_PATHS:
+        raise BadRequest(f"path: expected one of {', '.join(MOUNT_PATHS)}, got {short(path)}")
+    if not isinstance(trusted, bool):
+        raise BadRequest(f"trusted: expected True or False, got {short(trusted)}")
+    if not isinstance(descriptor, ModuleDescriptor):
+        descriptor = ModuleDescriptor.from_mapping(descriptor)
+    return descriptor if caller is None else attrs.evolve(descriptor, caller=caller.module.path)
+
+
+def _describe_mount(descriptor: ModuleDescriptor, unkept: Sequence[str]) -> dict[str, Any]:
+    """Build the ``data`` of ``mount:add``. Fields that the kernel does not know are listed: they may be misspelled."""
     data = {
         "kind": descriptor.kind,
         "version": descriptor.version,
         "capabilities": list(descriptor.capabilities),
-        "unenforced": list(lost),
+        "unenforced": list(unkept),
         "unknown": list(descriptor.unknown),
     }
     return {name: value for name, value in data.items() if value or name in ("version", "capabilities")}
 
 
 async def unmount(state: SessionState, path: str, name: str | None, span: Span | None = None) -> list[str]:
-    """Unmount one module, or all at a mount path; those that no other session holds are closed when this returns."""
+    """Unmount one module, or all at a mount path. Modules that no other session holds are closed on return."""
     state.check_open()
     mounts = state.namespace.mounts
     _check_text(path, "path")
@@ -104,11 +107,11 @@ async def unmount(state: SessionState, path: str, name: str | None, span: Span |
     removed = [full] if full in mounts else [at for at in mounts if name is None and at.rpartition("/")[0] == path]
     if not removed:
         raise BadRequest(f"path: nothing is mounted at {full!r}")
-    state.namespace = state.namespace.own()
-    loose = [state.namespace.remove(at) for at in removed]
+    namespace = state.own_namespace()
+    unheld = [namespace.remove(at) for at in removed]
     for at in removed:
         state.record("mount:remove", span, module=at, status="ok")
-    await state.runtime.close(*(list(chain.from_iterable(groups)) for groups in zip(*loose, strict=True)))
+    await state.runtime.close(*(list(chain.from_iterable(groups)) for groups in zip(*unheld, strict=True)))
     return removed
 
 
@@ -122,22 +125,18 @@ async def _bring_up(
     trusted: bool,
     caller: Invocation | None,
 ) -> list[str]:
-    """Do what ``mount`` says, and name the limits that nobody keeps."""
+    """Open, allow, start, verify and add a module. Return the limits that nothing keeps here."""
     report = _Reporter(state, path, span)
     opened = state.runtime.plugins.open(
         TRANSPORTS, descriptor.transport["type"], descriptor=descriptor, notify=report, host=state.runtime.host
     )
     connection = as_connection(opened)
-    by = caller.module.path if caller else None
     module: Module | None = None
     try:
         with state.runtime.deadlines.within(timeout, f"mounting {path}", state):
             isolation = await _isolation(state, path, connection, trusted=trusted)
             module = Module(path, descriptor, connection, isolation, trusted=trusted and connection.local)
-            plan = _plan(module, connection)
-            shown = Raw(encode_checked({"path": path.rpartition("/")[0], "descriptor": _shown(descriptor)} | plan))
-            question = Question(MOUNT, module, descriptor.capabilities, args=shown, caller=by)
-            decision = await authorize(state, question, span)
+            decision = await _authorize(state, module, span, caller)
             module.granted = decision.granted
             await module.start()
             await _verify(module)
@@ -146,15 +145,23 @@ async def _bring_up(
             await state.runtime.close([module])
         raise
     report.span = None
-    state.namespace = state.namespace.own()
-    state.namespace.add(Mount(module, decision.granted, session_wide=decision.scope == "session"))
-    return (
-        [] if module.budget else [f"limits.{name}" for name in BUDGETS if getattr(descriptor.limits, name) is not None]
-    )
+    state.own_namespace().add(Mount(module, decision.granted, session_wide=decision.scope == "session"))
+    limits = [name for name in ("memory_bytes", "cpu_ms") if getattr(descriptor.limits, name) is not None]
+    return [] if module.budget else [f"limits.{name}" for name in limits]
+
+
+async def _authorize(state: SessionState, module: Module, span: Span, caller: Invocation | None) -> Decision:
+    """Ask policy whether the module may be mounted, and with which capabilities."""
+    plan = _plan(module)
+    args = {"path": module.path.rpartition("/")[0], "descriptor": _shown(module.descriptor), **plan}
+    caller_path = caller.module.path if caller else None
+    capabilities = module.descriptor.capabilities
+    question = Question(MOUNT, module, capabilities, args=Raw(encode_checked(args)), caller=caller_path)
+    return await authorize(state, question, span)
 
 
 async def _isolation(state: SessionState, path: str, connection: Connection, *, trusted: bool) -> Isolation | None:
-    """Give what confines a module that is to run here, unless the embedder trusts it; ``Forbidden`` without either."""
+    """Give the isolation of a local module; ``None`` for a trusted or remote one. Raises ``Forbidden``."""
     if trusted or not connection.local:
         return None
     try:
@@ -163,12 +170,12 @@ async def _isolation(state: SessionState, path: str, connection: Connection, *, 
         raise Forbidden(f"{path}: {error.message}", details=error.details) from None
 
 
-def _plan(module: Module, connection: Connection) -> dict[str, Any]:
-    """Say for policy to judge what an isolation would open to a module if it is granted all that it wants.
+def _plan(module: Module) -> dict[str, Any]:
+    """Describe for policy what the isolation would open to the module if every capability is granted.
 
-    Raises ``Forbidden`` for a module that calls for more than the isolation enforces here.
+    Sets ``module.unenforced``. Raises ``Forbidden`` if the isolation cannot enforce a capability of the module here.
     """
-    isolation = module.isolation
+    isolation, connection = module.isolation, module.connection
     module.unenforced = tuple(connection.unenforced)
     if isolation is None:
         return {}
@@ -185,18 +192,18 @@ def _plan(module: Module, connection: Connection) -> dict[str, Any]:
 
 
 def _check_enforceable(module: Module, isolation: str) -> None:
-    """Refuse what nobody here can hold the module to; what ``x-`` words mean is policy's affair."""
-    lost = [word for word in module.unenforced if not word.startswith("x-")]
-    if lost:
+    """Refuse capabilities that the isolation cannot enforce. Policy alone knows the meaning of ``x-`` words."""
+    unenforced = [word for word in module.unenforced if not word.startswith("x-")]
+    if unenforced:
         raise Forbidden(
-            f"{module.path}: {isolation} cannot enforce {', '.join(lost)} on this host; "
-            "mount(..., trusted=True) runs the module without",
-            details={"capabilities": lost},
+            f"{module.path}: {isolation} cannot enforce {', '.join(unenforced)} on this host; "
+            "mount(..., trusted=True) runs the module without isolation",
+            details={"capabilities": unenforced},
         )
 
 
 def _shown(descriptor: ModuleDescriptor) -> dict[str, Any]:
-    """Show policy what a mount would run. Of objects in ``transport``, such as headers, the keys alone: no secrets."""
+    """Describe the module for policy. Objects in ``transport``, such as headers, show their keys alone: no secrets."""
     transport = {
         key: dict.fromkeys(value, "…") if isinstance(value, Mapping) else value
         for key, value in descriptor.transport.items()
@@ -206,7 +213,7 @@ def _shown(descriptor: ModuleDescriptor) -> dict[str, Any]:
 
 
 class _Reporter:
-    """What a connection calls to report what happens to its module: in the mount's span while that lasts."""
+    """A connection's ``Notify``: records its reports, in the span of the mount until the module is added."""
 
     def __init__(self, state: SessionState, path: str, span: Span) -> None:
         self.span: Span | None = span
@@ -221,7 +228,7 @@ class _Reporter:
 
 
 async def _verify(module: Module) -> None:
-    """Ask ``health`` and ``describe``, and hold the answer against the descriptor."""
+    """Call ``health`` and ``describe``, and check the description against the descriptor."""
     path = module.path
     health = result_of(await module.call("health", b"{}"), f"{path} health")
     if not isinstance(health, dict) or health.get("status") != "ok":

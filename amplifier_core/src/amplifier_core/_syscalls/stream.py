@@ -1,6 +1,6 @@
-"""A stream: one invocation, whose chunks are read as they come and whose result is there at the end.
+"""A stream: one invocation, its chunks as they come and its result at the end.
 
-Owns the task that the invocation runs in, and its end when the reader leaves.
+Owns the task of the invocation, and cancels it when the reader leaves. `Chunks` owns the buffer.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """An async iterator over an invocation's chunks, for one reader. It starts with the first use.
+    """An async iterator over the chunks of one invocation (protocol, section 2), for one reader.
 
-    ``async for chunk in stream`` gives each chunk and raises what the invocation raised; ``await stream.result()``
-    gives the final result, whether chunks were read or not. Leaving early cancels the invocation: at the end of
-    ``async with stream``, at ``aclose()``, when a task that waits for a chunk is cancelled, or when the stream is
-    garbage.
+    The invocation starts with the first use. ``async for chunk in stream`` gives each chunk, any JSON value, and at the
+    end raises the error of the invocation, if there is one. ``await stream.result()`` gives the final result, with or
+    without chunks read before. The invocation is cancelled at the end of ``async with stream``, by ``aclose()``, when a
+    task that waits for a chunk is cancelled, and when the stream is garbage.
     """
 
     def __init__(self, invoke: Callable[[Chunks], Coroutine[Any, Any, Any]]) -> None:
@@ -33,7 +33,7 @@ class Stream:
 
     @property
     def dropped(self) -> int:
-        """How many chunks were dropped because they were not read in time."""
+        """How many chunks were dropped because the reader was too slow. The result is complete all the same."""
         return self._chunks.dropped
 
     def __aiter__(self) -> Self:
@@ -44,14 +44,14 @@ class Stream:
         try:
             return self._chunks.take() if self._chunks.ready else await self._chunks.get()
         except StopAsyncIteration:
-            self._outcome(task)  # it is over: it ends in the step that says that no chunk follows, or before
+            self._result_of(task)  # the task is done: it ends its chunks in its last step
             raise
         except asyncio.CancelledError:
             await self.aclose()
             raise
 
     async def result(self) -> Any:
-        """Give the final result, or raise what the invocation raised. Chunks that were not read are let go of."""
+        """Give the final result, or raise the error of the invocation. Chunks that were not read are discarded."""
         task = self._started()
         self._chunks.discard()
         try:
@@ -59,10 +59,10 @@ class Stream:
         except asyncio.CancelledError:
             await self.aclose()
             raise
-        return self._outcome(task)
+        return self._result_of(task)
 
     async def aclose(self) -> None:
-        """Cancel the invocation, if it is not over, and wait for its end. Idempotent."""
+        """Cancel the invocation, if it still runs, and wait for its end. Idempotent."""
         self._invoke = None
         if self._task is not None and not self._task.done():
             self._task.cancel()
@@ -81,8 +81,8 @@ class Stream:
         if self._task is not None and not self._task.done() and not self._task.get_loop().is_closed():
             self._task.cancel()
 
-    def _outcome(self, task: asyncio.Task[Any]) -> Any:
-        """Give the result or raise; cancelled by `aclose` is not the reader's own cancellation."""
+    def _result_of(self, task: asyncio.Task[Any]) -> Any:
+        """Give the result, or raise its error. `aclose` cancels the task, not the reader: that is ``Cancelled``."""
         if task.cancelled():
             raise Cancelled("the stream was closed before its end")
         return task.result()
@@ -92,21 +92,21 @@ class Stream:
             if self._invoke is None:
                 raise BadRequest("the stream is closed")
             self._task = asyncio.get_running_loop().create_task(_run(self._invoke, self._chunks), name="stream")
-            self._task.add_done_callback(functools.partial(_over, self._chunks))
+            self._task.add_done_callback(functools.partial(_end, self._chunks))
             self._invoke = None
         return self._task
 
 
 async def _run(invoke: Callable[[Chunks], Awaitable[Any]], chunks: Chunks) -> Any:
-    """Run the invocation without a reference to its stream, which may become garbage meanwhile."""
+    """Run the invocation. The task has no reference to its stream, so that an unused stream becomes garbage."""
     try:
         return await invoke(chunks)
     finally:
         chunks.end()
 
 
-def _over(chunks: Chunks, task: asyncio.Task[Any]) -> None:
-    """Note the end of a task that may never have begun. Of one that was left, the error matters to nobody."""
+def _end(chunks: Chunks, task: asyncio.Task[Any]) -> None:
+    """End the chunks of a task that was cancelled before its first step, and mark its exception as retrieved."""
     chunks.end()
     if not task.cancelled():
         task.exception()

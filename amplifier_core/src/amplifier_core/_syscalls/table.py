@@ -18,7 +18,7 @@ from amplifier_core._sessions.policy import INVOKE, MOUNT, Question, authorize
 from .context import get, set_fragment
 from .emit import Emitter
 from .hooks import register_hook
-from .invoke import invoke
+from .invoke import InvokeRequest, invoke
 from .mount import describe, mount, mounts, unmount
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class SystemCalls:
             raise BadRequest(f"args.timeout_ms: expected a positive integer, got {timeout_ms}")
         timeout = None if timeout_ms is None else timeout_ms / 1000
         chunks = caller.chunks if _optional(args, "stream", bool) else None
-        return await invoke(caller.state, path, op, _required(args, "args", dict), timeout, caller, chunks=chunks)
+        request = InvokeRequest(path, op, _required(args, "args", dict), timeout, chunks)
+        return await invoke(caller.state, request, caller)
 
     async def _emit(self, caller: Invocation, args: Args) -> dict[str, Any]:
         event, data = _required(args, "event", str), _required(args, "data", dict)

@@ -1,7 +1,7 @@
-"""Turns of a module: it answers ``pending``, its system calls are made, and it is asked again (section 2).
+"""Turns of a module: it replies ``pending``, its system calls are made, and it is called again (section 2).
 
-Owns the loop of turns and the number of calls in progress. `table` checks and makes each call. A module that waits for
-its calls holds no slot and no lock, so a module that it called may call it.
+Owns the loop of turns and the limits on system calls in progress. `table` checks and makes each call. While its system
+calls are made, a module holds no slot of ``limits.concurrency`` and no lock, so the modules that it calls may call it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class InvokeParams(msgspec.Struct, omit_defaults=True):
-    """The parameters of ``invoke`` (section 2). ``deadline_ms`` is what is left when the request is sent."""
+    """The parameters of ``invoke`` (section 2). ``deadline_ms`` is the time left when the request is sent."""
 
     op: str
     args: msgspec.Raw
@@ -42,7 +42,7 @@ class InvokeParams(msgspec.Struct, omit_defaults=True):
 
 
 class Invocation(msgspec.Struct, eq=False):
-    """One invocation under way: on whose behalf the kernel acts when its module makes system calls."""
+    """One invocation in progress. It is the caller of the system calls that its module makes."""
 
     state: SessionState
     module: Module
@@ -50,28 +50,30 @@ class Invocation(msgspec.Struct, eq=False):
     args: bytes
     span: Span
     deadline: Deadline
-    granted: Sequence[str]  # what its `sys:` calls are checked against
-    session_wide: bool  # whether that was granted for the session
-    chunks: Chunks | None  # whoever reads its module's chunks
+    granted: Sequence[str]  # its system calls need one of these
+    session_wide: bool  # whether ``granted`` holds for the session
+    chunks: Chunks | None  # the reader of the module's chunks
 
 
 def take_turn(invocation: Invocation, resume: msgspec.Raw | None = None) -> Coroutine[Any, Any, Message]:
-    """Give the module its turn: the first, or the next one with what its system calls gave."""
+    """Call the module for one turn. ``resume`` has the results of the system calls of the turn before."""
     deadline, module = invocation.deadline, invocation.module
-    chunks, touch = invocation.chunks, None
-    if deadline.idle_seconds is not None:
-        chunks, touch = TimedChunks(chunks, deadline.restart_idle, deadline.pause_idle), deadline.restart_idle
-    answer = module.call("invoke", _params(invocation, resume), chunks, touch)
-    return answer if module.budget is None else _charged(module.budget, deadline, answer)
+    idle_ms = module.descriptor.limits.idle_ms
+    chunks, sent = invocation.chunks, None
+    if idle_ms is not None:
+        deadline.idle_seconds = idle_ms / 1000
+        chunks, sent = TimedChunks(chunks, deadline.restart_idle, deadline.pause_idle), deadline.restart_idle
+    reply = module.call("invoke", _params(invocation, resume), chunks, sent)
+    return reply if module.budget is None else _charged(module.budget, deadline, reply)
 
 
-async def _charged(budget: Budget, deadline: Deadline, answer: Coroutine[Any, Any, Message]) -> Message:
+async def _charged(budget: Budget, deadline: Deadline, reply: Coroutine[Any, Any, Message]) -> Message:
     with budget.charged(deadline):
-        return await answer
+        return await reply
 
 
 async def take_turns(invocation: Invocation, message: Message) -> Message:
-    """Make the system calls that a reply wants and ask again, until there is one that is not ``pending``."""
+    """Make the system calls of a ``pending`` reply and call the module again, until a reply is final."""
     while True:
         if message.events:
             Emitter(invocation.state, invocation.module.path, invocation.span).emit_all(message.events)
@@ -100,7 +102,7 @@ async def _make_calls(invocation: Invocation, calls: Sequence[SystemCall]) -> li
     tree = invocation.span.tree
     tree.calls += len(calls)
     try:
-        if len(calls) == 1:  # no task for what runs alone
+        if len(calls) == 1:  # it needs no task of its own
             return [await make(invocation, calls[0])]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(make(invocation, call)) for call in calls]
@@ -110,15 +112,15 @@ async def _make_calls(invocation: Invocation, calls: Sequence[SystemCall]) -> li
 
 
 def _check_count(invocation: Invocation, count: int) -> None:
-    """Refuse a list that is none, or so long that nobody else would get a turn, or one too many for its request."""
+    """Refuse a list that is empty or too long, and too many calls in progress in one request."""
     path = invocation.module.path
     if not count:
-        raise Internal(f"{path} broke its contract: it answered pending without a system call")
+        raise Internal(f"{path} broke its contract: it replied pending without a system call")
     if count > _CALLS_MAX:
-        raise Internal(f"{path} broke its contract: {count} system calls at once, of {_CALLS_MAX}")
+        raise Internal(f"{path} broke its contract: {count} system calls at once; the limit is {_CALLS_MAX}")
     if invocation.span.tree.calls + count > _TREE_MAX:
         raise BadRequest(f"{path}: with its system calls more than {_TREE_MAX} would be in progress in one request")
 
 
-_CALLS_MAX = 1000  # of one `pending`: more would keep the event loop from everybody else
+_CALLS_MAX = 1000  # of one `pending`: more would keep the event loop from other tasks
 _TREE_MAX = 4000  # in progress in one request: a cycle that calls itself twice doubles them at each of 32 levels
