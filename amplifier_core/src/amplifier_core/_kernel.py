@@ -130,22 +130,13 @@ class Kernel:
 
         Nothing of the kernel runs afterwards. Raises ``Internal`` if a sink lost events or failed to close.
         """
-        if self._runtime is None or self._closed:
+        runtime = self._runtime
+        if runtime is None or self._closed:
             self._closed = True
             return
-        self._runtime.deadlines.check_loop()
+        runtime.deadlines.check_loop()
         self._closed = True
-        runtime = self._runtime
-        closing = runtime.deadlines.loop.create_task(self._close(runtime), name="close kernel")
-        cancelled: asyncio.CancelledError | None = None
-        while not closing.done():  # in bounded time; a cancelled caller is cancelled afterwards
-            try:
-                await asyncio.wait((closing,))
-            except asyncio.CancelledError as error:
-                cancelled = error
-        failures = closing.result()
-        if cancelled is not None:
-            raise cancelled
+        failures = await _finish(runtime.deadlines.loop.create_task(self._close(runtime), name="close kernel"))
         if lost := runtime.bus.lost():
             raise Internal(f"the kernel's sinks lost {lost} events; sink:error has the reason", details={"lost": lost})
         if failures:
@@ -205,6 +196,20 @@ class Kernel:
             raise BadRequest("the kernel is not open yet: use it in `async with`")
         self._runtime.deadlines.check_loop()
         return self._runtime
+
+
+async def _finish(closing: asyncio.Task[list[str]]) -> list[str]:
+    """Wait for a task that ends in bounded time. A cancellation of the caller is raised after that."""
+    cancelled: asyncio.CancelledError | None = None
+    while not closing.done():
+        try:
+            await asyncio.wait((closing,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    failures = closing.result()
+    if cancelled is not None:
+        raise cancelled
+    return failures
 
 
 def _check_count(name: str, number: object, *, optional: bool = False) -> None:

@@ -14,7 +14,7 @@ from ._syscalls.context import set_fragment
 from ._syscalls.emit import Emitter
 from ._syscalls.hooks import register_hook
 from ._syscalls.invoke import InvokeRequest, invoke
-from ._syscalls.mount import describe, mount, mounts, unmount
+from ._syscalls.mount import MountRequest, describe, mount, mounts, unmount
 from ._syscalls.stream import Stream
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Session:
         nothing is left of the module.
         """
         seconds = seconds_of(timeout, self._state.runtime.settings.timeout)
-        return await mount(self._state, path, descriptor, seconds, trusted=trusted)
+        return await mount(self._state, MountRequest(path, descriptor, seconds, trusted))
 
     async def unmount(self, path: str, name: str | None = None) -> dict[str, list[str]]:
         """Remove one module, or all modules at a mount path without ``name``. Return ``{"removed": paths}``."""

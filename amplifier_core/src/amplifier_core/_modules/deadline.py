@@ -107,7 +107,7 @@ class Deadline(msgspec.Struct, eq=False):
     error: KernelError | None = None
     ended: asyncio.Future[None] | None = None
     idle_seconds: float | None = None
-    cpu_ms: float = 0.0  # what `Budget` has charged so far
+    cpu_ms: float = 0.0  # charged so far by `Budget`
 
     def __enter__(self) -> Self:
         return self

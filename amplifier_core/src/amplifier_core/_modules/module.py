@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
-from amplifier_core._protocol.errors import Internal, KernelError, causes, one_line
+from amplifier_core._protocol.errors import Internal, KernelError
 from amplifier_core._protocol.json import NotJson, encode
 from amplifier_core._protocol.message import Message
 from amplifier_core.hookspecs import Connection
@@ -77,7 +77,7 @@ class Module:
         except KernelError:
             raise
         except Exception as error:
-            raise self._internal(error) from error
+            raise KernelError.from_exception(error, self._label()) from error
         if measured:
             from .budget import Budget  # noqa: PLC0415 - few modules have one
 
@@ -105,7 +105,7 @@ class Module:
                 raise
             raise Internal(f"{self._label()} cancelled a request that the kernel had not cancelled") from error
         except Exception as error:
-            raise self._internal(error) from error
+            raise KernelError.from_exception(error, self._label()) from error
         finally:
             if self._slots is not None:
                 self._slots.release()
@@ -124,9 +124,6 @@ class Module:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.connection.close()
-
-    def _internal(self, error: Exception) -> Internal:
-        return Internal(f"{self._label()} raised {one_line(error)}", details={"causes": causes(error)})
 
     def _check(self, reply: object) -> None:
         """Check a reply that a transport built without decoding: it has to be a ``Message`` of JSON. Set its size."""

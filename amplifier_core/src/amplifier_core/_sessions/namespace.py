@@ -1,4 +1,4 @@
-"""A session's namespace: its mounts, with what was granted to each, and its hooks.
+"""A session's namespace: its mounts with their grants, and its hooks.
 
 Owns copy on write: a fork shares its parent's namespace until one of the two changes it, so the cost of a fork does not
 depend on what is mounted. Counts for each module and observer the namespaces that hold it, and names those that no

@@ -29,7 +29,7 @@ MOUNT, INVOKE = "mount", "invoke"
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What policy is asked about: a ``mount``, an ``invoke`` or a system call. ``wanted`` is canonical."""
+    """One question to policy, about a ``mount``, an ``invoke`` or another system call. ``wanted`` is canonical."""
 
     action: str
     module: Module

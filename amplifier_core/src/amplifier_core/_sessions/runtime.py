@@ -1,4 +1,4 @@
-"""What the parts of one kernel share: clock, ids, bus, deadlines, plugins and the embedder's settings.
+"""The parts of one kernel that its sessions share: clock, ids, bus, deadlines, plugins, host and settings.
 
 Owns the tasks that close modules and observers. It owns none of the parts; the kernel makes and closes them.
 """
@@ -33,7 +33,7 @@ class Closable(Protocol):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What the embedder chose. Times are in seconds."""
+    """The embedder's choices. Times are in seconds."""
 
     timeout: float
     policy_timeout: float

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs._chunks import Chunks
 
 
-class InvokeRequest(msgspec.Struct):
+class InvokeRequest(msgspec.Struct, frozen=True):
     """The arguments of the system call ``invoke`` (section 8). ``chunks`` is the reader of the module's chunks."""
 
     path: str

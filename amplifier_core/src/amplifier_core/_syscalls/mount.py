@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from msgspec import Raw
+import msgspec
 
 from amplifier_core._modules.module import Module, as_connection
 from amplifier_core._protocol.description import check_description
@@ -35,22 +35,23 @@ if TYPE_CHECKING:
 _MODULE_EVENTS = ("module:start", "module:exit", "module:noise", "events:dropped")
 
 
-async def mount(
-    state: SessionState,
-    path: str,
-    descriptor: ModuleDescriptor | Mapping[str, Any],
-    timeout: float,
-    *,
-    trusted: bool,
-    caller: Invocation | None = None,
-) -> dict[str, str]:
-    """Mount one module within ``timeout`` seconds. Nothing of it runs before policy has allowed the mount.
+class MountRequest(msgspec.Struct, frozen=True):
+    """The arguments of the system call ``mount`` (section 8). ``timeout`` is in seconds."""
+
+    path: str
+    descriptor: ModuleDescriptor | Mapping[str, Any]
+    timeout: float
+    trusted: bool = False
+
+
+async def mount(state: SessionState, request: MountRequest, caller: Invocation | None = None) -> dict[str, str]:
+    """Mount one module. Nothing of it runs before policy has allowed the mount.
 
     Success and failure are both recorded as ``mount:add``. ``caller`` is the invocation whose system call this is.
     """
     state.check_open()
-    descriptor = _checked(path, descriptor, trusted, caller)
-    full = f"{path}/{descriptor.name}"
+    descriptor = _checked(request, caller)
+    full = f"{request.path}/{descriptor.name}"
     if full in state.namespace.mounts or full in state.mounting:
         raise BadRequest(f"{full}: a module of that name is mounted there already; unmount it first")
     runtime = state.runtime
@@ -60,7 +61,7 @@ async def mount(
     unkept: Sequence[str] = ()
     state.mounting |= {full}
     try:
-        unkept = await _bring_up(state, full, descriptor, span, timeout, trusted=trusted, caller=caller)
+        unkept = await _bring_up(state, request, descriptor, span, caller)
     except BaseException as error:
         failure = failure_of(error)
         failure.details.setdefault("module", full)
@@ -73,14 +74,13 @@ async def mount(
     return {"name": descriptor.name, "path": full}
 
 
-def _checked(
-    path: object, descriptor: ModuleDescriptor | Mapping[str, Any], trusted: object, caller: Invocation | None
-) -> ModuleDescriptor:
+def _checked(request: MountRequest, caller: Invocation | None) -> ModuleDescriptor:
     """Check the arguments of a mount, and give the descriptor. Raises ``BadRequest``."""
-    if path not in MOUNT_PATHS:
-        raise BadRequest(f"path: expected one of {', '.join(MOUNT_PATHS)}, got {short(path)}")
-    if not isinstance(trusted, bool):
-        raise BadRequest(f"trusted: expected True or False, got {short(trusted)}")
+    if request.path not in MOUNT_PATHS:
+        raise BadRequest(f"path: expected one of {', '.join(MOUNT_PATHS)}, got {short(request.path)}")
+    if not isinstance(request.trusted, bool):
+        raise BadRequest(f"trusted: expected True or False, got {short(request.trusted)}")
+    descriptor = request.descriptor
     if not isinstance(descriptor, ModuleDescriptor):
         descriptor = ModuleDescriptor.from_mapping(descriptor)
     return descriptor if caller is None else attrs.evolve(descriptor, caller=caller.module.path)
@@ -116,16 +116,10 @@ async def unmount(state: SessionState, path: str, name: str | None, span: Span |
 
 
 async def _bring_up(
-    state: SessionState,
-    path: str,
-    descriptor: ModuleDescriptor,
-    span: Span,
-    timeout: float,
-    *,
-    trusted: bool,
-    caller: Invocation | None,
+    state: SessionState, request: MountRequest, descriptor: ModuleDescriptor, span: Span, caller: Invocation | None
 ) -> list[str]:
     """Open, allow, start, verify and add a module. Return the limits that nothing keeps here."""
+    path, trusted = f"{request.path}/{descriptor.name}", request.trusted
     report = _Reporter(state, path, span)
     opened = state.runtime.plugins.open(
         TRANSPORTS, descriptor.transport["type"], descriptor=descriptor, notify=report, host=state.runtime.host
@@ -133,7 +127,7 @@ async def _bring_up(
     connection = as_connection(opened)
     module: Module | None = None
     try:
-        with state.runtime.deadlines.within(timeout, f"mounting {path}", state):
+        with state.runtime.deadlines.within(request.timeout, f"mounting {path}", state):
             isolation = await _isolation(state, path, connection, trusted=trusted)
             module = Module(path, descriptor, connection, isolation, trusted=trusted and connection.local)
             decision = await _authorize(state, module, span, caller)
@@ -156,7 +150,7 @@ async def _authorize(state: SessionState, module: Module, span: Span, caller: In
     args = {"path": module.path.rpartition("/")[0], "descriptor": _shown(module.descriptor), **plan}
     caller_path = caller.module.path if caller else None
     capabilities = module.descriptor.capabilities
-    question = Question(MOUNT, module, capabilities, args=Raw(encode_checked(args)), caller=caller_path)
+    question = Question(MOUNT, module, capabilities, args=msgspec.Raw(encode_checked(args)), caller=caller_path)
     return await authorize(state, question, span)
 
 
@@ -243,7 +237,7 @@ def _check_text(value: object, name: str) -> None:
 
 
 def mounts(state: SessionState, path: str | None) -> list[dict[str, Any]]:
-    """List what is mounted, or what is mounted at or below one path, in the order of mounting."""
+    """List the mounts, or those at or below ``path``, in the order of mounting."""
     state.check_open()
     if path is not None:
         _check_text(path, "path")

@@ -19,7 +19,7 @@ from .context import get, set_fragment
 from .emit import Emitter
 from .hooks import register_hook
 from .invoke import InvokeRequest, invoke
-from .mount import describe, mount, mounts, unmount
+from .mount import MountRequest, describe, mount, mounts, unmount
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -56,7 +56,7 @@ class SystemCalls:
             return Raw(encode_checked({"ok": True, "result": await row.handler(self, caller, call.args)}))
         except KernelError as error:
             failure = error
-        except RecursionError:  # Python 3.11 reads what it cannot write again from further down its stack
+        except RecursionError:  # on Python 3.11, nesting that could be read may be too deep to be written
             failure = BadRequest(f"{call.name}: its arguments or its result are nested too deeply")
         return Raw(encode_checked({"ok": False, "error": scrub(failure.body())}))
 
@@ -84,8 +84,7 @@ class SystemCalls:
 
     async def _mount(self, caller: Invocation, args: Args) -> dict[str, str]:
         path, descriptor = _required(args, "path", str), _required(args, "descriptor", dict)
-        timeout = caller.deadline.seconds_left()
-        return await mount(caller.state, path, descriptor, timeout, trusted=False, caller=caller)
+        return await mount(caller.state, MountRequest(path, descriptor, caller.deadline.seconds_left()), caller)
 
     async def _unmount(self, caller: Invocation, args: Args) -> dict[str, list[str]]:
         path, name = _required(args, "path", str), _optional(args, "name", str)
