@@ -5,7 +5,7 @@ import pydoc
 
 import pytest
 
-from amplifier_core import Internal, Kernel, Plan
+from amplifier_core import Internal, Kernel, Plan, Timeout
 from amplifier_core.hookspecs import (
     TRANSPORTS,
     UNSET,
@@ -92,6 +92,47 @@ async def test_a_connection_need_not_derive_from_the_base_class(site, session):
     site.install(TRANSPORTS, "shaped", SHAPED)
     await session.mount("/mnt/tools", over("shaped", local=False))
     assert (await session.invoke("/mnt/tools/m", "any", {}))["status"] == "ok"
+
+
+MEASURED = SHAPED.replace("import Connection, Message", "import Message, Usage").replace(
+    "    async def close(self):",
+    """    def clues(self):
+        return {"stderr": "thinking"}
+
+    def usage(self, *, exact):
+        return Usage(cpu_ms=0.0, memory_bytes=10)
+
+    def kill(self, error):
+        self.error = error
+
+    async def close(self):""",
+)
+
+
+async def test_what_a_connection_of_the_same_shape_measures_keeps_a_budget(site, session, events):
+    site.install(TRANSPORTS, "measured", MEASURED)
+    limits = {"memory_bytes": 1000, "cpu_ms": 1000}
+    await session.mount("/mnt/tools", {**over("measured", local=False, limits=limits), "name": "small"})
+    (added,) = events("mount:add")
+    assert "unenforced" not in added["data"]
+
+
+async def test_the_clues_of_a_connection_of_the_same_shape_are_in_a_timeout(site, session):
+    begins = "        described = {"
+    slow = MEASURED.replace(begins, f"        await asyncio.sleep(60 * (method == 'invoke'))\n{begins}")
+    site.install(TRANSPORTS, "slow", "import asyncio\n" + slow)
+    await session.mount("/mnt/tools", over("slow", local=False))
+    with pytest.raises(Timeout) as caught:
+        await session.invoke("/mnt/tools/m", "any", {}, timeout=0.05)
+    assert caught.value.details["stderr"] == "thinking"
+
+
+@pytest.mark.parametrize("missing", ["usage", "kill"])
+async def test_a_connection_that_cannot_both_measure_and_kill_keeps_no_budget(site, session, events, missing):
+    site.install(TRANSPORTS, "half", MEASURED.replace(f"def {missing}(", f"def no_{missing}("))
+    await session.mount("/mnt/tools", over("half", local=False, limits={"memory_bytes": 1000}))
+    (added,) = events("mount:add")
+    assert added["data"]["unenforced"] == ["limits.memory_bytes"]
 
 
 @pytest.mark.parametrize("source", [DERIVED, SHAPED], ids=["derived", "shaped"])
