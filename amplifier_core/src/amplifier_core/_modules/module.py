@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import UNSET
 
 from amplifier_core._protocol.errors import Internal, KernelError
@@ -28,44 +29,24 @@ if TYPE_CHECKING:
 _CLOSE_SECONDS = 5.0
 
 
-class Module:
+class Module(msgspec.Struct, eq=False):
     """One mounted module. A session and its forks may share it."""
 
-    __slots__ = (
-        "_slots",
-        "budget",
-        "connection",
-        "description",
-        "descriptor",
-        "granted",
-        "holders",
-        "isolation",
-        "path",
-        "trusted",
-        "unenforced",
-    )
+    path: str
+    descriptor: ModuleDescriptor
+    connection: Connection
+    isolation: Isolation | None
+    trusted: bool
+    unenforced: tuple[str, ...] = ()  # those of its capabilities that nothing enforces here
+    granted: tuple[str, ...] = ()
+    description: bytes = b""  # JSON, as verified at the mount
+    holders: int = 0  # how many namespaces hold it
+    budget: Budget | None = None  # from its start on, if it has a limit and can be measured
+    _slots: asyncio.Semaphore | None = None  # of limits.concurrency
 
-    def __init__(
-        self,
-        path: str,
-        descriptor: ModuleDescriptor,
-        connection: Connection,
-        isolation: Isolation | None,
-        *,
-        trusted: bool,
-    ) -> None:
-        self.path = path
-        self.descriptor = descriptor
-        self.connection = connection
-        self.isolation = isolation
-        self.trusted = trusted
-        self.unenforced: tuple[str, ...] = ()  # those of its capabilities that nothing enforces here
-        self.granted: tuple[str, ...] = ()
-        self.description = b""  # JSON, as verified at the mount
-        self.holders = 0  # how many namespaces hold it
-        self.budget: Budget | None = None  # from its start on, if it has a limit and can be measured
-        concurrency = descriptor.limits.concurrency
-        self._slots = asyncio.Semaphore(concurrency) if concurrency else None
+    def __post_init__(self) -> None:
+        if self.descriptor.limits.concurrency:
+            self._slots = asyncio.Semaphore(self.descriptor.limits.concurrency)
 
     async def start(self) -> None:
         """Start the module through its transport, with the granted capabilities."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from amplifier_core._events.bus import no_observers
 from amplifier_core._protocol.errors import BadRequest
 from amplifier_core._protocol.event import Event
@@ -22,35 +24,20 @@ if TYPE_CHECKING:
 Phase = Literal["open", "ending", "ended"]
 
 
-class SessionState:
+class SessionState(msgspec.Struct, eq=False):
     """One session's state. Its phase is open, then ending (its modules are closed), then ended."""
 
-    __slots__ = (
-        "created",
-        "creator_id",
-        "fragments",
-        "fragments_shared",
-        "mounting",
-        "namespace",
-        "parent_id",
-        "phase",
-        "plan",
-        "runtime",
-        "session_id",
-    )
-
-    def __init__(self, runtime: Runtime, session_id: str, plan: Plan, namespace: Namespace) -> None:
-        self.runtime = runtime
-        self.session_id = session_id
-        self.plan = plan
-        self.parent_id: str | None = None
-        self.creator_id: str | None = None  # the session whose module made this one by a system call
-        self.created: dict[str, SessionState] | None = None  # by its modules, and not ended yet
-        self.namespace = namespace
-        self.phase: Phase = "open"
-        self.fragments: dict[str, bytes] = {}
-        self.fragments_shared = False
-        self.mounting: frozenset[str] = frozenset()
+    runtime: Runtime
+    session_id: str
+    plan: Plan
+    namespace: Namespace
+    parent_id: str | None = None
+    creator_id: str | None = None  # the session whose module made this one by a system call
+    created: dict[str, SessionState] | None = None  # by its modules, and not ended yet
+    phase: Phase = "open"
+    fragments: dict[str, bytes] = {}
+    fragments_shared: bool = False
+    mounting: frozenset[str] = frozenset()
 
     def check_open(self) -> None:
         """Raise ``BadRequest`` unless the session is open."""
