@@ -3,7 +3,7 @@
 Owns the list of the system calls that no module may make. Files and processes are not its part: namespaces hide them.
 
 A call that is not listed is allowed: a list of the allowed calls would change with each C library and runtime. A call
-that is newer than the list gets ENOSYS, so it stays closed until somebody has examined it.
+that is newer than the list gets ENOSYS, so it stays closed until this list covers it.
 """
 
 from __future__ import annotations
@@ -27,69 +27,30 @@ _ARCHITECTURES = (0xC000003E, 0xC00000B7)  # AUDIT_ARCH_…: a 32-bit call has a
 _X32 = 0x40000000  # the bit that marks the numbers of the x32 ABI
 _NEWEST = 462  # mseal
 
-_EPERM = {  # name: (number on x86_64, on aarch64); None where there is no such call
-    # access to other processes, and around the filter
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "process_madvise": (440, 440),
-    "pidfd_getfd": (438, 438),
-    "kcmp": (312, 272),
-    # the kernel's keys, counters, programs and page faults: shared with the host, or often attacked
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "keyctl": (250, 219),
-    "perf_event_open": (298, 241),
-    "bpf": (321, 280),
-    "userfaultfd": (323, 282),
-    "lookup_dcookie": (212, 18),
-    "syslog": (103, 116),
-    "fanotify_init": (300, 262),
-    # namespaces and mounts
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "chroot": (161, 51),
-    "open_tree": (428, 428),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fspick": (433, 433),
-    "mount_setattr": (442, 442),
-    "statmount": (457, 457),
-    "listmount": (458, 458),
-    "open_by_handle_at": (304, 265),
-    # the machine itself
-    "init_module": (175, 105),
-    "finit_module": (313, 273),
-    "delete_module": (176, 106),
-    "kexec_load": (246, 104),
-    "kexec_file_load": (320, 294),
-    "reboot": (169, 142),
-    "swapon": (167, 224),
-    "swapoff": (168, 225),
-    "acct": (163, 89),
-    "quotactl": (179, 60),
-    "quotactl_fd": (443, 443),
-    "settimeofday": (164, 170),
-    "clock_settime": (227, 112),
-    "clock_adjtime": (305, 266),
-    "adjtimex": (159, 171),
-    "sethostname": (170, 161),
-    "setdomainname": (171, 162),
-    "vhangup": (153, 58),
-    "iopl": (172, None),
-    "ioperm": (173, None),
-    "modify_ldt": (154, None),
-    "uselib": (134, None),
-    # memory that belongs to no process, so no limit counts it
-    "shmget": (29, 194),
-    "semget": (64, 190),
-    "msgget": (68, 186),
-}
+# In each table: the number of a call on x86_64 and on aarch64; None where there is no such call.
+
+# access to other processes, and around the filter
+_EPERM: dict[str, _Numbers] = {"ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271)}
+_EPERM |= {"process_madvise": (440, 440), "pidfd_getfd": (438, 438), "kcmp": (312, 272)}
+# the kernel's keys, counters, programs and page faults: shared with the host, or often attacked
+_EPERM |= {"add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "perf_event_open": (298, 241)}
+_EPERM |= {"bpf": (321, 280), "userfaultfd": (323, 282), "lookup_dcookie": (212, 18), "syslog": (103, 116)}
+_EPERM |= {"fanotify_init": (300, 262)}
+# namespaces and mounts
+_EPERM |= {"unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "chroot": (161, 51)}
+_EPERM |= {"pivot_root": (155, 41), "open_tree": (428, 428), "move_mount": (429, 429), "open_by_handle_at": (304, 265)}
+_EPERM |= {"fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433)}
+_EPERM |= {"mount_setattr": (442, 442), "statmount": (457, 457), "listmount": (458, 458)}
+# the machine itself
+_EPERM |= {"init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106)}
+_EPERM |= {"kexec_load": (246, 104), "kexec_file_load": (320, 294), "reboot": (169, 142)}
+_EPERM |= {"swapon": (167, 224), "swapoff": (168, 225), "acct": (163, 89)}
+_EPERM |= {"quotactl": (179, 60), "quotactl_fd": (443, 443), "settimeofday": (164, 170), "clock_settime": (227, 112)}
+_EPERM |= {"clock_adjtime": (305, 266), "adjtimex": (159, 171), "vhangup": (153, 58)}
+_EPERM |= {"sethostname": (170, 161), "setdomainname": (171, 162)}
+_EPERM |= {"iopl": (172, None), "ioperm": (173, None), "modify_ldt": (154, None), "uselib": (134, None)}
+# memory that belongs to no process, so no limit counts it
+_EPERM |= {"shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186)}
 
 _ENOSYS = {  # programs do without these, as on an older kernel
     "clone3": (435, 435),  # a filter cannot read its flags, which are behind a pointer; nor openat2's
