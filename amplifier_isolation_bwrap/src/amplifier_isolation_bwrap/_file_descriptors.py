@@ -7,26 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Self
 
 
-class FileDescriptors:
+class FileDescriptors(contextlib.ExitStack):
     """A context that closes what it keeps at its end, unless ``release`` was called."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._kept: list[int] = []
-        self._closing = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closing.close()
 
     def keep(self, fd: int) -> None:
         """Take over an open file descriptor."""
         self._kept.append(fd)
-        self._closing.callback(os.close, fd)
+        self.callback(os.close, fd)
 
     def memory_file(self, content: str | bytes) -> int:
         """Make a file in memory, without a name, and keep a file descriptor that reads this content."""
@@ -40,10 +33,10 @@ class FileDescriptors:
         """Make a pipe, and keep the end to read from. ``release`` does not return the other end: no child gets it."""
         reading, writing = os.pipe()
         self.keep(reading)
-        self._closing.callback(os.close, writing)
+        self.callback(os.close, writing)
         return reading, writing
 
     def release(self) -> tuple[int, ...]:
         """Hand over what was kept: from now on the caller closes it, and the writing end of each pipe."""
-        self._closing.pop_all()
+        self.pop_all()
         return tuple(self._kept)
