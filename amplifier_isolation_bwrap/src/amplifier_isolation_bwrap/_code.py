@@ -27,17 +27,10 @@ def find_code(launch: Launch, descriptor: ModuleDescriptor, shared: SharedFolder
     if descriptor.caller is not None:
         return []
     base = os.path.realpath(descriptor.base)
-    from_file = _is_from_file(descriptor, base)
+    source = Path(descriptor.source)
+    from_file = source.is_file() and os.path.realpath(source.parent) == base
     if from_file and base not in shared:
         return [base]
     named = (os.path.join(launch.cwd, word) for word in launch.command[1:])  # Path would drop `..` after a link
-    return [path for path in named if _is_file(path) and (not from_file or is_within(os.path.realpath(path), base))]
-
-
-def _is_from_file(descriptor: ModuleDescriptor, base: str) -> bool:
-    source = Path(descriptor.source)
-    return source.is_file() and os.path.realpath(source.parent) == base
-
-
-def _is_file(path: str) -> bool:
-    return os.path.isfile(path) and not is_pseudo(os.path.realpath(path))
+    files = ((path, os.path.realpath(path)) for path in named if os.path.isfile(path))
+    return [path for path, real in files if not is_pseudo(real) and (not from_file or is_within(real, base))]
