@@ -8,7 +8,8 @@ from tests.isolation.conftest import DESCRIPTOR, SMALL, launch, service, start
 
 from amplifier_core import Forbidden, Unreachable, load_descriptor
 from amplifier_core.hookspecs import Launch
-from amplifier_isolation_bwrap import _mounts
+from amplifier_isolation_bwrap import _isolation, _mounts
+from amplifier_isolation_bwrap._paths import SharedFolders
 
 pytestmark = pytest.mark.usefixtures("linux")
 
@@ -255,7 +256,8 @@ def test_a_pseudo_file_system_is_closed_wherever_it_is_mounted(isolation, monkey
     (tmp_path / "doors").mkdir()
     (tmp_path / "doors" / "kernel").mkdir()
     door = str(tmp_path / "doors" / "kernel")
-    monkeypatch.setattr(_mounts, "_mount_points", lambda: [("/", "ext4"), ("/proc", "proc"), (door, "proc")])
+    for part in (_isolation, _mounts):
+        monkeypatch.setattr(part, "find_mount_points", lambda: [("/", "ext4"), ("/proc", "proc"), (door, "proc")])
     assert isolation.unenforced([f"fs:read:{door}"]) == (f"fs:read:{door}",)
     granted = [f"fs:read:{tmp_path}"]
     assert isolation.unenforced(granted) == ()
@@ -306,7 +308,7 @@ def test_a_descriptor_at_home_brings_what_it_names_at_home_and_not_the_home(conf
     (home / "private").write_text("private")
     (home / "m.json").write_text('{"name":"m","kind":"tool","capabilities":[],"transport":{"type":"stdio"}}')
     monkeypatch.setenv("HOME", str(home))
-    isolation.__dict__.pop("_shared_folders", None)
+    monkeypatch.setattr(isolation, "_shared_folders", SharedFolders())
     descriptor = load_descriptor(home / "m.json")
     told = confined(sys.executable, str(home / "tool.py"), cwd=home, descriptor=descriptor).stdout
     assert told == "['tool.py']\n"

@@ -17,7 +17,7 @@ from ._code import find_code
 from ._dependencies import Dependencies, find_dependencies, is_system
 from ._file_descriptors import FileDescriptors
 from ._limits import Limits, find_limits
-from ._mounts import MountTable, why_forbidden
+from ._mounts import MountTable, find_mount_points, why_forbidden
 from ._paths import SCRATCH, SHARED_MEMORY, SharedFolders, is_within, resolve
 from ._root_filesystem import USER, RootFilesystem
 from ._seccomp import build_filter, is_supported
@@ -40,18 +40,18 @@ class BwrapIsolation(Isolation):
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._failure: str | None = None
+        self._root_filesystem = RootFilesystem()
+        self._shared_folders = SharedFolders()
 
     def trial(self) -> str:
         """Start a probe in the same way as a module; only the first call does so."""
-        if self._failure is None:
-            self._failure = self._try()
         return self._failure
 
     def describe(self) -> Mapping[str, Any]:
         """Say what it enforces on this host, and what not."""
         if self.trial():
             return {"unusable": self._failure}
+        mounts = "by descriptor" if self._by_descriptor else "by path: it follows a path that is replaced meanwhile"
         return {
             "program": self._bwrap.path,
             "version": self._bwrap.version,
@@ -61,9 +61,7 @@ class BwrapIsolation(Isolation):
             "open_files": self._options.open_files,
             "file_bytes": self._options.file_bytes,
             "scratch_bytes": self._options.scratch_bytes,
-            "mounts": "by descriptor"
-            if self._by_descriptor
-            else "by path: it follows a path that is replaced meanwhile",
+            "mounts": mounts,
         }
 
     def unenforced(self, capabilities: Sequence[str]) -> tuple[str, ...]:
@@ -83,19 +81,12 @@ class BwrapIsolation(Isolation):
     def _limits(self) -> Limits:
         return find_limits(self._options)
 
-    @functools.cached_property
-    def _root_filesystem(self) -> RootFilesystem:
-        return RootFilesystem()
-
-    @functools.cached_property
-    def _shared_folders(self) -> SharedFolders:
-        return SharedFolders()
-
     @property
     def _by_descriptor(self) -> bool:
         return "--bind-fd" in self._bwrap.options
 
-    def _try(self) -> str:
+    @functools.cached_property
+    def _failure(self) -> str:
         if platform.system() != "Linux":
             return f"bubblewrap is a program for Linux, and this is {platform.system()}"
         if not is_supported(platform.machine()):
@@ -197,7 +188,7 @@ def _is_unenforceable(capability: str) -> bool:
     if capability.startswith("x-"):
         return True
     path = capability.partition(":")[2].partition(":")[2]
-    return capability.startswith("fs:") and path.startswith("/") and bool(why_forbidden(path))
+    return capability.startswith("fs:") and path.startswith("/") and bool(why_forbidden(path, find_mount_points()))
 
 
 def _needs_network(granted: Sequence[str]) -> bool:

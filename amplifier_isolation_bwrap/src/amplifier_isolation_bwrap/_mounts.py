@@ -15,7 +15,7 @@ from amplifier_core import Forbidden, Unreachable
 from ._paths import PSEUDO_FOLDERS, is_pseudo, is_within, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ._paths import ResolvedPath
 
@@ -53,8 +53,8 @@ class MountTable:
 
     def grant(self, real: str, *, writable: bool) -> None:
         """Bind a real path that was granted. Raises ``Forbidden`` for one that no isolated module may see."""
-        mount_points = _mount_points()
-        if reason := _why_forbidden(real, mount_points):
+        mount_points = find_mount_points()
+        if reason := why_forbidden(real, mount_points):
             raise Forbidden(f"{real}: {reason}")
         self.binds[real] = writable or self.binds.get(real, False)
         for path in sorted(path for path, kind in mount_points if kind in _PSEUDO_TYPES and is_within(path, real)):
@@ -121,12 +121,8 @@ class MountTable:
         return [f"{option}-fd", str(fd), path] if self.by_descriptor else [option, path, path]
 
 
-def why_forbidden(real: str) -> str:
+def why_forbidden(real: str, mount_points: Sequence[tuple[str, str]]) -> str:
     """Say why no isolated module may see a real path, whatever was granted; empty if it may."""
-    return _why_forbidden(real, _mount_points())
-
-
-def _why_forbidden(real: str, mount_points: list[tuple[str, str]]) -> str:
     if is_pseudo(real):
         return f"no isolated module sees the host's /{real.split('/')[1]}"
     kind = max(((len(path), kind) for path, kind in mount_points if is_within(real, path)), default=(0, ""))[1]
@@ -140,7 +136,7 @@ def _open(path: str) -> int:
         raise Unreachable(f"{path}: {error.strerror}; only a path that exists can be granted") from error
 
 
-def _mount_points() -> list[tuple[str, str]]:
+def find_mount_points() -> list[tuple[str, str]]:
     """List where file systems are mounted on the host, and the type of each."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         lines = [line.split() for line in file]
