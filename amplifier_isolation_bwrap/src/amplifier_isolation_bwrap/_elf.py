@@ -9,6 +9,8 @@ import os
 import struct
 from typing import TYPE_CHECKING, BinaryIO
 
+from ._paths import read_head
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -27,7 +29,8 @@ def find_libraries(program: str, env: Mapping[str, str], known: Callable[[str], 
     todo = [program]
     while todo:
         for path in _candidates(todo.pop(), env.get("LD_LIBRARY_PATH", "")):
-            if path not in found and not known(path) and _is_elf(path):
+            # Without a look at its beginning, a program could bring any file by naming it as a library.
+            if path not in found and not known(path) and read_head(path, len(_MAGIC)) == _MAGIC:
                 found[path] = None
                 todo.append(path)
     return list(found)
@@ -47,15 +50,6 @@ def _candidates(path: str, more: str) -> Iterator[str]:
         place = folder.replace("${ORIGIN}", "$ORIGIN").replace("$ORIGIN", origin)
         if place.startswith("/"):
             yield from (os.path.normpath(f"{place}/{name}") for name in needed)
-
-
-def _is_elf(path: str) -> bool:
-    """Tell whether this is a program or a library. Else a program could bring any file by naming it as a library."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC
-    except OSError:
-        return False
 
 
 def _read(file: BinaryIO) -> tuple[str, list[str], str]:

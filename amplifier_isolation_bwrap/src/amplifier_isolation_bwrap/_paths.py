@@ -1,6 +1,6 @@
 """Paths of the host: symbolic links resolved one by one, and the folders that need special care.
 
-Owns the rules about paths. It opens no file, and it gives no module access to anything.
+Owns the rules about paths, and reads how a file begins. It gives no module access to anything.
 """
 
 from __future__ import annotations
@@ -63,6 +63,15 @@ def is_within(path: str, folder: str) -> bool:
 def is_pseudo(path: str) -> bool:
     """Tell whether a real path lies in a pseudo file system."""
     return any(is_within(path, folder) for folder in PSEUDO_FOLDERS)
+
+
+def read_head(path: str, size: int) -> bytes:
+    """Read the first bytes of a file; there are none in a file that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(size)
+    except OSError:
+        return b""
 
 
 class SharedFolders:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from amplifier_core import Unreachable
 
+from ._paths import read_head
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
 _HEAD = 1024
 
@@ -23,10 +25,10 @@ def resolve_shim(path: str, cwd: str, env: Mapping[str, str], search: Callable[[
     ``search`` finds the program on another PATH, for the version ``system``. Raises ``Unreachable``.
     """
     shim = Path(path)
-    if shim.parent.name != "shims" or not _is_shim(shim):
+    if shim.parent.name != "shims" or b"pyenv" not in read_head(path, _HEAD):
         return path
     root = shim.parent.parent
-    wanted = list(_wanted(root, Path(cwd), env))
+    wanted = _wanted(root, Path(cwd), env)
     for version in wanted:
         if version == "system":
             folders = env["PATH"].split(":")
@@ -38,23 +40,18 @@ def resolve_shim(path: str, cwd: str, env: Mapping[str, str], search: Callable[[
     raise Unreachable(f"command {shim.name}: {path} is a shim of pyenv, and version {versions} has no such program")
 
 
-def _is_shim(path: Path) -> bool:
-    with path.open("rb") as file:
-        return b"pyenv" in file.read(_HEAD)
-
-
-def _wanted(root: Path, cwd: Path, env: Mapping[str, str]) -> Iterator[str]:
+def _wanted(root: Path, cwd: Path, env: Mapping[str, str]) -> list[str]:
     """List the selected versions: the variable's, those of the nearest ``.python-version``, or the global ones."""
     if named := env.get("PYENV_VERSION"):
-        return iter(named.split(":"))
+        return named.split(":")
     for file in (*(folder / ".python-version" for folder in (cwd, *cwd.parents)), root / "version"):
         try:
             lines = file.read_text("utf-8", "replace").splitlines()
         except OSError:
             continue
         if names := [word for line in lines for word in line.partition("#")[0].split()]:
-            return iter(names)
-    return iter(["system"])
+            return names
+    return ["system"]
 
 
 def _installed(root: Path, version: str) -> list[Path]:
