@@ -12,9 +12,9 @@ import pytest
 from tests.conftest import missing_here
 
 from amplifier_core import Unreachable
-from amplifier_isolation_bwrap._dependencies import _head, find_dependencies
+from amplifier_isolation_bwrap._dependencies import find_dependencies
 from amplifier_isolation_bwrap._elf import find_libraries
-from amplifier_isolation_bwrap._paths import SharedFolders, resolve
+from amplifier_isolation_bwrap._paths import SharedFolders, read_head, resolve
 
 pytestmark = pytest.mark.usefixtures("linux")
 
@@ -87,7 +87,7 @@ def test_a_program_in_a_folder_of_programs_alone_brings_itself(tmp_path):
 
 
 def test_a_program_that_cannot_be_read_is_taken_as_it_is(tmp_path):
-    assert _head(str(tmp_path / "gone")) == b""
+    assert read_head(str(tmp_path / "gone"), 256) == b""
 
 
 def test_links_on_the_way_are_there_too(confined, tmp_path):

@@ -16,7 +16,7 @@ import attrs
 from amplifier_core import Unreachable
 
 from ._elf import find_libraries
-from ._paths import is_pseudo, is_within, resolve
+from ._paths import is_pseudo, is_within, read_head, resolve
 from ._pyenv import resolve_shim
 
 if TYPE_CHECKING:
@@ -38,26 +38,14 @@ _NESTED = 4  # an interpreter may be a script too, and the operating system foll
 _SHEBANG_MAX = 256
 
 
-@attrs.define
-class Dependencies:
-    """What was found. ``program`` replaces the command's first word; the sandbox has to have ``paths``."""
-
-    program: str
-    paths: dict[str, None] = attrs.field(factory=dict)  # in the order in which they were found
-
-    def include(self, path: str) -> bool:
-        """Tell whether a path is the system's, or lies in a folder that was found."""
-        return is_system(path) or any(is_within(path, folder) for folder in self.paths)
-
-
 def find_dependencies(command: Sequence[str], cwd: str, env: Mapping[str, str], shared: SharedFolders) -> Dependencies:
     """Find the dependencies of a command. Raises ``Unreachable`` if its program does not exist."""
     folder, name = os.path.split(_find(command[0], cwd, env))
     program = f"{resolve(folder).real}/{name}"  # a path with `..` may lead through folders that the sandbox lacks
     program = resolve(program).real if is_pseudo(program) else program  # /proc/self/exe is another program inside
-    search = _Search(Dependencies(program), cwd, env, shared)
-    search.add_program(program, _NESTED)
-    return search.found
+    found = Dependencies(program, cwd, env, shared)
+    found.add_program(program, _NESTED)
+    return found
 
 
 def is_system(path: str) -> bool:
@@ -65,12 +53,15 @@ def is_system(path: str) -> bool:
     return path.startswith(_BELOW_SYSTEM) or path in SYSTEM
 
 
-@attrs.frozen
-class _Search:
-    found: Dependencies
-    cwd: str
-    env: Mapping[str, str]
-    shared: SharedFolders
+@attrs.define
+class Dependencies:
+    """What was found. ``program`` replaces the command's first word; the sandbox has to have ``paths``."""
+
+    program: str
+    _cwd: str
+    _env: Mapping[str, str]
+    _shared: SharedFolders
+    paths: dict[str, None] = attrs.field(factory=dict)  # in the order in which they were found
 
     def add_program(self, program: str, depth: int) -> None:
         """Add a program, the installation around each of its links, and its interpreter or its libraries."""
@@ -82,16 +73,16 @@ class _Search:
         if is_system(resolved.real):
             return
         self._add([program])
-        head = _head(resolved.real)
+        head = read_head(resolved.real, _SHEBANG_MAX)
         if not head.startswith(b"#!"):
-            self._add(find_libraries(resolved.real, self.env, self.found.include))
-        elif depth and (interpreter := _interpreter(head, self.cwd, self.env)):
+            self._add(find_libraries(resolved.real, self._env, self._include))
+        elif depth and (interpreter := _interpreter(head, self._cwd, self._env)):
             self.add_program(interpreter, depth - 1)
 
     def add_installation(self, folder: str) -> None:
         """Add what is installed around ``…/bin``: its libraries, a virtual environment and the base of that."""
         prefix, name = os.path.split(folder)
-        if name != "bin" or is_system(folder) or prefix in self.shared or self.found.include(folder):
+        if name != "bin" or is_system(folder) or prefix in self._shared or self._include(folder):
             return
         if not os.path.lexists(f"{prefix}/lib"):
             return
@@ -100,7 +91,11 @@ class _Search:
             self.add_installation(resolve(base).real)
 
     def _add(self, paths: Sequence[str]) -> None:
-        self.found.paths |= dict.fromkeys(paths)
+        self.paths |= dict.fromkeys(paths)
+
+    def _include(self, path: str) -> bool:
+        """Tell whether a path is the system's, or lies in a folder that was found."""
+        return is_system(path) or any(is_within(path, folder) for folder in self.paths)
 
 
 def _find(name: str, cwd: str, env: Mapping[str, str]) -> str:
@@ -149,11 +144,3 @@ def _interpreter(head: bytes, cwd: str, env: Mapping[str, str]) -> str:
         return _find(names[0], cwd, env) if names else ""
     path = os.path.join(cwd, words[0]) if words else ""
     return path if _is_program(path) else ""  # else a script could bring any file by naming it here
-
-
-def _head(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(_SHEBANG_MAX)
-    except OSError:
-        return b""
