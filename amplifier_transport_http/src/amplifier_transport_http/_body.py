@@ -6,12 +6,13 @@ Owns unpacking and size. It does not look at what the body says.
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, cast
 
 from amplifier_core import Internal
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     import httpx
 
 _PIECE = 64 * 1024
@@ -40,7 +41,7 @@ class Body:
         if coding == "identity":
             return self._stream.__aiter__()
         if coding in ("gzip", "x-gzip"):
-            return _Unpacked(self, self._stream.__aiter__())
+            return _unpack(self, self._stream)
         raise self.error(f"the content-encoding {coding!r}, which was not asked for")
 
     async def read(self) -> bytes:
@@ -72,34 +73,21 @@ class Body:
         return Internal(f"{self._url} answered with {what}", details=details)
 
 
-class _Unpacked(AsyncIterator[bytes]):
-    """The pieces of a body packed with gzip.
+async def _unpack(body: Body, stream: httpx.AsyncByteStream) -> AsyncIterator[bytes]:
+    """Yield the pieces of a body packed with gzip.
 
     Not httpx's decoders: they unpack all that they have before the size can be checked, and 64 KiB may hold 64 MiB.
     """
-
-    def __init__(self, body: Body, parts: AsyncIterator[bytes]) -> None:
-        self._body = body
-        self._parts = parts
-        self._gzip = zlib.decompressobj(wbits=31)
-        self._packed = b""
-
-    async def __anext__(self) -> bytes:
-        while not (piece := self._unpack()):
-            try:
-                self._packed = await anext(self._parts)
-            except StopAsyncIteration:
-                if not self._gzip.eof:
-                    raise self._body.error("gzip without its end") from None
-                raise
-        return piece
-
-    def _unpack(self) -> bytes:
+    gzip = zlib.decompressobj(wbits=31)
+    async for part in stream:
+        packed = part
         try:
-            piece = self._gzip.decompress(self._packed, _PIECE)
+            while piece := gzip.decompress(packed, _PIECE):
+                yield piece
+                packed = gzip.unconsumed_tail
         except zlib.error as error:
-            raise self._body.error(f"gzip that cannot be unpacked: {error}") from error
-        if self._gzip.unused_data:
-            raise self._body.error("more after its gzip")
-        self._packed = self._gzip.unconsumed_tail
-        return piece
+            raise body.error(f"gzip that cannot be unpacked: {error}") from error
+        if gzip.unused_data:
+            raise body.error("more after its gzip")
+    if not gzip.eof:
+        raise body.error("gzip without its end")
