@@ -17,19 +17,11 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs import NotJson
 
 _CODES = {
-    400: "bad_request",
-    401: "forbidden",
-    403: "forbidden",
-    404: "unsupported_op",
-    405: "unsupported_op",
-    408: "timeout",
-    413: "bad_request",
-    422: "bad_request",
-    429: "unreachable",
-    501: "unsupported_op",
-    502: "unreachable",
-    503: "unreachable",
-    504: "timeout",
+    **dict.fromkeys((400, 413, 422), "bad_request"),
+    **dict.fromkeys((401, 403), "forbidden"),
+    **dict.fromkeys((404, 405, 501), "unsupported_op"),
+    **dict.fromkeys((408, 504), "timeout"),
+    **dict.fromkeys((429, 502, 503), "unreachable"),
 }
 
 _REDIRECTS = frozenset((301, 302, 307, 308))
