@@ -64,13 +64,9 @@ def read_fields(
     for key in descriptor.transport:
         if key not in known:  # a misspelt `headers` would leave out a credential
             raise descriptor.misfit(f".{key}", f"expected one of {', '.join(known)}")
-    return HttpFields(
-        _url(descriptor, query=query),
-        _headers(descriptor, f"{_RESERVED}|{reserved}"),
-        _ca(descriptor),
-        _proxy(descriptor),
-        _http2(descriptor),
-    )
+    url = _url(descriptor, query=query)
+    headers = _headers(descriptor, f"{_RESERVED}|{reserved}")
+    return HttpFields(url, headers, _ca(descriptor), _proxy(descriptor), _http2(descriptor))
 
 
 def _url(descriptor: ModuleDescriptor, *, query: bool) -> httpx.URL:

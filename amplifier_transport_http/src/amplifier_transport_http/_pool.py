@@ -6,6 +6,8 @@ Owns connecting, handing out and closing, as an httpx transport. It follows no r
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 from collections import deque
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Self
@@ -34,7 +36,10 @@ class Pool(httpx.AsyncBaseTransport):
         self._tls = tls
         # Only a name can have several addresses. asyncio's race between them is not free: cancelled in the turn of the
         # loop in which one wins, it leaves the socket to the garbage collector.
-        self._next_address = None if _is_address(self._host) else _NEXT_ADDRESS_SECONDS
+        self._next_address: float | None = _NEXT_ADDRESS_SECONDS
+        with contextlib.suppress(ValueError):
+            ip_address(self._host)
+            self._next_address = None
         self._idle: deque[Http11] = deque()
         self._open: set[Http11] = set()
         self._connecting: dict[asyncio.Timeout, asyncio.Future[None]] = {}
@@ -83,16 +88,13 @@ class Pool(httpx.AsyncBaseTransport):
 
     async def _connect(self) -> Http11:
         loop = asyncio.get_running_loop()
+        make = functools.partial(Http11, loop, self._open)
         attempt = asyncio.timeout(None)  # aclose() sets it to now: that ends the wait of another task
         self._connecting[attempt] = loop.create_future()
         try:
             async with attempt:
                 _, connection = await loop.create_connection(
-                    lambda: Http11(loop, self._open),
-                    self._host,
-                    self._port,
-                    ssl=self._tls,
-                    happy_eyeballs_delay=self._next_address,
+                    make, self._host, self._port, ssl=self._tls, happy_eyeballs_delay=self._next_address
                 )
         except OSError as error:  # also a name that does not resolve, TLS, and the timeout above
             why = "the connections are closed" if self._closed else error
@@ -105,14 +107,6 @@ class Pool(httpx.AsyncBaseTransport):
 async def _content(request: httpx.Request) -> bytes:
     stream = request.stream  # joining a ByteStream saves aread's 2 µs
     return b"".join(stream) if isinstance(stream, httpx.ByteStream) else await request.aread()
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 class _Body(httpx.AsyncByteStream):
