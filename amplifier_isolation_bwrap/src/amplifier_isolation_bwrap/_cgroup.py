@@ -7,16 +7,13 @@ a cgroup with processes can have no child. To join a cgroup costs 10 ms, so ther
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
+import tempfile
 import time
 import weakref
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from amplifier_core import Unreachable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _NAME = "amplifier"
 _AGE = 60.0  # seconds; an empty cgroup that is older has ended: a process that starts joins much earlier
@@ -32,7 +29,6 @@ class Cgroups:
         self._parent = parent
         self._processes = processes
         self._prefix = f"{_NAME}-{os.getpid()}-{os.urandom(4).hex()}-"
-        self._numbers = itertools.count()
         weakref.finalize(self, _remove_all, parent, self._prefix)
         self._make().rmdir()  # a trial: it raises OSError if no cgroup can be made here
 
@@ -45,8 +41,7 @@ class Cgroups:
             raise Unreachable(f"no cgroup can be made in {self._parent}: {error.strerror}") from error
 
     def _make(self) -> Path:
-        folder = self._parent / f"{self._prefix}{next(self._numbers)}"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self._parent))
         try:
             (folder / "pids.max").write_text(str(self._processes + _OF_BWRAP))
         except OSError:

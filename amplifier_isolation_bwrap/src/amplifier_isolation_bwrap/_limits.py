@@ -80,6 +80,5 @@ def why_not_counted(release: str, uid: int) -> str:
     if uid == 0:
         return "RLIMIT_NPROC does not bind uid 0"
     version = tuple(map(int, re.findall(r"\d+", release)[:2]))
-    if version < _COUNTS_PER_NAMESPACE:
-        return "before Linux 5.14, RLIMIT_NPROC counts the user's other processes too"
-    return ""
+    counted = version >= _COUNTS_PER_NAMESPACE
+    return "" if counted else "before Linux 5.14, RLIMIT_NPROC counts the user's other processes too"

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     _Numbers = tuple[int | None, int | None]
 
-_X86_64, _AARCH64 = range(2)
-_MACHINES = {"x86_64": _X86_64, "aarch64": _AARCH64}
+_MACHINES = ("x86_64", "aarch64")  # in the order of the numbers below
 _ARCHITECTURES = (0xC000003E, 0xC00000B7)  # AUDIT_ARCH_…: a 32-bit call has another one, and other numbers
 _X32 = 0x40000000  # the bit that marks the numbers of the x32 ABI
 _NEWEST = 462  # mseal
@@ -69,15 +68,10 @@ _CREATE_FLAGS = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE
 _AF_INET, _AF_INET6 = 2, 10
 _PROTOCOLS = (0, 1, 6, 17, 58)  # any, ICMP, TCP, UDP, ICMPv6; rules of firewalls often miss MPTCP, SCTP …
 
-_MODES = {  # calls that set a mode, with the index of that argument
-    "chmod": ((90, None), 1),
-    "fchmod": ((91, 52), 1),
-    "fchmodat": ((268, 53), 2),
-    "fchmodat2": ((452, 452), 2),
-    "creat": ((85, None), 1),
-    "mknod": ((133, None), 1),
-    "mknodat": ((259, 33), 2),
-}
+# calls that set a mode, with the index of that argument
+_MODES: dict[str, tuple[_Numbers, int]] = {"chmod": ((90, None), 1), "fchmod": ((91, 52), 1)}
+_MODES |= {"creat": ((85, None), 1), "mknod": ((133, None), 1)}
+_MODES |= {"fchmodat": ((268, 53), 2), "fchmodat2": ((452, 452), 2), "mknodat": ((259, 33), 2)}
 _OPENS = {"open": ((2, None), 1), "openat": ((257, 56), 2)}  # with the index of the flags; the mode is next
 _CLONE, _IOCTL, _SOCKET = (56, 220), (16, 29), (41, 198)
 
@@ -112,10 +106,10 @@ def build_filter(machine: str, *, network: bool) -> bytes:
 
     It never allows Unix sockets: by the path of one in a readable folder, a module would reach a service of the host.
     """
-    column = _MACHINES[machine]
+    column = _MACHINES.index(machine)
     steps = [_Instruction(_LOAD, _ARCHITECTURE), _Instruction(_EQUAL, _ARCHITECTURES[column], 1), _KILL]
     steps += [_Instruction(_LOAD, _NUMBER)]
-    if column == _X86_64:
+    if machine == "x86_64":
         steps += [_Instruction(_AT_LEAST, _X32, 0, 1), _KILL]
     steps += [_Instruction(_AT_LEAST, _NEWEST + 1, 0, 1), _refuse(errno.ENOSYS)]
     rules = [(numbers[column], rule) for numbers, rule in _rules(network=network)]

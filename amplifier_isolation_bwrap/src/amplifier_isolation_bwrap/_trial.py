@@ -23,11 +23,7 @@ PROBE = ("/bin/sh", "-c", _SCRIPT)
 """The command of the probe, in plain sh: it prints its status, and each thing that it could access but should not."""
 
 _SECONDS = 30.0  # a host that is removing many network namespaces delays a new one
-_PROMISED = {
-    "NoNewPrivs": "1",
-    "Seccomp": "2",
-    **dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0"),
-}
+_PROMISED = {"NoNewPrivs": "1", "Seccomp": "2"} | dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0")
 _SETTINGS = (  # a file, its content where namespaces are forbidden, and the reason
     ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "AppArmor closes user namespaces to bwrap"),
     ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone is 0"),
