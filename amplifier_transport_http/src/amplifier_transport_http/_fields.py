@@ -33,7 +33,7 @@ _RESERVED = "accept-encoding|connection|content-.*|expect|host|keep-alive|te|tra
 
 @attrs.frozen
 class HttpFields:
-    """Where a server is, what every request to it carries, and which certificates it may show."""
+    """The URL of a server, the headers of each request to it, and how to connect to it."""
 
     url: httpx.URL
     headers: Mapping[str, str]

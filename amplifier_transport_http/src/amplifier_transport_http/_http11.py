@@ -61,13 +61,11 @@ class Http11(asyncio.BufferedProtocol):
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take over the socket."""
         self._transport = cast("asyncio.Transport", transport)
         self._readable = _watch(transport.get_extra_info("socket").fileno())
         self._open.add(self)
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        """Give the buffer to read into."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -137,14 +135,12 @@ class Http11(asyncio.BufferedProtocol):
             self.status = status
 
     def on_body(self, part: bytes) -> None:
-        """Take a part of the body."""
         if not self._complete:
             self._parts.append(part)
             self._unread += len(part)
             self._since_body = 0
 
     def on_message_complete(self) -> None:
-        """Note the end of the response."""
         if self.status and not self._complete:
             self._complete, self._keep_alive = True, self._parser.should_keep_alive()
 
