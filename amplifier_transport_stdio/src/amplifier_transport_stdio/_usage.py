@@ -64,10 +64,8 @@ def _tree(pid: int) -> Iterator[int]:
 
 def _shared_once(pid: int) -> int | None:
     """Give the proportional set size; ``None`` where we may not see it."""
-    with contextlib.suppress(OSError):
-        for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
-            if line.startswith(b"Pss:"):
-                return int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, IndexError):
+        return int(_read(f"/proc/{pid}/smaps_rollup").partition(b"\nPss:")[2].split()[0]) * 1024
     return None
 
 
