@@ -91,12 +91,10 @@ class Process:
     async def close(self) -> None:
         """End the process: end of input, then SIGTERM, then SIGKILL, each with its grace."""
         self._pipes.close_stdin()
-        for grace, number in ((_END_OF_INPUT_GRACE, TERMINATE), (_TERMINATE_GRACE, None)):
-            await asyncio.wait((self._ended,), timeout=grace)
-            if not self.alive:
-                break
-            if number is not None:
-                self._tree.send(number)
+        await asyncio.wait((self._ended,), timeout=_END_OF_INPUT_GRACE)
+        if self.alive:
+            self._tree.send(TERMINATE)
+            await asyncio.wait((self._ended,), timeout=_TERMINATE_GRACE)
         self.kill()
         await asyncio.wait((self._gone,))
 
@@ -122,10 +120,14 @@ class Process:
         return self._wait_in_thread()
 
     def _wait_in_thread(self) -> WorkerThread:
-        waiter = _ExitWaiter(self._tree)
+        waiter = WorkerThread(f"wait {self.pid}", self._wait)
         waiter.done.add_done_callback(self._on_exit)
-        waiter.start()
         return waiter
+
+    def _wait(self) -> None:
+        """Wait for the exit, and kill what is left of the tree while the pid is still its own."""
+        self._tree.wait()
+        self._tree.kill_rest()
 
     def _on_pidfd(self, pidfd: int) -> None:
         self._loop.remove_reader(pidfd)
@@ -149,15 +151,3 @@ class Process:
                 await self._orphans.kill(self._mark)
         finally:
             self._gone.set_result(None)
-
-
-class _ExitWaiter(WorkerThread):
-    """Waits for the end of a process, and kills what is left of its tree while the pid is still its own."""
-
-    def __init__(self, tree: ProcessTree) -> None:
-        super().__init__(f"wait {tree.popen.pid}")
-        self._tree = tree
-
-    def _work(self) -> None:
-        self._tree.wait()
-        self._tree.kill_rest()

@@ -46,22 +46,14 @@ class ThreadPipes:
         self._stdout = _PipeReader(f"stdout {popen.pid}", popen.stdout, self._on_stdout)
         self._stderr = _PipeReader(f"stderr {popen.pid}", popen.stderr, on_stderr)
         self._threads = (self._stdin, self._stdout, self._stderr)
-        for thread in self._threads:
-            thread.start()
+        self.pause = self._stdout.pause
+        self.resume = self._stdout.resume
 
     def write(self, line: bytes, *, now: bool) -> None:
         """Send a line, joined with the other lines that wait to be sent."""
         if now and not self._stdin.closed and (self._refused or self._tree.has_ended()):
             raise BrokenPipeError
-        self._stdin.put(line)
-
-    def pause(self) -> None:
-        """Leave the module's output in its pipe until ``resume``, except for what has been read already."""
-        self._stdout.pause()
-
-    def resume(self) -> None:
-        """Read on."""
-        self._stdout.resume()
+        self._stdin.lines.put(line)
 
     def close_stdin(self) -> None:
         """End the module's input."""
@@ -70,7 +62,7 @@ class ThreadPipes:
     async def finish(self) -> None:
         """Read the rest, and join the threads. Threads that another process keeps from ending are left running."""
         self.close_stdin()
-        self._stdout.resume()
+        self.resume()
         rounds, count = 0, -1
         while rounds < _ROUNDS and count != (count := self._stdout.count + self._stderr.count):
             rounds += 1
@@ -93,7 +85,6 @@ class _PipeReader(WorkerThread):
     """Reads one pipe to its end. It reads on only when the loop has taken the last piece."""
 
     def __init__(self, name: str, stream: Any, take: Callable[[bytes], None]) -> None:
-        super().__init__(name)
         self.count = 0
         """Pieces that the loop has taken."""
         self._stream = stream
@@ -102,9 +93,10 @@ class _PipeReader(WorkerThread):
         self._paused = False
         self._released = False
         self._held: bytes | None = None
+        super().__init__(name, self._work)
 
     def pause(self) -> None:
-        """Hold the piece that has been read until ``resume``."""
+        """Leave what comes in the pipe until ``resume``, and hold the piece that has been read."""
         self._paused = True
 
     def resume(self) -> None:
@@ -140,20 +132,16 @@ class _PipeWriter(WorkerThread):
     """Writes lines into one pipe; ``on_refused`` is called if it has no reader."""
 
     def __init__(self, name: str, stream: Any, on_refused: Callable[[], None]) -> None:
-        super().__init__(name)
         self.closed = False
+        self.lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._stream = stream
         self._on_refused = on_refused
-        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-
-    def put(self, line: bytes) -> None:
-        """Queue a line."""
-        self._lines.put(line)
+        super().__init__(name, self._work)
 
     def close(self) -> None:
         """Drop what is queued, and close the pipe after the write that is under way."""
         self.closed = True
-        self._lines.put(b"")
+        self.lines.put(b"")
 
     def _work(self) -> None:
         try:
@@ -165,9 +153,9 @@ class _PipeWriter(WorkerThread):
 
     def _next(self) -> bytes:
         """Wait for a line, and join it with the others that are queued."""
-        lines = [self._lines.get()]
-        while not self._lines.empty():
-            lines.append(self._lines.get())
+        lines = [self.lines.get()]
+        while not self.lines.empty():
+            lines.append(self.lines.get())
         return b"".join(lines)
 
     def _write(self, rest: memoryview) -> None:

@@ -1,6 +1,6 @@
 """A thread that works for one event loop. The loop joins it when its work is done.
 
-Owns the thread. The work is its subclasses'.
+Owns the thread. The work is its maker's.
 """
 
 from __future__ import annotations
@@ -8,27 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class WorkerThread(ABC):
-    """A thread beside the running loop. ``done`` is set, in the loop, at the end of its work."""
+class WorkerThread:
+    """A thread beside the running loop; making one starts it. ``done`` is set, in the loop, at the end of its work."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    @abstractmethod
-    def _work(self) -> None:
-        """Do the work, in the thread."""
-
-    def start(self) -> None:
-        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
         self._thread.start()
 
     def release(self) -> None:
@@ -43,8 +35,8 @@ class WorkerThread(ABC):
             return True
         return False
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[], None]) -> None:
         try:
-            self._work()
+            work()
         finally:
             self._post(self.done.set_result, None)
