@@ -214,7 +214,7 @@ class McpStdioConnection(_McpConnection):
                 await session.ping()
         except TimeoutError:
             why = f"the module was killed: it did not answer a ping within {CANCEL_GRACE:g} s after a cancel"
-            session.kill(Unreachable(why))
+            session.child.kill(Unreachable(why))
         except (KernelError, OSError):  # it has gone already
             pass
         finally:

@@ -12,7 +12,6 @@ import httpx2
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import JSONRPCRequest
 
-from ._exchange import SessionEnded
 from ._streams import IncomingStream, OutgoingStream
 from ._transport import GuardedTransport
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from amplifier_transport_http import HttpFields
 
     from ._correlator import Correlator
-
-__all__ = ["HttpStreams", "SessionEnded"]
 
 _HEADERS = {"accept-encoding": "identity", "user-agent": "amplifier-transport-mcp"}
 
@@ -62,7 +59,7 @@ class HttpStreams:
                 item.message = _QuietRequest.model_construct(item.message.model_fields_set, **dict(item.message))
             await write.send(item)
 
-        return IncomingStream(receive, read.aclose), OutgoingStream(send, write.aclose)
+        return IncomingStream(receive), OutgoingStream(send)
 
     async def __aexit__(self, *error: object) -> None:
         """End the session, and close all connections."""

@@ -3,7 +3,7 @@
 Owns nothing but this import.
 """
 
-from ._http import SessionEnded
+from ._exchange import SessionEnded
 from ._invocation import Invocation
 from ._session import HttpClientSession, StdioClientSession
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from ._correlator import Call
     from ._fields import Inputs
-    from ._streams import Streams
 
 _CLOSE_SECONDS = 1.5
 _RAW: TypeAdapter[Any] = TypeAdapter(dict[str, Any])  # the SDK's models would drop what they do not know
@@ -51,7 +50,7 @@ _VERSION = "0.1.0"
 class ClientSession:
     """One client of one server. ``fault`` is the reason of its end, after it."""
 
-    def __init__(self, correlator: Correlator, streams: Streams, inputs: Inputs) -> None:
+    def __init__(self, correlator: Correlator, streams: StdioStreams | HttpStreams, inputs: Inputs) -> None:
         self.correlator = correlator
         self.fault: KernelError | None = None
         self._streams = streams
@@ -258,16 +257,12 @@ class StdioClientSession(ClientSession):
     def __init__(self, launcher: Launcher, inputs: Inputs) -> None:
         correlator = Correlator(inputs)
         streams = StdioStreams(launcher, correlator, self.end)
-        self._child = streams.child
+        self.child = streams.child
         super().__init__(correlator, streams, inputs)
-
-    def kill(self, error: KernelError) -> None:
-        """Kill the process with all that it started; requests in flight fail with the error."""
-        self._child.kill(error)
 
     async def close(self) -> None:
         """End the process, and wait until it is gone."""
-        await asyncio.gather(self._child.close(), super().close())
+        await asyncio.gather(self.child.close(), super().close())
 
 
 class HttpClientSession(ClientSession):
