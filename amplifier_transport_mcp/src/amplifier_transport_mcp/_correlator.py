@@ -111,9 +111,9 @@ class Correlator:
             if not self._by_token:
                 self.idle.set()
 
-    def call(self, request_id: RequestId | None) -> Call | None:
+    def call(self, request_id: RequestId) -> Call | None:
         """Give the call in flight that a request of ours belongs to."""
-        return None if request_id is None else self._by_id.get(request_id)
+        return self._by_id.get(request_id)
 
     def on_send(self, message: JSONRPCMessage) -> None:
         """Look at a message that the SDK sends, in the task that makes the call."""
@@ -136,7 +136,7 @@ class Correlator:
             self.tools_changed = True
         return message.method == "notifications/cancelled"
 
-    def attribute(self, request_id: RequestId, for_id: RequestId | None) -> None:
+    def attribute(self, request_id: RequestId, for_id: RequestId) -> None:
         """Note that a request of the server's came with the reply to one of ours."""
         if (call := self.call(for_id)) is not None:
             self._callers[request_id] = call

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Coroutine
 
+    from mcp_types import RequestId
+
     from ._correlator import Correlator
 
+_CLOSED_EARLY = "the server closed the connection before the end of its answer"
 _SESSION = "mcp-session-id"
 _ERRORS = 400
 _NOT_FOUND = 404
@@ -79,20 +82,15 @@ class Exchange:
     """One request that expects a reply, and its response."""
 
     def __init__(
-        self,
-        request_id: int | str,
-        request: httpx.Request,
-        limit: int,
-        correlator: Correlator,
-        session_ended: asyncio.Event,
+        self, message_id: RequestId, request: httpx.Request, limit: int, correlator: Correlator, ended: asyncio.Event
     ) -> None:
-        self._id = request_id
+        self._id = message_id
         self.url = request.url
         self._limit = limit
         self._correlator = correlator
-        self._session_ended = session_ended
+        self._session_ended = ended
         self._in_session = _SESSION in request.headers
-        self.call = correlator.call(request_id) or Call("", None)  # no call: the client's own
+        self.call = correlator.call(message_id) or Call("", None)  # no call: the client's own
         self._scope = anyio.CancelScope()
         self._deadline = math.inf
         self._response: httpx.Response
@@ -215,11 +213,7 @@ class EventStream(httpx2.AsyncByteStream):
             return b"".join(self._until_reply(piece))
         self._over = True
         if piece is None or not self._resumable:
-            why = (
-                f"the connection broke: {cause}"
-                if cause
-                else "the server closed the connection before the end of its answer"
-            )
+            why = f"the connection broke: {cause}" if cause else _CLOSED_EARLY
             raise unreachable(self._exchange.url, why, cause)
         self._exchange.call.cut = True  # the SDK resumes it
         return b""

@@ -12,7 +12,7 @@ from amplifier_core import Cancelled, KernelError
 from amplifier_core.hookspecs import Message
 
 from . import _codes
-from ._server_requests import InputRequired, answers, pending, refused, resumed
+from ._server_requests import InputRequired, answers, more_params, pending, refused, resumed
 from ._tools import METHODS
 
 if TYPE_CHECKING:
@@ -34,13 +34,7 @@ class Invocation:
     """An invocation. If the server may send requests of its own meanwhile, it runs in a task of its own."""
 
     def __init__(
-        self,
-        session: ClientSession,
-        tools: Tools,
-        inputs: Inputs,
-        op: str,
-        args: Mapping[str, Any],
-        meta: Mapping[str, str],
+        self, session: ClientSession, tools: Tools, inputs: Inputs, op: str, args: dict[str, Any], meta: dict[str, str]
     ) -> None:
         self._session = session
         self._tools = tools
@@ -48,7 +42,7 @@ class Invocation:
         self._op = op
         self._meta = meta
         self._method = op if op in METHODS else "tools/call"
-        self._params = dict(args) if op in METHODS else {"name": op, "arguments": dict(args)}
+        self._params = args if op in METHODS else {"name": op, "arguments": args}
         self._call: Call
         self._task: asyncio.Task[Message]
         self._suspended: dict[str, Invocation] = {}
@@ -131,7 +125,7 @@ class Invocation:
                     return reply
                 if not required.known:
                     await asyncio.sleep(_RETRY_SECONDS)
-                more = required.responses()
+                more = more_params(required.known, required.state)
 
     async def _request(self, call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
         try:

@@ -66,7 +66,7 @@ class InputRequired:
 
     def __init__(self, result: Mapping[str, Any], inputs: Inputs) -> None:
         self._inputs = inputs
-        self._state = result.get("requestState")
+        self.state = result.get("requestState")
         self.known: dict[str, Any] = {}
         self._unknown: dict[str, tuple[str, Mapping[str, Any]]] = {}
         for key, request in (result.get("inputRequests") or {}).items():
@@ -80,23 +80,18 @@ class InputRequired:
         """Make the kernel's reply, or ``None`` if no handler has to be called."""
         if not self._unknown:
             return None
-        state = {"keys": list(self._unknown), "known": self.known, "request_state": self._state}
+        state = {"keys": list(self._unknown), "known": self.known, "request_state": self.state}
         return pending(list(self._unknown.values()), self._inputs, state)
-
-    def responses(self) -> dict[str, Any]:
-        """Give the parameters to add to the request, when everything is known."""
-        return _responses(self.known, self._state)
 
 
 def resumed(resume: Mapping[str, Any]) -> dict[str, Any]:
     """Give the parameters to add to the request, after the kernel's system calls."""
     state = resume["state"]
     responses = dict(zip(state["keys"], answers(resume), strict=True))
-    return _responses({**state["known"], **responses}, state["request_state"])
+    return more_params({**state["known"], **responses}, state["request_state"])
 
 
-def _responses(known: Mapping[str, Any], state: str | None) -> dict[str, Any]:
-    return {
-        **({"inputResponses": dict(known)} if known else {}),
-        **({} if state is None else {"requestState": state}),
-    }
+def more_params(known: Mapping[str, Any], state: str | None) -> dict[str, Any]:
+    """Give the parameters to add to the request, when everything is known."""
+    responses = {"inputResponses": dict(known)} if known else {}
+    return responses if state is None else {**responses, "requestState": state}

@@ -10,16 +10,8 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
+import mcp_types as types
 from mcp.shared.message import SessionMessage
-from mcp_types import (
-    INTERNAL_ERROR,
-    ErrorData,
-    JSONRPCError,
-    JSONRPCMessage,
-    JSONRPCNotification,
-    JSONRPCRequest,
-    JSONRPCResponse,
-)
 
 from amplifier_core.hookspecs import NotJson, decode
 
@@ -76,7 +68,7 @@ class StdioStreams:
             self.child.write(line, now=True)
         except BrokenPipeError:  # it ended unnoticed, or closed its stdin: the exit follows, and has the cause
             self.child.kill()
-            if isinstance(message, JSONRPCRequest):
+            if isinstance(message, types.JSONRPCRequest):
                 raise
 
     # What the process calls.
@@ -95,7 +87,7 @@ class StdioStreams:
         except (NotJson, ValueError) as error:
             self._on_broken_line(line, str(error))
             return
-        if isinstance(message, JSONRPCResponse) and (call := self._correlator.call(message.id)) is not None:
+        if isinstance(message, types.JSONRPCResponse) and (call := self._correlator.call(message.id)) is not None:
             call.size = len(line)
         if self._correlator.on_receive(message):
             self._incoming.put_nowait(SessionMessage(message))
@@ -110,7 +102,7 @@ class StdioStreams:
         self._incoming.put_nowait(SessionMessage(failed(int(found[1]), fault)))
 
 
-def read_message(value: Any) -> JSONRPCMessage:
+def read_message(value: Any) -> types.JSONRPCMessage:
     """Make a message of decoded JSON, or raise ``ValueError`` with what is wrong with it.
 
     Nothing is copied and nothing looked at twice: the SDK's models would do both, and it checks results itself.
@@ -122,23 +114,23 @@ def read_message(value: Any) -> JSONRPCMessage:
         if params is not None and not isinstance(params, dict):
             raise ValueError("params: expected an object")
         if "id" not in value:
-            return JSONRPCNotification.model_construct(jsonrpc=_VERSION, method=method, params=params)
-        return JSONRPCRequest.model_construct(jsonrpc=_VERSION, id=_id(value), method=method, params=params)
+            return types.JSONRPCNotification.model_construct(jsonrpc=_VERSION, method=method, params=params)
+        return types.JSONRPCRequest.model_construct(jsonrpc=_VERSION, id=_id(value), method=method, params=params)
     if ("result" in value) == ("error" in value):
         raise ValueError("expected a method, a result or an error")
     if isinstance(result := value.get("result"), dict):
-        return JSONRPCResponse.model_construct(jsonrpc=_VERSION, id=_id(value), result=result)
+        return types.JSONRPCResponse.model_construct(jsonrpc=_VERSION, id=_id(value), result=result)
     error = value.get("error")
     if isinstance(error, dict) and type(error.get("code")) is int and isinstance(error.get("message"), str):
-        data = ErrorData.model_construct(code=error["code"], message=error["message"], data=error.get("data"))
-        return JSONRPCError.model_construct(jsonrpc=_VERSION, id=value.get("id"), error=data)
+        data = types.ErrorData.model_construct(code=error["code"], message=error["message"], data=error.get("data"))
+        return types.JSONRPCError.model_construct(jsonrpc=_VERSION, id=value.get("id"), error=data)
     raise ValueError("expected a result that is an object, or an error with its code and message")
 
 
-def failed(request_id: int | str, fault: str) -> JSONRPCError:
+def failed(request_id: int | str, fault: str) -> types.JSONRPCError:
     """Make the reply by which a fault of ours goes through the SDK to its call."""
-    error = ErrorData(code=INTERNAL_ERROR, message="the transport failed this call", data=fault)
-    return JSONRPCError(jsonrpc=_VERSION, id=request_id, error=error)
+    error = types.ErrorData(code=types.INTERNAL_ERROR, message="the transport failed this call", data=fault)
+    return types.JSONRPCError(jsonrpc=_VERSION, id=request_id, error=error)
 
 
 def _id(value: Mapping[str, Any]) -> int | str:

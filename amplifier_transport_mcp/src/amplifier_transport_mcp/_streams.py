@@ -23,7 +23,7 @@ class _Stream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        pass
+        """Leave the end to the transport."""
 
 
 class IncomingStream(_Stream):
