@@ -76,9 +76,8 @@ class _McpConnection(Connection):
 
     # What the two kinds of connections do differently.
 
-    @abstractmethod
     def _grant(self, granted: Sequence[str], isolation: Isolation | None) -> None:
-        """Note what processes may do, and what confines them."""
+        """Note what processes may do, and what confines them, if the server is a process."""
 
     @abstractmethod
     def _begin(self) -> ClientSession:
@@ -94,9 +93,8 @@ class _McpConnection(Connection):
                 self._in_background(self._retire(old))
         return self._session
 
-    @abstractmethod
     def _after_cancel(self, session: ClientSession) -> None:
-        """Do what is necessary after a request was cancelled."""
+        """Do what is necessary after a request was cancelled, beside the SDK's notification."""
 
     async def _retire(self, session: ClientSession) -> None:
         await session.correlator.idle.wait()
@@ -234,12 +232,6 @@ class McpHttpConnection(_McpConnection):
     def _begin(self) -> ClientSession:
         session: ClientSession = self._sdk.HttpClientSession(self._fields, self._descriptor.message_bytes, self._inputs)
         return session
-
-    def _grant(self, granted: Sequence[str], isolation: Isolation | None) -> None:
-        """There are no processes."""
-
-    def _after_cancel(self, session: ClientSession) -> None:
-        """The server is told by the SDK, and other requests go on."""
 
 
 def is_tool(word: str) -> bool:

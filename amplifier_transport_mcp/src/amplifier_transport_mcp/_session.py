@@ -7,6 +7,7 @@ each request is made in its caller's task. What a request means is for the conne
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import mcp_types as types
@@ -86,14 +87,13 @@ class ClientSession:
 
     async def _own(self, inputs: Inputs) -> None:
         features = _ClientFeatures(self.correlator, inputs)
-        offered = inputs.handlers
         client = Client(
             self._streams,
             mode="auto",
             cache=None,
             client_info=types.Implementation(name="amplifier-transport-mcp", version=_VERSION),
-            sampling_callback=features.sample if "sampling/createMessage" in offered else None,
-            elicitation_callback=features.elicit if "elicitation/create" in offered else None,
+            sampling_callback=features.callback("sampling/createMessage", types.CreateMessageResultWithTools),
+            elicitation_callback=features.callback("elicitation/create", types.ElicitResult),
             list_roots_callback=None if inputs.roots is None else features.list_roots,
         )
         try:
@@ -215,16 +215,13 @@ class _ClientFeatures:
         self._correlator = correlator
         self._inputs = inputs
 
-    async def sample(self, context: Any, params: Any) -> Any:
-        return await self._ask(context, "sampling/createMessage", params, types.CreateMessageResultWithTools)
-
-    async def elicit(self, context: Any, params: Any) -> Any:
-        return await self._ask(context, "elicitation/create", params, types.ElicitResult)
+    def callback(self, method: str, kind: Any) -> Any:
+        return partial(self._ask, method, kind) if method in self._inputs.handlers else None
 
     async def list_roots(self, context: Any) -> Any:  # noqa: ARG002 - the name is the SDK's
         return types.ListRootsResult.model_validate(roots_of(self._inputs))
 
-    async def _ask(self, context: Any, method: str, params: Any, kind: Any) -> Any:
+    async def _ask(self, method: str, kind: Any, context: Any, params: Any) -> Any:
         call = self._correlator.caller(context.request_id)
         if call is None:
             return _refusal(f"{method}: several calls are in flight, and the request names none of them")
