@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -443,3 +444,13 @@ async def test_a_module_that_ends_before_it_spoke_tells_its_story(session):
         connection._begin()
     await connection.close()
     await host.close()
+
+
+@pytest.mark.asyncio(loop_factories=["watched"])  # a thread may write at once
+async def test_lines_that_wait_while_stdin_is_closed_are_dropped():
+    reader = Mock()
+    process = Process(Launch(command=("cat",), cwd="/", env=os.environ), reader, None)
+    process.write(b"joined with others in the next turn of the loop\n", now=False)
+    await process.close()
+    assert not [call for call in reader.received.call_args_list if call.args != (b"",)]
+    reader.exited.assert_called_once_with()

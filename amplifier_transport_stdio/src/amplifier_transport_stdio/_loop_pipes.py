@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import importlib
 import os
-from collections import deque
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,7 @@ class LoopPipes:
         self._stdin, self._stdout, self._stderr = (
             stream.fileno() for stream in (popen.stdin, popen.stdout, popen.stderr) if stream
         )
-        self._out: deque[bytes | memoryview] = deque()
+        self._out: list[bytes | memoryview] = []
         self._flushing = False
         self._paused = False
         self._wide = False
@@ -59,12 +58,11 @@ class LoopPipes:
             self._out.append(line)
         elif now:
             sent = self._send(line)
-            if sent < len(line) and not self._wide:
-                self._widen()
-                sent += self._send(memoryview(line)[sent:])
             if sent < len(line):
-                self._out.append(memoryview(line)[sent:])
-                self._wait_writable()
+                if not self._wide:
+                    self._widen()
+                    sent += self._send(memoryview(line)[sent:])
+                self._keep_rest(line, sent)
         else:
             self._out.append(line)
             self._flushing = True
@@ -121,22 +119,14 @@ class LoopPipes:
             return 0
 
     def _flush(self) -> None:
+        if not self._out:  # stdin was closed meanwhile
+            return
         self._flushing = False
-        out = self._out
-        if len(out) > 1:
-            joined = b"".join(out)
-            out.clear()
-            out.append(joined)
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
         try:
-            while out:
-                sent = self._send(out[0])
-                if sent < len(out[0]):
-                    out[0] = memoryview(out[0])[sent:]
-                    self._wait_writable()
-                    return
-                out.popleft()
+            self._keep_rest(data, self._send(data))
         except BrokenPipeError:  # the module closed its stdin, or ended
-            out.clear()
             self._on_broken()
 
     def _widen(self) -> None:
@@ -146,9 +136,12 @@ class LoopPipes:
             for fd in (self._stdin, self._stdout):
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _WIDE)
 
-    def _wait_writable(self) -> None:
-        self._flushing = True
-        self._loop.add_writer(self._stdin, self._on_writable)
+    def _keep_rest(self, data: bytes | memoryview, sent: int) -> None:
+        """Keep what was not sent until the pipe has room."""
+        if sent < len(data):
+            self._out.append(memoryview(data)[sent:])
+            self._flushing = True
+            self._loop.add_writer(self._stdin, self._on_writable)
 
     def _on_writable(self) -> None:
         self._loop.remove_writer(self._stdin)
