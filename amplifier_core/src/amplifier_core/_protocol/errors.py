@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+_CHAIN_MAX = 16  # a chain of causes may be a circle
+
 
 class KernelError(Exception):
     """A failure: its ``code``, one line of text, and ``details`` that help to find the cause (protocol, section 5).
@@ -20,6 +22,10 @@ class KernelError(Exception):
     """
 
     code: str = "internal"
+
+    def __init_subclass__(cls, code: str | None = None) -> None:
+        super().__init_subclass__()
+        cls.code = code or cls.code
 
     def __init__(self, message: str, *, details: Mapping[str, Any] | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -41,8 +47,7 @@ class KernelError(Exception):
     @staticmethod
     def from_body(code: str, message: str, details: Mapping[str, Any] | None = None) -> KernelError:
         """Make the exception for a wire body: of the code's own class, or a ``KernelError`` for a module's own code."""
-        kind = _BY_CODE.get(code)
-        return kind(message, details=details) if kind else KernelError(message, details=details, code=code)
+        return _BY_CODE.get(code, KernelError)(message, details=details, code=code)
 
     @staticmethod
     def from_exception(error: Exception, what: str) -> KernelError:
@@ -52,64 +57,43 @@ class KernelError(Exception):
         return Internal(f"{what} raised {one_line(error)}", details={"causes": causes(error)})
 
 
-class Timeout(KernelError):
+class Timeout(KernelError, code="timeout"):
     """The deadline or the idle limit passed."""
 
-    code = "timeout"
 
-
-class Oom(KernelError):
+class Oom(KernelError, code="oom"):
     """The memory budget was exceeded."""
 
-    code = "oom"
 
-
-class Unreachable(KernelError):
+class Unreachable(KernelError, code="unreachable"):
     """The module could not be started or reached, or went away."""
 
-    code = "unreachable"
 
-
-class BadRequest(KernelError):
+class BadRequest(KernelError, code="bad_request"):
     """The caller's input does not fit."""
 
-    code = "bad_request"
 
-
-class Forbidden(KernelError):
+class Forbidden(KernelError, code="forbidden"):
     """A capability was not granted."""
 
-    code = "forbidden"
 
-
-class Internal(KernelError):
+class Internal(KernelError, code="internal"):
     """The module or the kernel broke its contract; the message says which."""
 
-    code = "internal"
 
-
-class UnsupportedOp(KernelError):
+class UnsupportedOp(KernelError, code="unsupported_op"):
     """The module does not know the operation."""
 
-    code = "unsupported_op"
 
-
-class Cancelled(KernelError):
+class Cancelled(KernelError, code="cancelled"):
     """The caller gave up. Cancelling the caller's own task raises ``asyncio.CancelledError`` there, as always."""
 
-    code = "cancelled"
 
-
-class BudgetExceeded(KernelError):
+class BudgetExceeded(KernelError, code="budget_exceeded"):
     """The CPU budget was exceeded."""
 
-    code = "budget_exceeded"
 
-
-_BY_CODE: dict[str, type[KernelError]] = {
-    kind.code: kind
-    for kind in (Timeout, Oom, Unreachable, BadRequest, Forbidden, Internal, UnsupportedOp, Cancelled, BudgetExceeded)
-}
+_BY_CODE = {kind.code: kind for kind in KernelError.__subclasses__()}  # the nine above: no other code has run yet
 
 
 def failure_of(error: BaseException) -> KernelError:
@@ -159,6 +143,3 @@ def causes(error: BaseException | None) -> list[str]:
         chain.append(one_line(error))
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return chain
-
-
-_CHAIN_MAX = 16  # a chain of causes may be a circle
