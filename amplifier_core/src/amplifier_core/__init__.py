@@ -20,24 +20,7 @@ from ._session import Context, Session, Sessions
 from ._syscalls.stream import Stream
 
 __all__ = [
-    "BadRequest",
-    "BudgetExceeded",
-    "Cancelled",
-    "Context",
-    "Event",
-    "Forbidden",
-    "Internal",
-    "Kernel",
-    "KernelError",
-    "Limits",
-    "ModuleDescriptor",
-    "Oom",
-    "Plan",
-    "Session",
-    "Sessions",
-    "Stream",
-    "Timeout",
-    "Unreachable",
-    "UnsupportedOp",
-    "load_descriptor",
-]
+    "BadRequest", "BudgetExceeded", "Cancelled", "Context", "Event", "Forbidden", "Internal", "Kernel", "KernelError",
+    "Limits", "ModuleDescriptor", "Oom", "Plan", "Session", "Sessions", "Stream", "Timeout", "Unreachable",
+    "UnsupportedOp", "load_descriptor",
+]  # fmt: skip

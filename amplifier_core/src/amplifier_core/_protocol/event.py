@@ -18,27 +18,11 @@ from .json import NotJson, encode, encode_checked
 DATA_LIMIT = 8192
 """Bytes of JSON above which a value in ``data`` is left out, unless the embedder says otherwise."""
 
-KERNEL_EVENTS = frozenset(
-    (
-        "session:start",
-        "session:fork",
-        "session:end",
-        "mount:add",
-        "mount:remove",
-        "hook:register",
-        "context:get",
-        "context:set",
-        "module:invoke",
-        "module:start",
-        "module:exit",
-        "module:noise",
-        "policy:decision",
-        "hook:error",
-        "sink:error",
-        "events:dropped",
-        "policy:request",
-    )
-)
+KERNEL_EVENTS = frozenset((
+    "session:start", "session:fork", "session:end", "mount:add", "mount:remove", "hook:register", "context:get",
+    "context:set", "module:invoke", "module:start", "module:exit", "module:noise", "policy:decision", "hook:error",
+    "sink:error", "events:dropped", "policy:request",
+))  # fmt: skip
 """Names that the kernel alone emits, so that no module can forge the audit trail."""
 
 _KERNEL_NAMESPACES = frozenset(("session", "mount", "hook", "module", "policy", "sink", "events"))
@@ -70,12 +54,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def decode_event(line: bytes) -> Event:
     """Read one envelope that the kernel wrote."""
-    return _decoder().decode(line)
-
-
-@functools.cache  # made late: not every program has an observer
-def _decoder() -> msgspec.json.Decoder[Event]:
-    return msgspec.json.Decoder(Event)
+    return msgspec.json.decode(line, type=Event)
 
 
 def event_id(ts: float, seq: int, tag: str) -> str:

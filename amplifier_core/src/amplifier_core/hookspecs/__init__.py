@@ -16,14 +16,7 @@ from msgspec import UNSET
 from amplifier_core._protocol.errors import causes
 from amplifier_core._protocol.json import NotJson, decode, encode
 from amplifier_core._protocol.lines import LineBuffer, LineTooLongError
-from amplifier_core._protocol.message import (
-    ErrorBody,
-    Message,
-    Pending,
-    SystemCall,
-    decode_message,
-    encode_message,
-)
+from amplifier_core._protocol.message import ErrorBody, Message, Pending, SystemCall, decode_message, encode_message
 
 from ._chunks import Chunks
 from ._host import Host
@@ -34,33 +27,8 @@ from ._sink import Sink, SinkSpec
 from ._transport import Connection, Notify, TransportSpec, Usage
 
 __all__ = [
-    "ISOLATIONS",
-    "PROJECT",
-    "SINKS",
-    "TRANSPORTS",
-    "UNSET",
-    "Chunks",
-    "Connection",
-    "ErrorBody",
-    "Host",
-    "Isolation",
-    "IsolationSpec",
-    "Launch",
-    "LineBuffer",
-    "LineTooLongError",
-    "Message",
-    "NotJson",
-    "Notify",
-    "Pending",
-    "Sink",
-    "SinkSpec",
-    "SystemCall",
-    "TransportSpec",
-    "Usage",
-    "causes",
-    "decode",
-    "decode_message",
-    "encode",
-    "encode_message",
-    "hookimpl",
-]
+    "ISOLATIONS", "PROJECT", "SINKS", "TRANSPORTS", "UNSET", "Chunks", "Connection", "ErrorBody", "Host", "Isolation",
+    "IsolationSpec", "Launch", "LineBuffer", "LineTooLongError", "Message", "NotJson", "Notify", "Pending", "Sink",
+    "SinkSpec", "SystemCall", "TransportSpec", "Usage", "causes", "decode", "decode_message", "encode",
+    "encode_message", "hookimpl",
+]  # fmt: skip
