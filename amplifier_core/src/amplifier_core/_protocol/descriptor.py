@@ -55,8 +55,12 @@ def _is_transport(value: object) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("type"), str)
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 < value <= _COUNT_MAX
+def _is_list_of_text(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+
+
+def _is_version(value: object) -> bool:
+    return value is None or (isinstance(value, str) and re.fullmatch(_SEMANTIC_VERSION, value) is not None)
 
 
 @attrs.frozen(kw_only=True, unsafe_hash=False)  # to generate a hash costs a tenth of the import
@@ -73,7 +77,7 @@ class Limits:
     def __attrs_post_init__(self) -> None:
         for field in attrs.fields(Limits):
             value = getattr(self, field.name)
-            if value is not None and not _is_count(value):
+            if value is not None and not (type(value) is int and 0 < value <= _COUNT_MAX):
                 raise FieldError(field.name, f"expected a positive integer, got {short(value)}")
 
 
@@ -99,7 +103,7 @@ class ModuleDescriptor:
     unknown: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        for name, expected, fits in _SHAPES:
+        for name, (expected, fits) in _FIELDS.items():
             if not fits(value := getattr(self, name)):
                 raise FieldError(name, f"expected {expected}, got {short(value)}")
         words = []
@@ -148,18 +152,14 @@ class ModuleDescriptor:
         return BadRequest(f"{self.source}: {path_of(path)}: {expected}", details={"path": path})
 
 
-_SHAPES: tuple[tuple[str, str, Callable[[Any], object]], ...] = (
-    ("name", f"a name like {NAME}", lambda value: isinstance(value, str) and re.fullmatch(NAME, value)),
-    ("kind", f"one of {', '.join(KINDS)}", lambda value: value in KINDS),
-    ("transport", "an object whose type is text", _is_transport),
-    ("capabilities", "a list of text", lambda value: isinstance(value, list | tuple) and _all_text(value)),
-    (
-        "version",
-        "a semantic version like 1.2.0",
-        lambda value: value is None or (isinstance(value, str) and re.fullmatch(_SEMANTIC_VERSION, value)),
-    ),
-    ("limits", "limits", lambda value: isinstance(value, Limits)),
-)
+_FIELDS: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "name": (f"a name like {NAME}", lambda value: isinstance(value, str) and re.fullmatch(NAME, value)),
+    "kind": (f"one of {', '.join(KINDS)}", lambda value: value in KINDS),
+    "transport": ("an object whose type is text", _is_transport),
+    "capabilities": ("a list of text", _is_list_of_text),
+    "version": ("a semantic version like 1.2.0", _is_version),
+    "limits": ("limits", lambda value: isinstance(value, Limits)),
+}
 """For each field, the words of its error and its test. attrs' validators would take twice as long to import."""
 
 
@@ -188,11 +188,8 @@ def load_descriptor(path: str | Path) -> ModuleDescriptor:
     return ModuleDescriptor.from_mapping(mapping, base=Path(path).resolve().parent, source=file)
 
 
-# cattrs would turn "net" into three capabilities and 5 into "5". So it copies values as they are. `_SHAPES` checks
+# cattrs would turn "net" into three capabilities and 5 into "5". So it copies values as they are. `_FIELDS` checks
 # them, and cattrs finds the missing fields and the paths of errors.
-_FIELDS = ("name", "kind", "transport", "capabilities", "version", "limits")
-
-
 @functools.cache  # made when the first descriptor is read: importing the kernel need not wait for it
 def _converter() -> Converter:
     converter = Converter(detailed_validation=True)
@@ -220,10 +217,6 @@ def _first_fault(error: BaseException) -> tuple[str, str]:
         error = error.exceptions[0]
     below = getattr(error, "path", "")  # of a FieldError; the other error is the KeyError of a missing field
     return ".".join([*path, below] if below else path), getattr(error, "expected", "expected a value, got nothing")
-
-
-def _all_text(value: list[Any] | tuple[Any, ...]) -> bool:
-    return all(isinstance(item, str) for item in value)
 
 
 def _refuse_constant(name: str) -> None:
