@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from .errors import short
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 MAX_DEPTH = 200
 """The deepest nesting that is written. Deeper values are refused, and so are cycles."""
@@ -24,9 +21,7 @@ encode_checked = msgspec.json.Encoder().encode
 
 _decode = msgspec.json.Decoder().decode
 
-_CONTAINERS = (dict, list, tuple)
 _EXACT = frozenset((str, int, bool, type(None)))
-_SCALARS = _EXACT | {float}
 
 # What `_look` finds in a value, worst last. msgspec writes NaN as null, and sets, bytes and dates in forms of its own.
 # So the types in a value are checked first, and its floats only if it has any.
@@ -90,7 +85,7 @@ def scrub(value: object, depth: int = 0) -> Any:
             }
         if isinstance(value, list | tuple):
             return [scrub(child, depth + 1) for child in value]
-    if type(value) in _SCALARS and _fault(value, "", 0) is None:
+    if not _scalar_problem(value, type(value)):
         return value
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else short(value)
 
@@ -122,20 +117,18 @@ def _look(value: Any, depth: int) -> int:
 def _fault(value: Any, path: str, depth: int) -> tuple[str, str] | None:
     """Return the path and the problem of the first part that is not JSON. The path "" means the whole value."""
     kind = type(value)
-    children: Iterable[tuple[str, Any]] = ()
-    problem = ""
-    if kind is dict:
-        children = ((f"{path}.{key}", child) for key, child in value.items())
-        problem = next(filter(None, map(_key_problem, value)), "")
-    elif kind is list or kind is tuple:
-        children = ((f"{path}[{n}]", child) for n, child in enumerate(value))
-    else:
+    if kind not in (dict, list, tuple):
         problem = _scalar_problem(value, kind)
-    if problem:
-        return path, problem
+        return (path, problem) if problem else None
+    if depth == MAX_DEPTH:
+        return "", f"nested more than {MAX_DEPTH} levels deep, or a cycle"
+    if kind is dict:
+        if problem := next(filter(None, map(_key_problem, value)), ""):
+            return path, problem
+        children = ((f"{path}.{key}", child) for key, child in value.items())
+    else:
+        children = ((f"{path}[{n}]", child) for n, child in enumerate(value))
     for at, child in children:
-        if depth + 1 == MAX_DEPTH and type(child) in _CONTAINERS:
-            return "", f"nested more than {MAX_DEPTH} levels deep, or a cycle"
         if fault := _fault(child, at, depth + 1):
             return fault
     return None
@@ -148,18 +141,13 @@ def _key_problem(key: object) -> str:
 
 
 def _scalar_problem(value: Any, kind: type) -> str:
-    if kind is str:
-        return "" if value.isascii() or _works(value.encode) else "expected Unicode text, got a lone surrogate"
     if kind is float:
         return "" if math.isfinite(value) else f"expected a finite number, got {value}"
-    if kind is int:
-        return "" if _works(value.__repr__) else "expected an integer of at most 4300 digits"
-    return "" if kind in _EXACT else f"expected JSON, got {kind.__name__}"
-
-
-def _works(call: Callable[[], object]) -> bool:
+    if kind not in _EXACT:
+        return f"expected JSON, got {kind.__name__}"
     try:
-        call()
+        encode_checked(value)
     except ValueError:
-        return False
-    return True
+        limit = "an integer of at most 4300 digits" if kind is int else "Unicode text, got a lone surrogate"
+        return f"expected {limit}"
+    return ""
