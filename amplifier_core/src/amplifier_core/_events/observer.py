@@ -36,7 +36,7 @@ class Observer:
         self._queue: deque[tuple[str, bytes]] = deque()
         self._dropped = 0
         self._failures = 0
-        self._wake: asyncio.Future[None] | None = None
+        self._wake = asyncio.Event()
         self._closing = False
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"observer {name}")
 
@@ -46,14 +46,12 @@ class Observer:
             self._dropped += event not in _REPORTS
             return
         self._queue.append((event, line))
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        self._wake.set()
 
     async def close(self) -> None:
         """Deliver the queued events, for a bounded time, then end."""
         self._closing = True
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        self._wake.set()
         await asyncio.wait((self._task,), timeout=_DRAIN_SECONDS)
         self._dropped += len(self._queue)
         self._queue.clear()
@@ -62,7 +60,6 @@ class Observer:
         self._tell_dropped()
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             while self._queue:
                 event, line = self._queue.popleft()
@@ -70,9 +67,8 @@ class Observer:
                 self._tell_dropped()
             if self._closing:
                 return
-            self._wake = loop.create_future()
-            await self._wake
-            self._wake = None
+            await self._wake.wait()
+            self._wake.clear()
 
     async def _deliver(self, event: str, line: bytes) -> None:
         try:
