@@ -64,19 +64,15 @@ class Check:
 
 
 async def check_module(
-    descriptor: ModuleDescriptor,
-    examples: Mapping[str, dict[str, Any]],
-    *,
-    seconds: float = 10.0,
+    descriptor: ModuleDescriptor, examples: Mapping[str, dict[str, Any]], *, seconds: float = 10.0
 ) -> list[Check]:
     """Check a module against the protocol: its framing, its three methods, and each op of ``examples`` with its args.
 
     A local module runs as an ordinary process, without isolation. ``seconds`` bounds the start and each check. Raises
     ``KernelError`` or ``TimeoutError`` only if the module cannot be started.
     """
-    plugins = Plugins()
     host = Host()
-    opened = plugins.open(TRANSPORTS, descriptor.transport["type"], descriptor=descriptor, notify=_ignore, host=host)
+    opened = Plugins().open(TRANSPORTS, descriptor.transport["type"], descriptor=descriptor, notify=_ignore, host=host)
     connection = as_connection(opened)
     probe = _Probe(connection, descriptor, examples)
     try:

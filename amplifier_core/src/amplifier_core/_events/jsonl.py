@@ -87,9 +87,8 @@ class JsonlSink:
         self._fd = fd
         self._size = found.st_size
         self._identity = found.st_dev, found.st_ino
-        self._rotate_at = self._rotate_bytes or math.inf
-        if not stat.S_ISREG(found.st_mode):  # a terminal or a pipe is not rotated
-            self._rotate_at = math.inf
+        is_file = stat.S_ISREG(found.st_mode)  # a terminal or a pipe is not rotated
+        self._rotate_at = (is_file and self._rotate_bytes) or math.inf
 
     def _free_name(self) -> Path:
         while (name := self.path.with_name(f"{self.path.name}.{self._number}")).exists():

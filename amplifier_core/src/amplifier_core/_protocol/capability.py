@@ -101,9 +101,9 @@ def _canonical_path(path: str, base: PurePath, system: ModuleType = os.path) -> 
     if not path:
         raise ValueError("expected a path after fs:read: or fs:write:")
     spelt = path.replace(system.sep, "/")
-    if spelt == SCRATCH or spelt.startswith(f"{SCRATCH}/"):
+    if _contains(SCRATCH, spelt):
         normal = posixpath.normpath(spelt)
-        if normal != SCRATCH and not normal.startswith(f"{SCRATCH}/"):
+        if not _contains(SCRATCH, normal):
             raise ValueError(f"expected a path inside {SCRATCH}, got {path!r}")
         return normal
     real = str(system.realpath(system.join(base, path))).replace(system.sep, "/")

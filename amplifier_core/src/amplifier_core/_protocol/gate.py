@@ -112,9 +112,7 @@ def _read_narrowing(value: object, wanted: Sequence[str], base: Path) -> tuple[s
 
 
 def _allowed_part(wanted: str, answer: Answer) -> list[str]:
-    if answer.capabilities is None:
-        return [wanted]
-    if any(covers(capability, wanted) for capability in answer.capabilities):
+    if answer.capabilities is None or any(covers(capability, wanted) for capability in answer.capabilities):
         return [wanted]
     return [capability for capability in answer.capabilities if covers(wanted, capability)]
 
