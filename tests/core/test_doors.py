@@ -6,18 +6,7 @@ import pydoc
 import pytest
 
 from amplifier_core import Internal, Kernel, Plan, Timeout
-from amplifier_core.hookspecs import (
-    TRANSPORTS,
-    UNSET,
-    ErrorBody,
-    Host,
-    Message,
-    NotJson,
-    Pending,
-    SystemCall,
-    decode_message,
-    encode_message,
-)
+from amplifier_core.hookspecs import TRANSPORTS, Host
 
 DOORS = (
     "amplifier_core",
@@ -189,42 +178,3 @@ async def test_a_program_without_a_kernel_has_a_host_that_closes_what_is_shared(
     assert one.closed == 1
     await host.close()
     assert one.closed == 1
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b'{"ok":true,"result":{"a":[1,2.5,null]}}',
-        b'{"id":"r1","ok":true,"result":null}',
-        b'{"chunk":"x"}',
-        b'{"id":"r1","ok":false,"error":{"code":"oom","message":"much","details":{"n":1}}}',
-        b'{"ok":true,"result":1,"events":[{"event":"a:b","data":{}}]}',
-        b'{"pending":{"syscalls":[{"name":"invoke","args":{"n":18446744073709551616}}],"state":{"a": 1}}}',
-    ],
-)
-def test_a_message_is_encoded_as_it_was_decoded(text):
-    assert encode_message(decode_message(text)) == text
-
-
-def test_a_message_that_a_program_makes_is_encoded_without_its_size():
-    calls = [SystemCall("mounts")]
-    assert encode_message(Message(pending=Pending(calls), size=7)) == (
-        b'{"pending":{"syscalls":[{"name":"mounts","args":{}}],"state":null}}'
-    )
-    assert encode_message(Message(ok=False, error=ErrorBody("a", "b"), result=UNSET)) == (
-        b'{"ok":false,"error":{"code":"a","message":"b","details":{}}}'
-    )
-
-
-@pytest.mark.parametrize(
-    ("message", "path"),
-    [
-        (Message(ok=True, result={"a": float("nan")}), "result.a"),
-        (Message(chunk=b"x"), "chunk"),
-        (Message(ok=False, error=ErrorBody("a", "b", {"c": {1}})), "error.details.c"),
-        (Message(pending=Pending([SystemCall("a", {"b": [set()]})])), r"pending.syscalls\[0\].args.b"),
-    ],
-)
-def test_a_message_that_is_not_json_is_refused_with_its_path(message, path):
-    with pytest.raises(NotJson, match=f"^{path}"):
-        encode_message(message)
