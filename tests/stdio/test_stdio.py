@@ -122,7 +122,8 @@ async def test_what_is_in_flight_when_a_module_is_killed_is_told_why(session, mi
 async def test_four_megabytes_go_and_come(session, misbehaving):
     await mounted(session, misbehaving(GOOD))
     text = "ü" * 2 * 1024 * 1024
-    assert await session.invoke(M, "good", {"text": text}) == {"text": text}
+    for _ in range(2):  # the first one widens the pipes, and neither of them fits
+        assert await session.invoke(M, "good", {"text": text}) == {"text": text}
 
 
 async def test_many_large_requests_at_once_arrive_whole(session, misbehaving):
