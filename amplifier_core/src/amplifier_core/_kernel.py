@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ._events.bus import Bus
 from ._modules.deadline import Deadlines, seconds_of
-from ._modules.host import KernelHost
-from ._modules.plugins import Plugins
 from ._protocol.errors import BadRequest, Internal, KernelError, short
 from ._protocol.event import DATA_LIMIT, SizeLimit
 from ._protocol.ids import Ids
@@ -76,6 +74,9 @@ class Kernel:
         self._event_log = event_log
         self._event_log_bytes = event_log_bytes
         self._sinks = sinks
+        from ._modules.host import KernelHost  # noqa: PLC0415 - as for `SystemCalls` below
+        from ._modules.plugins import Plugins  # noqa: PLC0415
+
         self._plugins = Plugins()
         self._host = KernelHost(self._plugins, isolation)
         self._limit = SizeLimit(math.inf if event_limit is None else event_limit, event_sha256)

@@ -7,7 +7,7 @@ Each name has its own pluggy manager, so no plugin can answer for another name.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -18,19 +18,12 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
 
 
-class _Group(NamedTuple):
-    """One kind of plugin: its hooks, the hook that opens an object, and the members that the object must have."""
-
-    spec: type
-    opens: str
-    members: tuple[str, ...]
-
-
-_GROUPS = {
-    TRANSPORTS: _Group(TransportSpec, "open_transport", ("local", "unenforced", "start", "request", "close")),
-    SINKS: _Group(SinkSpec, "open_sink", ("write", "close")),
-    ISOLATIONS: _Group(IsolationSpec, "open_isolation", ("name", "trial", "describe", "unenforced", "confine")),
+_GROUPS: dict[str, tuple[type, str, tuple[str, ...]]] = {
+    TRANSPORTS: (TransportSpec, "open_transport", ("local", "unenforced", "start", "request", "close")),
+    SINKS: (SinkSpec, "open_sink", ("write", "close")),
+    ISOLATIONS: (IsolationSpec, "open_isolation", ("name", "trial", "describe", "unenforced", "confine")),
 }
+"""For each kind of plugin, its hooks, the hook that opens an object, and the members that the object must have."""
 
 
 class Plugins:
@@ -46,15 +39,16 @@ class Plugins:
         object lacks a member.
         """
         what = f"{_noun(group)} {name!r}"
+        _, opens, members = _GROUPS[group]
         try:
-            opened = getattr(self.hook(group, name), _GROUPS[group].opens)(**arguments)
+            opened = getattr(self.hook(group, name), opens)(**arguments)
         except Exception as error:
             if isinstance(error, KernelError):
                 raise
             raise KernelError.from_exception(error, what) from error
         if opened is None:
             raise BadRequest(f"{what}: the plugin opens nothing for the given {next(iter(arguments))}")
-        missing = [member for member in _GROUPS[group].members if not hasattr(opened, member)]
+        missing = [member for member in members if not hasattr(opened, member)]
         if missing:
             raise Internal(f"{what}: the plugin opened {type(opened).__name__}, which has no {missing[0]}")
         return opened
@@ -64,7 +58,7 @@ class Plugins:
         hooks = self._hooks.get((group, name))
         if hooks is None:
             manager = pluggy.PluginManager(PROJECT)
-            manager.add_hookspecs(_GROUPS[group].spec)
+            manager.add_hookspecs(_GROUPS[group][0])
             point = _only(group, name)
             plugin = _load(point)
             try:
