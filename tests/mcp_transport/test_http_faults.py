@@ -4,11 +4,15 @@ import asyncio
 import gzip
 import json
 
+import httpx
 import pytest
 from tests.http.raw import respond
 from tests.mcp_transport.servers import error, event, events, json_of, never, result, told
 
 from amplifier_core import BadRequest, Forbidden, Internal, Timeout, Unreachable, UnsupportedOp
+from amplifier_transport_mcp._correlator import Correlator
+from amplifier_transport_mcp._exchange import Exchange
+from amplifier_transport_mcp._fields import Inputs
 
 M = "/mnt/tools/m"
 FINE = told("fine")
@@ -447,3 +451,22 @@ async def test_a_connection_that_was_never_started_can_be_closed(describe, open_
     assert connection.usage(exact=True) is None
     await connection.close()
     await connection.close()
+
+
+async def test_an_exchange_that_is_aborted_before_its_response_is_answered_in_the_servers_place():
+    """In a whole call the SDK may be faster with its own cancellation."""
+    correlator = Correlator(Inputs(None, {}))
+    request = httpx.Request("POST", "http://127.0.0.1:9/mcp")
+    exchange = Exchange(7, request, 1000, correlator, asyncio.Event())
+    answer = asyncio.create_task(exchange.run(for_ever()))
+    await asyncio.sleep(0)
+    exchange.abort()
+    reply = json.loads((await answer).content)
+    assert reply["id"] == 7
+    fault = correlator.take_error(reply["error"]["data"])
+    assert isinstance(fault, Unreachable)
+    assert fault.message == "the caller has given up"
+
+
+async def for_ever():
+    await asyncio.get_running_loop().create_future()
