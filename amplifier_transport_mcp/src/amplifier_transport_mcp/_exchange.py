@@ -104,13 +104,13 @@ class Exchange:
         """Wait for the response, and give one that the SDK understands. Raises ``CancelledError`` alone."""
         try:
             response = await self.until_aborted(self._receive(sending))
-            if response is not None:
-                return response
-            error: KernelError = Unreachable("the caller has given up")
+            return response or self._respond(Unreachable("the caller has given up"))
         except httpx.TransportError as cause:
-            error = unreachable(self.url, str(cause), cause)
-        except KernelError as cause:
-            error = cause
+            return self._respond(unreachable(self.url, str(cause), cause))
+        except KernelError as error:
+            return self._respond(error)
+
+    def _respond(self, error: KernelError) -> httpx2.Response:
         return httpx2.Response(200, headers={"content-type": "application/json"}, content=self.fault(error))
 
     async def until_aborted(self, work: Coroutine[Any, Any, T]) -> T | None:
