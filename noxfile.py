@@ -174,6 +174,13 @@ def faults(session: nox.Session) -> None:
     session.run("python", "-m", "tests.faults", *session.posargs)
 
 
+@nox.session(python=NEWEST, allow_parallel=False)
+def bounds(session: nox.Session) -> None:
+    """Send too much in every field of every message, and print where the loop or the memory suffers: -- [WORD …]."""
+    install(session, "test")
+    session.run("python", "-m", "tests.bounds", *session.posargs)
+
+
 @nox.session(python=NEWEST)
 def fuzz(session: nox.Session) -> None:
     """Look for bytes that break a framing, a message or a descriptor: -- [SECONDS each (60)] [TARGET …]."""

@@ -1,0 +1,68 @@
+"""Play every place, and print the rows that are not as they should be: `python3 noxfile.py -s bounds [WORD …]`.
+
+The words pick the rows whose line has them all, and show each. Nothing else should be running.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from tests.bounds.places import PLACES, SIZES, Place
+from tests.bounds.stage import Seen, play
+
+ROW = "{:<8} {:<100} {:<8} {:>8} {:>6} {:>6}  {:<16} {}"
+_PROCESSES = 2
+_PLACES = 8  # of one process: memory that it has freed and uses again would hide growth
+
+
+def main() -> None:
+    """Print the table, and fail if a row does."""
+    words = sys.argv[1:]
+    print(ROW.format("", "place", "filler", "size", "gap ms", "MB", "code", "ok"))
+    count = failed = 0
+    began = time.monotonic()
+    places = [(transport, place) for transport, places in PLACES.items() for place in places()]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(_PROCESSES, spawn, max_tasks_per_child=_PLACES) as pool:
+        for (transport, place), seen in zip(places, pool.map(partial(_rows, words), places), strict=True):
+            count += len(seen)
+            for each in seen:
+                failed += _show(transport, place.name, each, all_of_them=bool(words))
+    print(f"{count} rows, {failed} of them not as they should be, in {time.monotonic() - began:.0f} s")
+    sys.exit(1 if failed or not count else 0)
+
+
+def _rows(words: list[str], where: tuple[str, Place]) -> list[Seen | str]:
+    """Play those rows of a place that the words pick."""
+    transport, place = where
+    rows = [(filler, size) for filler in place.fillers for size in SIZES]
+    rows = [row for row in rows if all(word in f"{transport} {place.name} {row[0]} {row[1]}" for word in words)]
+    if not rows:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return [*play(place, transport, rows, Path(folder))]
+        except Exception as error:  # noqa: BLE001 - a place that fails in any way is a row, and the others are played
+            return [repr(error)[:300]]
+
+
+def _show(transport: str, name: str, seen: Seen | str, *, all_of_them: bool) -> bool:
+    """Print a row that is not as it should be, or any; tell whether it is one of those."""
+    if isinstance(seen, str):
+        print(ROW.format(transport, name[:100], "", "", "", "", "", f"NO: {seen}"), flush=True)
+        return True
+    if seen.fault or all_of_them:
+        gap, growth = f"{seen.gap * 1000:.0f}", f"{seen.growth / 1e6:.0f}"
+        ok = f"NO: {seen.fault}" if seen.fault else "yes"
+        print(ROW.format(transport, name[:100], seen.filler, seen.size, gap, growth, seen.code, ok), flush=True)
+    return bool(seen.fault)
+
+
+if __name__ == "__main__":
+    main()

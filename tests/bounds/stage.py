@@ -1,0 +1,119 @@
+"""Where a place is played: a kernel with its log, one module that sends too much, and a look at loop and memory.
+
+Owns what every place asserts: the event loop is given to others, the memory stays bounded, only a ``KernelError`` is
+raised, and the log is whole. It knows no place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.gap import Meters
+
+from amplifier_core import Kernel, KernelError, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from tests.bounds.places import Place
+
+    from amplifier_core import Session
+
+MESSAGE_BYTES = 32 * 1024 * 1024
+GAP = 0.25  # seconds
+GROWTH = 3 * MESSAGE_BYTES
+_PROGRAM = Path(__file__).parents[1] / "modules" / "hostile.py"
+_ECHO = Path(__file__).parents[1] / "modules" / "echo.py"
+_SECONDS = 8.0
+_SYSTEM_CALLS = (
+    "session.create", "session.fork", "session.end", "mount", "unmount", "mounts", "describe", "invoke", "emit",
+    "register_hook", "context.get", "context.set_fragment",
+)  # fmt: skip
+
+
+class Seen(NamedTuple):
+    """What came of a row: the longest gap of the loop in seconds, the growth of memory in bytes, and the error."""
+
+    filler: str
+    size: int
+    gap: float
+    growth: int
+    code: str
+
+    @property
+    def fault(self) -> str:
+        """Say what is not as it should be."""
+        return ", ".join(["gap"] * (self.gap > GAP) + ["growth"] * (self.growth > GROWTH))
+
+
+def play(place: Place, transport: str, rows: Sequence[tuple[str, int]], folder: Path) -> list[Seen]:
+    """Play the rows of one place: its fillers and sizes."""
+    return asyncio.run(_play(place, transport, rows, folder / "events.jsonl"))
+
+
+async def _play(place: Place, transport: str, rows: Sequence[tuple[str, int]], log: Path) -> list[Seen]:
+    command = [sys.executable, "-I", "-S", str(_PROGRAM), transport, place.method, place.template, str(place.times)]
+    async with Kernel(event_log=log, isolation=False) as kernel:
+        session = await kernel.session.create(Plan("bounds"))
+        await session.register_hook("policy:request", _allow)
+        await session.mount("/mnt/tools", _echo(), trusted=True)
+        if place.method in ("invoke", "tools/call"):
+            async with _module(transport, [*command, "text", "1"]) as descriptor:
+                await session.mount("/mnt/tools", descriptor, trusted=True)
+                seen = [await _row(session, row, {"filler": row[0], "size": row[1]}) for row in rows]
+        else:
+            seen = []
+            for row in rows:
+                async with _module(transport, [*command, row[0], str(row[1])]) as descriptor:
+                    seen.append(await _row(session, row, {}, descriptor))
+    with log.open("rb") as lines:
+        for line in lines:
+            json.loads(line)
+    return seen
+
+
+async def _row(session: Session, row: tuple[str, int], args: dict[str, Any], descriptor: Any = None) -> Seen:
+    meters, code = Meters(), ""
+    async with meters:
+        try:
+            if descriptor is not None:
+                await session.mount("/mnt/tools", descriptor, trusted=True, timeout=_SECONDS)
+            await session.invoke("/mnt/tools/m", "go", args, timeout=_SECONDS)
+        except KernelError as error:
+            code = error.code
+            str(error), repr(error)
+    if descriptor is not None and any(mount["name"] == "m" for mount in await session.mounts()):
+        await session.unmount("/mnt/tools", "m")
+    return Seen(*row, meters.gap.worst, meters.growth.bytes, code)
+
+
+async def _allow(_: Any) -> dict[str, str]:
+    return {"decision": "allow", "scope": "session"}
+
+
+def _echo() -> dict[str, Any]:
+    command = [sys.executable, str(_ECHO), "--name", "echo"]
+    return {"name": "echo", "kind": "tool", "capabilities": [], "transport": {"type": "stdio", "command": command}}
+
+
+@asynccontextmanager
+async def _module(transport: str, command: list[str]) -> AsyncIterator[dict[str, Any]]:
+    """Give the descriptor of the hostile module. A server is started, and ended."""
+    words = [f"sys:{name}" for name in _SYSTEM_CALLS]
+    fields: dict[str, Any] = {"name": "m", "kind": "tool", "capabilities": [] if "mcp" in transport else words}
+    if transport in ("stdio", "mcp"):
+        yield {**fields, "transport": {"type": transport, "command": command}}
+        return
+    server = await asyncio.create_subprocess_exec(*command, stdout=-1)
+    try:
+        port = int(await server.stdout.readline())  # type: ignore[union-attr]
+        kind = transport.partition("-")[0]
+        yield {**fields, "transport": {"type": kind, "url": f"http://127.0.0.1:{port}/mcp"}}
+    finally:
+        server.kill()
+        await server.wait()

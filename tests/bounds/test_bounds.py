@@ -1,0 +1,24 @@
+"""A sample of the table of bounds: one place of each kind, on each transport. `-s bounds` plays all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.bounds.places import PLACES, SIZES
+from tests.bounds.stage import play
+
+SAMPLE = {
+    "stdio": ('"ok":true,"result":@', '"ok":true,"result":1,"events":@', "a line"),
+    "http": ("a chunk", "a header", "many headers"),
+    "mcp": ("tools", "a notification again and again"),
+    "mcp-http": ("data", "lines of data"),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is measured with /proc")
+@pytest.mark.parametrize(("transport", "name"), [(key, name) for key, names in SAMPLE.items() for name in names])
+def test_whatever_is_sent_the_loop_runs_on_and_the_memory_is_bounded(transport, name, tmp_path):
+    [place] = [place for place in PLACES[transport]() if place.name == name]
+    seen = play(place, transport, [(filler, size) for filler in place.fillers[:4] for size in SIZES], tmp_path)
+    assert not [row for row in seen if row.fault]

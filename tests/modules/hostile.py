@@ -1,0 +1,153 @@
+"""A module that behaves, but for one message: in one place of it, it puts more than anybody asked for.
+
+hostile.py TRANSPORT METHOD TEMPLATE TIMES FILLER SIZE: TRANSPORT is stdio, http, mcp or mcp-http. It answers METHOD
+with TEMPLATE, in which @ stands for SIZE bytes of FILLER and # for the id of the request. The arguments of an
+invocation choose their own. It sends this TIMES times and then, if TEMPLATE ends in a line feed, the usual answer. A
+server prints its port. Only the standard library is here.
+"""
+
+import json
+import os
+import socketserver
+import sys
+
+FILLERS = {
+    "text": lambda size: b'"' + b"x" * size + b'"',
+    "bare": lambda size: b"x" * size,
+    "word": lambda size: b'"sys:emit:' + b"*" * size + b'a"',
+    "path": lambda size: b'"fs:read:/' + b"../" * (size // 3) + b'"',
+    "wide": lambda size: b'"' + b"x" * size + "\N{GRINNING FACE}".encode() + b'"',
+    "escapes": lambda size: b'"' + b"\\\\" * (size // 2) + b'"',
+    "controls": lambda size: b'"' + "\u2028".encode() * (size // 3) + b'"',
+    "digits": lambda size: b"9" * size,
+    "deep": lambda size: b"[" * (size // 2) + b"]" * (size // 2),
+    "lists": lambda size: b"[" + b"[]," * (size // 3) + b"0]",
+    "texts": lambda size: b"[" + b'"ab",' * (size // 5) + b'"a"]',
+    "objects": lambda size: b"[" + b'{"a":1},' * (size // 8) + b"0]",
+    "members": lambda size: b"{" + b",".join(b'"%d":{}' % n for n in range(size // 12)) + b"}",
+    "lines": lambda size: b"{}\n" * (size // 3),
+    "blank": lambda size: b"\n" * size,
+    "headers": lambda size: b"".join(b"x-%d: 1\r\n" % n for n in range(size // 10)),
+}
+DESCRIPTION = {"name": "m", "kind": "tool", "version": "1.0.0", "capabilities": [], "inputs": {}, "outputs": {}}
+TOOL = {"name": "go", "inputSchema": {"type": "object"}}
+MCP = {
+    "initialize": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {"tools": {}},
+        "serverInfo": {"name": "m", "version": "1.0.0"},
+    },
+    "ping": {},
+    "tools/list": {"tools": [TOOL]},
+    "tools/call": {"content": [{"type": "text", "text": "fine"}]},
+}
+
+transport, METHOD, TEMPLATE, TIMES, FILLER, SIZE = sys.argv[1:]
+
+
+def told(request_id, params):
+    """Give the message that METHOD is answered with."""
+    chosen = params.get("args") or params.get("arguments") or {}
+    before, at, after = TEMPLATE.replace("#", request_id).partition("@")
+    filler = FILLERS[chosen.get("filler", FILLER)](chosen.get("size", int(SIZE))) if at else b""
+    return b"".join((before.encode(), filler, after.encode()))
+
+
+def usual(method):
+    """Give the result that a module should answer with."""
+    return {"health": {"status": "ok"}, "describe": DESCRIPTION}.get(method, {"ok": True, "result": "fine"})
+
+
+def out(data):
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+def answer_line(request, good):
+    """Answer one line of a pipe."""
+    method = request["method"]
+    if method == METHOD:
+        message = told(str(request["id"]), request.get("params", {}))
+        for _ in range(int(TIMES)):
+            out(message)
+            if not message.endswith(b"\n"):
+                out(b"\n")
+        if not TEMPLATE.endswith("\n"):
+            return
+    out(json.dumps(good).encode() + b"\n")
+
+
+def stdio():
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        if "id" in request:
+            method, good = request["method"], {"id": request["id"], "ok": True}
+            answer_line(request, {**good, "result": usual(method)} if method != "invoke" else {**good, **usual(method)})
+
+
+def rpc(request):
+    if request["method"] in MCP:
+        return {"jsonrpc": "2.0", "id": request["id"], "result": MCP[request["method"]]}
+    return {"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32601, "message": "no such method"}}
+
+
+def mcp():
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        if "id" in request and "method" in request:
+            answer_line(request, rpc(request))
+
+
+class Handler(socketserver.StreamRequestHandler):
+    """Answers the requests of one connection."""
+
+    def handle(self):
+        while head := self.head():
+            length = [line.split(b":")[1] for line in head if line.lower().startswith(b"content-length:")]
+            body = json.loads(self.rfile.read(int(length[0]))) if length else {}
+            path = head[0].split()[1].decode()
+            try:
+                self.answer(path.rpartition("/")[2] if transport == "http" else body.get("method", "GET"), body)
+            except OSError:  # the client has had enough
+                return
+
+    def head(self):
+        lines = []
+        while (line := self.rfile.readline()) not in (b"\r\n", b""):
+            lines.append(line)
+        return lines
+
+    def answer(self, method, body):
+        if method == METHOD:
+            message = told(json.dumps(body.get("id")), body.get("params", body))
+            if not TEMPLATE.startswith("HTTP/"):
+                kind = b"application/x-ndjson" if TEMPLATE.endswith("\n") else b"application/json"
+                length = len(message) * int(TIMES)
+                self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n" % (kind, length))
+            for _ in range(int(TIMES)):
+                self.wfile.write(message)
+        elif transport == "http":
+            self.send(b"200 OK", usual(method))
+        elif method == "GET":
+            self.send(b"405 Method Not Allowed", {})
+        elif "id" in body:
+            self.send(b"200 OK", rpc(body))
+        else:
+            self.send(b"202 Accepted", {})
+
+    def send(self, status, value):
+        text = json.dumps(value).encode()
+        head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        self.wfile.write(head % (status, len(text)) + text)
+
+
+def serve():
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        print(server.server_address[1], flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    {"stdio": stdio, "mcp": mcp}.get(transport, serve)()
