@@ -47,7 +47,9 @@ async def _row(name: str, command: tuple[str, ...], isolation: Isolation, pace: 
     samples = await compare(
         (
             Contender("plain", _starting(lambda: launch), at_most=1),
-            Contender("isolated", _starting(lambda: isolation.confine(launch, _DESCRIPTOR, ())), at_most=1),
+            Contender(
+                "isolated", _starting(lambda: isolation.plan(launch, _DESCRIPTOR).confine(launch, ())), at_most=1
+            ),
         ),
         pace,
     )

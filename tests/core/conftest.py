@@ -27,10 +27,13 @@ class Site:
 
     def was(self, what, module):
         """Tell whether a module was `imported`, or its hook was `opened`."""
-        return (self._folder / f"{module}.{what}").exists()
+        return self.path(what, module).exists()
 
     def read(self, what, module):
-        return (self._folder / f"{module}.{what}").read_text()
+        return self.path(what, module).read_text()
+
+    def path(self, what, module):
+        return self._folder / f"{module}.{what}"
 
     def modules(self):
         return [path.stem for path in self._folder.glob("*.py")]

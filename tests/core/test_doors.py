@@ -135,7 +135,14 @@ async def test_a_local_connection_without_launch_is_refused(site, log, source):
 
 
 ISOLATION = """
-from amplifier_core.hookspecs import Isolation, hookimpl
+from amplifier_core.hookspecs import Confinement, Isolation, hookimpl
+
+
+class Plain(Confinement):
+    shown = {}
+
+    def confine(self, launch, granted):
+        return launch
 
 
 class Any(Isolation):
@@ -147,8 +154,8 @@ class Any(Isolation):
     def unenforced(self, capabilities):
         return ()
 
-    def confine(self, launch, descriptor, granted):
-        return launch
+    def plan(self, launch, descriptor):
+        return Plain()
 
 
 @hookimpl

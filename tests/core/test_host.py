@@ -1,11 +1,13 @@
 """The choice of an isolation: by name, by trial, or none; the calls to it, and each fault of a plugin."""
 
 import asyncio
+import os
 import sys
+import threading
 
 import pytest
 
-from amplifier_core import BadRequest, Forbidden, Internal, Kernel, Plan, Unreachable
+from amplifier_core import BadRequest, Forbidden, Internal, Kernel, Plan, Timeout, Unreachable
 from amplifier_core.hookspecs import ISOLATIONS
 
 ECHO = "/mnt/tools/echo"
@@ -38,7 +40,15 @@ class Env:
     def unenforced(self, capabilities):
         return tuple(word for word in capabilities if word.startswith(("net:", "x-")))
 
-    def confine(self, launch, descriptor, granted):
+    def plan(self, launch, descriptor):
+        return Confined(descriptor)
+
+
+class Confined:
+    def __init__(self, descriptor):
+        self.shown = {"read": list(descriptor.capabilities)}
+
+    def confine(self, launch, granted):
         reading, writing = os.pipe()
         os.close(writing)
         env = {**launch.env, "GRANTED": " ".join(granted), "FD": str(reading)}
@@ -178,16 +188,71 @@ def test_an_argument_that_names_no_isolation_is_refused(chosen):
     [
         ("raise Unreachable('command x: not there')", Unreachable, "command x: not there"),
         ("raise OSError('no pipe')", Internal, "isolation 'env' raised OSError: no pipe"),
-        ("return None", Internal, "isolation 'env' raised AttributeError"),
+        ("return None", Internal, "isolation 'env' planned NoneType, which has no confine"),
     ],
 )
 async def test_an_isolation_that_fails_fails_the_mount(site, opened, module, body, error, said):
-    site.install(ISOLATIONS, "env", ISOLATION.replace("reading, writing = os.pipe()", body))
+    site.install(ISOLATIONS, "env", ISOLATION.replace("return Confined(descriptor)", body))
     kernel, session = await opened("env")
     with pytest.raises(error) as caught:
         await session.mount("/mnt/tools", module("echo.py"))
     assert said in caught.value.message
     await kernel.close()
+
+
+async def test_a_plan_that_does_not_end_is_given_up_at_the_deadline(site, opened, module):
+    """It may read files, and one on a file system that hangs is nothing that anybody can end."""
+    waiting = "(Path(__file__).with_suffix('.fifo')).open().close(); return Confined(descriptor)"
+    installed = site.install(ISOLATIONS, "env", ISOLATION.replace("return Confined(descriptor)", waiting))
+    os.mkfifo(fifo := site.path("fifo", installed))
+    kernel, session = await opened("env")
+    before = set(threading.enumerate())
+    with pytest.raises(Timeout, match=f"mounting {ECHO}"):
+        await session.mount("/mnt/tools", module("echo.py"), timeout=0.2)
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)  # the loop went on, and the name is free again
+    await kernel.close()
+    (thread,) = (thread for thread in set(threading.enumerate()) - before if thread.daemon)
+    fifo.open("w").close()
+    thread.join()
+
+
+async def test_what_a_module_mounts_is_planned_only_after_policy_has_allowed_it(site, opened, module):
+    planned = "(Path(__file__).with_suffix('.plans')).touch(); return Confined(descriptor)"
+    installed = site.install(ISOLATIONS, "env", ISOLATION.replace("return Confined(descriptor)", planned))
+    kernel, session = await opened("env")
+    allowed = {"/mnt/agents/caller"}  # its calls
+    asked = []
+
+    async def judge(event):
+        asked.append((event.data["path"], event.data["args"].get("isolation")))
+        return {"decision": "allow" if event.data["path"] in allowed else "deny", "scope": "session"}
+
+    await session.register_hook("policy:request", judge)
+    await session.mount("/mnt/agents", module("caller.py", kind="agent", capabilities=["sys:mount"]), trusted=True)
+    told = module("echo.py")
+    descriptor = {"name": "echo", "kind": "tool", "capabilities": [], "transport": dict(told.transport)}
+    call = {"name": "mount", "args": {"path": "/mnt/tools", "descriptor": descriptor}}
+    (denied,) = (await session.invoke("/mnt/agents/caller", "call", {"syscalls": [call]}))["results"]
+    assert denied["error"]["code"] == "forbidden"
+    assert not site.was("plans", installed)
+    allowed.add(ECHO)
+    (mounted,) = (await session.invoke("/mnt/agents/caller", "call", {"syscalls": [call]}))["results"]
+    assert mounted["ok"] is True
+    assert site.was("plans", installed)
+    assert asked[-1] == (ECHO, {"name": "env"})
+    await kernel.close()
+
+
+async def test_a_module_is_planned_once_and_started_from_the_plan_each_time(site, opened, module):
+    planned = "os.mkdir(Path(__file__).with_suffix('.plans')); return Confined(descriptor)"
+    installed = site.install(ISOLATIONS, "env", ISOLATION.replace("return Confined(descriptor)", planned))
+    kernel, session = await opened("env")
+    await session.mount("/mnt/tools", module("echo.py"))
+    with pytest.raises(Unreachable):
+        await session.invoke(ECHO, "exit", {"code": 1})
+    assert "GRANTED" in await session.invoke(ECHO, "env", {})
+    await kernel.close()
+    assert site.was("plans", installed)  # a second plan could not have made it again
 
 
 async def test_descriptors_are_closed_even_if_the_command_is_not_there(site, opened, module):

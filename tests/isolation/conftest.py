@@ -36,6 +36,11 @@ def launch(*command):
     return Launch(command=command, cwd="/", env={"PATH": os.environ["PATH"]})
 
 
+def confine(isolation, launch, descriptor, granted):
+    """Confine one launch, as a kernel does it at the mount and the first start."""
+    return isolation.plan(launch, descriptor).confine(launch, granted)
+
+
 @pytest.fixture(scope="session")
 def works():
     """Say why bwrap does not isolate on this host; empty if it does. The trial runs once."""
@@ -61,7 +66,7 @@ def confined(isolation):
             {"name": "m", "kind": "tool", "capabilities": list(granted), "transport": {"type": "stdio"}, **fields}
         )
         wanted = Launch(command=tuple(map(str, command)), cwd=str(cwd), env=env or {"PATH": os.environ["PATH"]})
-        done = start(isolation.confine(wanted, descriptor, descriptor.capabilities), prefix=prefix)
+        done = start(confine(isolation, wanted, descriptor, descriptor.capabilities), prefix=prefix)
         assert not check or done.returncode == 0, done.stderr
         return done
 

@@ -9,7 +9,7 @@ import platform
 
 import attrs
 import pytest
-from tests.isolation.conftest import ATTACKS, python_for_all, start
+from tests.isolation.conftest import ATTACKS, confine, python_for_all, start
 
 from amplifier_core import KernelError
 from amplifier_transport_stdio._fields import read_fields
@@ -153,7 +153,7 @@ async def test_under_isolation_it_fails(case, attack, isolated, isolation):
 def test_under_isolation_it_fails_for_an_ordinary_user(case, attack, isolation, as_nobody):
     descriptor = attack(case.name, case.capabilities, python=python_for_all())
     launch = read_fields(descriptor).launch(descriptor.capabilities)
-    confined = isolation.confine(launch, descriptor, descriptor.capabilities)
+    confined = confine(isolation, launch, descriptor, descriptor.capabilities)
     asked = '{"id":"r1","method":"invoke","params":{"op":"try","args":{}}}\n'
     done = start(confined, prefix=as_nobody, input=asked)
     assert done.stdout.count("\n") == 1, done.stderr

@@ -4,7 +4,7 @@ import os
 import sys
 
 import pytest
-from tests.isolation.conftest import DESCRIPTOR, SMALL, launch, service, start
+from tests.isolation.conftest import DESCRIPTOR, SMALL, confine, launch, service, start
 
 from amplifier_core import Forbidden, Unreachable, load_descriptor
 from amplifier_core.hookspecs import Launch
@@ -118,7 +118,7 @@ def test_a_folder_that_became_a_link_since_is_refused(isolation, folders):
     (folders / "a").rename(folders / "moved")
     (folders / "a").symlink_to("b")
     with pytest.raises(Unreachable, match=f"{folders}/a was replaced: it leads to {folders}/b now"):
-        isolation.confine(launch("true"), DESCRIPTOR, granted)
+        confine(isolation, launch("true"), DESCRIPTOR, granted)
 
 
 def test_a_folder_swapped_between_the_look_and_the_mount_is_not_mounted(isolation, folders):
@@ -126,7 +126,7 @@ def test_a_folder_swapped_between_the_look_and_the_mount_is_not_mounted(isolatio
     if "--bind-fd" not in isolation._bwrap.options:
         pytest.skip("this bwrap mounts by path alone")
     granted = [f"fs:read:{folders}/a"]
-    confined = isolation.confine(launch("cat", f"{folders}/a/file"), DESCRIPTOR, granted)
+    confined = confine(isolation, launch("cat", f"{folders}/a/file"), DESCRIPTOR, granted)
     (folders / "a").rename(folders / "moved")
     (folders / "b").rename(folders / "a")
     done = start(confined)
@@ -139,14 +139,14 @@ def test_a_missing_path_cannot_be_granted(isolation, folders):
         with pytest.raises(
             Unreachable, match=f"{folders}/none: No such file or directory; only a path that exists can be granted"
         ):
-            isolation.confine(launch("true"), DESCRIPTOR, granted)
+            confine(isolation, launch("true"), DESCRIPTOR, granted)
 
 
 def test_a_refusal_leaves_no_open_files(isolation, folders):
     before = len(os.listdir("/proc/self/fd"))
     granted = [f"fs:read:{folders}/a", f"fs:read:{folders}/none"]
     with pytest.raises(Unreachable):
-        isolation.confine(launch("true"), DESCRIPTOR, granted)
+        confine(isolation, launch("true"), DESCRIPTOR, granted)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -155,7 +155,7 @@ def test_the_hosts_processes_and_devices_are_never_opened(isolation, path):
     granted = [f"fs:read:{path}"]
     assert isolation.unenforced(granted) == tuple(granted)
     with pytest.raises(Forbidden, match="no isolated module sees the host's"):
-        isolation.confine(launch("true"), DESCRIPTOR, granted)
+        confine(isolation, launch("true"), DESCRIPTOR, granted)
 
 
 def test_a_grant_of_the_root_opens_all_but_processes_and_devices(confined, folders):
@@ -262,7 +262,7 @@ def test_a_pseudo_file_system_is_closed_wherever_it_is_mounted(isolation, monkey
     granted = [f"fs:read:{tmp_path}"]
     assert isolation.unenforced(granted) == ()
     (tmp_path / "doors" / "kernel" / "secret").write_text("secret")
-    done = start(isolation.confine(launch("ls", "-A", door), DESCRIPTOR, granted))
+    done = start(confine(isolation, launch("ls", "-A", door), DESCRIPTOR, granted))
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -319,7 +319,7 @@ def test_a_descriptor_at_home_brings_what_it_names_at_home_and_not_the_home(conf
 
 def test_the_launch_says_what_is_opened(isolation, folders):
     granted = [f"fs:read:{folders}/a", f"fs:write:{folders}/b", "net:connect:*"]
-    confined = isolation.confine(launch("sh"), DESCRIPTOR, granted)
+    confined = confine(isolation, launch("sh"), DESCRIPTOR, granted)
     confined.close()
     told = {"isolation": "bwrap", "read": [f"{folders}/a"], "write": [f"{folders}/b"], "network": "host", "tmp": 0}
     assert confined.shown == told
@@ -331,7 +331,7 @@ def test_the_launch_says_what_is_opened(isolation, folders):
 def test_a_nul_ends_no_option(isolation):
     wanted = Launch(command=("true",), cwd="/", env={"NAME": "value\0--bind\0/\0/"})
     with pytest.raises(Forbidden, match="a NUL in the environment"):
-        isolation.confine(wanted, DESCRIPTOR, [])
+        confine(isolation, wanted, DESCRIPTOR, [])
 
 
 def test_file_descriptors_of_the_launch_are_inherited(isolation):
@@ -341,7 +341,7 @@ def test_file_descriptors_of_the_launch_are_inherited(isolation):
     wanted = Launch(
         command=("sh", "-c", f"cat /proc/self/fd/{reading}"), cwd="/", env={"PATH": "/usr/bin:/bin"}, fds=(reading,)
     )
-    assert start(isolation.confine(wanted, DESCRIPTOR, [])).stdout == "passed on"
+    assert start(confine(isolation, wanted, DESCRIPTOR, [])).stdout == "passed on"
 
 
 def test_what_a_command_names_of_the_hosts_processes_is_not_brought(confined):
@@ -356,7 +356,7 @@ def test_a_program_by_a_name_in_proc_is_that_program(confined):
 
 def test_a_program_that_does_not_exist_is_refused(isolation):
     with pytest.raises(Unreachable, match="command no-such-program: not found on PATH"):
-        isolation.confine(launch("no-such-program"), DESCRIPTOR, [])
+        confine(isolation, launch("no-such-program"), DESCRIPTOR, [])
 
 
 def test_socketpair_is_allowed(confined):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import missing_here
+from tests.isolation.conftest import confine
 
 from amplifier_core import ModuleDescriptor, Unreachable
 from amplifier_core.hookspecs import Launch
@@ -147,7 +148,7 @@ async def test_modules_end_with_a_kernel_that_is_killed(works, daemons, mark):
 
 async def test_killing_the_outer_process_leaves_nothing(isolation, daemons, mark):
     command = tuple(daemons.transport["command"])
-    launch = isolation.confine(Launch(command=command, cwd="/", env={"PATH": os.environ["PATH"]}), daemons, ())
+    launch = confine(isolation, Launch(command=command, cwd="/", env={"PATH": os.environ["PATH"]}), daemons, ())
     with launch.start(stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
         assert process.stdin
         assert process.stdout

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.isolation.conftest import DESCRIPTOR, SMALL, launch, start
+from tests.isolation.conftest import DESCRIPTOR, SMALL, confine, launch, start
 
 from amplifier_core import Kernel, Plan, Unreachable
 from amplifier_isolation_bwrap import _limits, open_isolation
@@ -26,7 +26,9 @@ def test_each_process_has_its_limits(confined):
 
 
 def test_an_ordinary_user_is_counted_by_namespace(isolation, as_nobody):
-    confined = isolation.confine(launch("prlimit", "--raw", "--noheadings", "--nproc", "--output=SOFT"), DESCRIPTOR, ())
+    confined = confine(
+        isolation, launch("prlimit", "--raw", "--noheadings", "--nproc", "--output=SOFT"), DESCRIPTOR, ()
+    )
     assert start(confined, prefix=as_nobody).stdout == f"{SMALL['processes']}\n"
 
 

@@ -9,12 +9,14 @@ import functools
 import platform
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from amplifier_core import Forbidden, KernelError
-from amplifier_core.hookspecs import Isolation, Launch
+from amplifier_core.hookspecs import Confinement, Isolation, Launch
 
 from ._bwrap import Bwrap, find_bwrap
 from ._code import find_code
-from ._dependencies import Dependencies, find_dependencies, is_system
+from ._dependencies import find_dependencies, is_system
 from ._file_descriptors import FileDescriptors
 from ._limits import Limits, find_limits
 from ._mounts import MountTable, find_mount_points, why_forbidden
@@ -29,8 +31,35 @@ if TYPE_CHECKING:
     from amplifier_core import ModuleDescriptor
 
     from ._options import Options
+    from ._paths import ResolvedPath
 
 _TMP = "$tmp"  # the scratch folder, in a capability
+
+
+@attrs.frozen
+class Plan:
+    """What was found out about one launch when its module was mounted."""
+
+    command: tuple[str, ...]
+    cwd: str
+    real_cwd: str
+    paths: tuple[ResolvedPath, ...]
+    """What the sandbox has to have beside the system and what is granted."""
+    caller: str | None
+    """The path of the module that wrote the descriptor."""
+
+
+@attrs.frozen
+class BwrapConfinement(Confinement):
+    """The sandboxes of one module."""
+
+    _isolation: BwrapIsolation
+    _plan: Plan
+    shown: Mapping[str, Any]
+
+    def confine(self, launch: Launch, granted: Sequence[str]) -> Launch:
+        """Put one process into a sandbox of its own. Raises ``Unreachable`` or ``Forbidden``."""
+        return self._isolation.confine(self._plan, launch, granted)
 
 
 class BwrapIsolation(Isolation):
@@ -68,10 +97,15 @@ class BwrapIsolation(Isolation):
         """List the capabilities for single hosts and for paths that no module may see, and those with ``x-``."""
         return tuple(capability for capability in capabilities if _is_unenforceable(capability))
 
-    def confine(self, launch: Launch, descriptor: ModuleDescriptor, granted: Sequence[str]) -> Launch:
-        """Put the launch into a sandbox of its own. Raises ``Unreachable`` or ``Forbidden``."""
+    def plan(self, launch: Launch, descriptor: ModuleDescriptor) -> BwrapConfinement:
+        """Find what the command needs to start. Raises ``Unreachable`` or ``Forbidden``."""
         code = find_code(launch, descriptor, self._shared_folders)
-        return self._confine(launch, code, granted, descriptor.caller)
+        found = self._plan(launch, code, descriptor.caller)
+        with FileDescriptors() as fds:
+            mounts = self._mounts(found, descriptor.capabilities, fds)
+            for _ in mounts.options():  # opens each path, as a start will do
+                pass
+            return BwrapConfinement(self, found, self._describe_access(mounts, descriptor.capabilities))
 
     @functools.cached_property
     def _bwrap(self) -> Bwrap:
@@ -92,43 +126,56 @@ class BwrapIsolation(Isolation):
         if not is_supported(platform.machine()):
             return f"there is no system call filter for {platform.machine()}"
         try:
-            return run_trial(self._confine(Launch(command=PROBE, cwd="/", env={}), (), (), None))
+            probe = Launch(command=PROBE, cwd="/", env={})
+            return run_trial(self.confine(self._plan(probe, (), None), probe, ()))
         except KernelError as error:
             return error.message
 
-    def _confine(self, launch: Launch, code: Sequence[str], granted: Sequence[str], caller: str | None) -> Launch:
-        dependencies = find_dependencies(launch.command, launch.cwd, launch.env, self._shared_folders)
-        if caller is not None:
-            _check_granted(dependencies, launch.command[0], granted, caller)
+    def _plan(self, launch: Launch, code: Sequence[str], caller: str | None) -> Plan:
+        found = find_dependencies(launch.command, launch.cwd, launch.env, self._shared_folders)
+        paths = tuple(map(resolve, (*code, *found.paths)))
+        return Plan((found.program, *launch.command[1:]), launch.cwd, resolve(launch.cwd).real, paths, caller)
+
+    def _mounts(self, plan: Plan, granted: Sequence[str], fds: FileDescriptors) -> MountTable:
+        """Give the mounts beyond the system's own. Raises ``Forbidden``."""
+        if plan.caller is not None:
+            _check_granted(plan, granted)
+        mounts = MountTable(fds.keep, self._by_descriptor)
+        for path in plan.paths:
+            mounts.bind(path)
+        self._add_granted(mounts, granted)
+        return mounts
+
+    def confine(self, plan: Plan, launch: Launch, granted: Sequence[str]) -> Launch:
+        """Put the launch into a sandbox of its own. Raises ``Unreachable`` or ``Forbidden``."""
         prefix = self._limits.bwrap_prefix()
         with FileDescriptors() as fds:
-            mounts = MountTable(fds.keep, self._by_descriptor)
-            for path in (*code, *dependencies.paths):
-                mounts.bind(path)
-            self._add_granted(mounts, granted)
+            mounts = self._mounts(plan, granted, fds)
             shown = self._describe_access(mounts, granted)
-            arguments = fds.memory_file("\0".join(self._arguments(launch, mounts, fds, granted)))
+            arguments = fds.memory_file("\0".join(self._arguments(plan, launch.env, mounts, fds, granted)))
             waiting, gate = fds.pipe()  # bwrap reads it to its end, so it makes no process before the gate is closed
             inherited = (*launch.fds, *fds.release())
         bwrap = (self._bwrap.path, "--args", str(arguments), "--args", str(waiting), "--")
-        command = (*prefix, *bwrap, *self._limits.command_prefix, dependencies.program, *launch.command[1:])
+        command = (*prefix, *bwrap, *self._limits.command_prefix, *plan.command)
         return Launch(
             command=command, cwd="/", env={}, fds=inherited, limits=self._limits.rlimits, gate=gate, shown=shown
         )
 
-    def _arguments(self, launch: Launch, mounts: MountTable, fds: FileDescriptors, granted: Sequence[str]) -> list[str]:
+    def _arguments(
+        self, plan: Plan, own: Mapping[str, str], mounts: MountTable, fds: FileDescriptors, granted: Sequence[str]
+    ) -> list[str]:
         """Return bwrap's options. It reads them from a file descriptor, as every user can read a command line."""
         network = _needs_network(granted)
-        env = {**({"TMPDIR": SCRATCH} if f"fs:write:{_TMP}" in granted else {}), **launch.env}
+        env = {**({"TMPDIR": SCRATCH} if f"fs:write:{_TMP}" in granted else {}), **own}
         self._root_filesystem.add_to(mounts, fds.memory_file, network=network)
-        mounts.add_default(resolve(launch.cwd).real, "--dir")
+        mounts.add_default(plan.real_cwd, "--dir")
         arguments = [
             *self._process_options(network=network),
             *("--seccomp", str(fds.memory_file(build_filter(platform.machine(), network=network)))),
             *(word for name, value in env.items() for word in ("--setenv", name, value)),
             *mounts.options(),
             *("--remount-ro", "/dev", "--remount-ro", "/proc"),  # whose files would let a module of root write
-            *("--chdir", launch.cwd),
+            *("--chdir", plan.cwd),
         ]
         if any("\0" in word for word in arguments):
             raise Forbidden("a NUL in the environment or the folder of a launch would split an option of bwrap")
@@ -170,15 +217,15 @@ class BwrapIsolation(Isolation):
         }
 
 
-def _check_granted(dependencies: Dependencies, command: str, granted: Sequence[str], caller: str) -> None:
+def _check_granted(plan: Plan, granted: Sequence[str]) -> None:
     """Refuse a command that a module names if it needs an ungranted file, such as a script that the module wrote."""
     folders = [capability.split(":", 2)[2] for capability in granted if capability.startswith("fs:")]
-    for path in dependencies.paths:
-        real = resolve(path).real
-        if not is_system(real) and not any(is_within(real, folder) for folder in folders):
+    for path in plan.paths:
+        if not is_system(path.real) and not any(is_within(path.real, folder) for folder in folders):
             raise Forbidden(
-                f"{command}: it needs {real}, and what {caller} mounts can read that only with a granted fs:read:",
-                details={"capabilities": [f"fs:read:{real}"]},
+                f"{plan.command[0]}: it needs {path.real}, and what {plan.caller} mounts can read that only with a "
+                "granted fs:read:",
+                details={"capabilities": [f"fs:read:{path.real}"]},
             )
 
 

@@ -12,7 +12,7 @@ import attrs
 
 from amplifier_core import Forbidden, Unreachable
 
-from ._paths import PSEUDO_FOLDERS, is_pseudo, is_within, resolve
+from ._paths import PSEUDO_FOLDERS, is_pseudo, is_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,11 +45,10 @@ class MountTable:
                 self.binds[path.real] = False
                 self._system.add(path.real)
 
-    def bind(self, path: str) -> None:
+    def bind(self, path: ResolvedPath) -> None:
         """Bind a path read-only, with the links on the way to it."""
-        resolved = resolve(path)
-        self._links |= {link: target for link, target in resolved.links.items() if not is_pseudo(link)}
-        self.binds.setdefault(resolved.real, False)
+        self._links |= {link: target for link, target in path.links.items() if not is_pseudo(link)}
+        self.binds.setdefault(path.real, False)
 
     def grant(self, real: str, *, writable: bool) -> None:
         """Bind a real path that was granted. Raises ``Forbidden`` for one that no isolated module may see."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Isolation, Message
+    from amplifier_core.hookspecs import Chunks, Confinement, Message
 
     from ._fields import HttpFields
 
@@ -53,7 +53,7 @@ class HttpConnection(Connection):
         self._headers = httpx.Headers({"host": fields.url.netloc.decode(), **_HEADERS, **fields.headers}).raw
         self._transport: httpx.AsyncBaseTransport | None = None
 
-    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:  # noqa: ARG002 - elsewhere
+    async def start(self, granted: Sequence[str], confinement: Confinement | None) -> None:  # noqa: ARG002 - elsewhere
         """Make the httpx transport. It connects at the first request, which is ``health``."""
         self._transport = _make_transport(self._fields)
 

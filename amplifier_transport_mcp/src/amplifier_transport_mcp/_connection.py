@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Isolation, Launch, Usage
+    from amplifier_core.hookspecs import Chunks, Confinement, Launch, Usage
     from amplifier_transport_http import HttpFields
     from amplifier_transport_stdio import Launcher
 
@@ -48,11 +48,11 @@ class _McpConnection(Connection):
         self._background: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:
+    async def start(self, granted: Sequence[str], confinement: Confinement | None) -> None:
         """Start the server if it is a process, and agree on a revision."""
         self._check_roots(granted)
         self._granted = granted
-        self._grant(granted, isolation)
+        self._grant(granted, confinement)
         # In a thread: half a second, during which the loop goes on.
         self._sdk: Any = await asyncio.to_thread(importlib.import_module, f"{__package__}._sdk")
         await (await self._usable_session()).client()
@@ -76,7 +76,7 @@ class _McpConnection(Connection):
 
     # What the two kinds of connections do differently.
 
-    def _grant(self, granted: Sequence[str], isolation: Isolation | None) -> None:
+    def _grant(self, granted: Sequence[str], confinement: Confinement | None) -> None:
         """Note what processes may do, and what confines them, if the server is a process."""
 
     @abstractmethod
@@ -184,8 +184,8 @@ class McpStdioConnection(_McpConnection):
         """Kill the process with all that it started; requests in flight fail with the error."""
         self._launcher.kill(error)
 
-    def _grant(self, granted: Sequence[str], isolation: Isolation | None) -> None:
-        self._launcher.grant(granted, isolation)
+    def _grant(self, granted: Sequence[str], confinement: Confinement | None) -> None:
+        self._launcher.grant(granted, confinement)
 
     def _begin(self) -> ClientSession:
         session: ClientSession = self._sdk.StdioClientSession(self._launcher, self._inputs)

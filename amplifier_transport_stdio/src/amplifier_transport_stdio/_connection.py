@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from amplifier_core import KernelError, ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Isolation, Launch, Message, Notify, Usage
+    from amplifier_core.hookspecs import Chunks, Confinement, Launch, Message, Notify, Usage
 
     from ._launcher import Launcher
 
@@ -37,9 +37,9 @@ class StdioConnection(Connection):
         """Give what is started if all capabilities of the descriptor are granted."""
         return self._launcher.launch()
 
-    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:
+    async def start(self, granted: Sequence[str], confinement: Confinement | None) -> None:
         """Start the process."""
-        self._launcher.grant(granted, isolation)
+        self._launcher.grant(granted, confinement)
         self._begin()
 
     def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Awaitable[Message]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from amplifier_core import KernelError, ModuleDescriptor
-    from amplifier_core.hookspecs import Isolation, Launch, Notify
+    from amplifier_core.hookspecs import Confinement, Launch, Notify
 
     from ._child import LineReader
     from ._fields import StdioFields
@@ -35,23 +35,23 @@ class Launcher:
         self._notify = notify
         self._orphans = orphans
         self._granted: Sequence[str] = ()
-        self._isolation: Isolation | None = None
+        self._confinement: Confinement | None = None
         self._children: list[ChildProcess] = []  # the last one is in use; earlier ones may still be ending
 
     def launch(self) -> Launch:
         """Give what is started if all capabilities of the descriptor are granted."""
         return self._fields.launch(self._descriptor.capabilities)
 
-    def grant(self, granted: Sequence[str], isolation: Isolation | None) -> None:
-        """Note what processes may do from now on, and what confines them."""
+    def grant(self, granted: Sequence[str], confinement: Confinement | None) -> None:
+        """Note what processes may do from now on, and how they are confined."""
         self._granted = granted
-        self._isolation = isolation
+        self._confinement = confinement
 
     def start(self, reader: LineReader) -> ChildProcess:
         """Start a process, confined to what was granted, or with what was granted of the host's environment."""
-        launch, orphans = self._fields.launch(self._granted), self._orphans if self._isolation is None else None
-        if self._isolation is not None:
-            launch = self._isolation.confine(launch, self._descriptor, self._granted)
+        launch, orphans = self._fields.launch(self._granted), self._orphans if self._confinement is None else None
+        if self._confinement is not None:
+            launch = self._confinement.confine(launch, self._granted)
         child = ChildProcess(launch, reader, self._descriptor.message_bytes, self._notify, orphans)
         self._children = [*(earlier for earlier in self._children if not earlier.gone), child]
         self._notify("module:start", {"pid": child.pid, "command": list(self._fields.command), **launch.shown})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from amplifier_core._protocol.descriptor import ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Isolation
+    from amplifier_core.hookspecs import Chunks, Confinement, Isolation
 
     from .budget import Budget
 
@@ -39,6 +39,7 @@ class Module(msgspec.Struct, eq=False):
     trusted: bool
     unenforced: tuple[str, ...] = ()  # those of its capabilities that nothing enforces here
     granted: tuple[str, ...] = ()
+    confinement: Confinement | None = None  # planned at the mount, if it has an isolation
     description: bytes = b""  # JSON, as verified at the mount
     holders: int = 0  # how many namespaces hold it
     budget: Budget | None = None  # from its start on, if it has a limit and can be measured
@@ -52,7 +53,7 @@ class Module(msgspec.Struct, eq=False):
         """Start the module through its transport, with the granted capabilities."""
         limits = self.descriptor.limits
         try:
-            await self.connection.start(self.granted, self.isolation)
+            await self.connection.start(self.granted, self.confinement)
             wanted = limits.memory_bytes is not None or limits.cpu_ms is not None
             measured = wanted and self.connection.usage(exact=False) is not None
         except KernelError:
@@ -144,8 +145,8 @@ class _Adapter(Connection):
             if callable(member := getattr(inner, name, None)):
                 setattr(self, name, member)
 
-    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:
-        await self._inner.start(granted, isolation)
+    async def start(self, granted: Sequence[str], confinement: Confinement | None) -> None:
+        await self._inner.start(granted, confinement)
 
     def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Awaitable[Message]:
         reply: Awaitable[Message] = self._inner.request(method, params, chunks)

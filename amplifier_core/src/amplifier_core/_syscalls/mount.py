@@ -6,6 +6,8 @@ Owns the system calls ``mount``, ``unmount``, ``mounts`` and ``describe``. `invo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ import attrs
 import msgspec
 
 from amplifier_core._modules.module import Module, as_connection
+from amplifier_core._modules.thread import in_thread
 from amplifier_core._protocol.description import check_description
 from amplifier_core._protocol.descriptor import ModuleDescriptor
 from amplifier_core._protocol.errors import BadRequest, Forbidden, Internal, KernelError, Unreachable, failure_of, short
@@ -23,7 +26,7 @@ from amplifier_core._sessions.policy import MOUNT, Question, authorize
 from amplifier_core.hookspecs import TRANSPORTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from amplifier_core._protocol.gate import Decision
     from amplifier_core._protocol.ids import Span
@@ -130,8 +133,13 @@ async def _bring_up(
         with state.runtime.deadlines.within(request.timeout, f"mounting {path}", state):
             isolation = await _isolation(state, path, connection, trusted=trusted)
             module = Module(path, descriptor, connection, isolation, trusted=trusted and connection.local)
+            _check_enforceable(module)
+            if caller is None:
+                await _plan(module)
             decision = await _authorize(state, module, span, caller)
             module.granted = decision.granted
+            if caller is not None:  # nothing that a module names is looked at before policy has allowed it
+                await _plan(module)
             await module.start()
             await _verify(module)
     except BaseException:
@@ -146,8 +154,7 @@ async def _bring_up(
 
 async def _authorize(state: SessionState, module: Module, span: Span, caller: Invocation | None) -> Decision:
     """Ask policy whether the module may be mounted, and with which capabilities."""
-    plan = _plan(module)
-    args = {"path": module.path.rpartition("/")[0], "descriptor": _shown(module.descriptor), **plan}
+    args = {"path": module.path.rpartition("/")[0], "descriptor": _shown(module.descriptor), **_opened(module)}
     caller_path = caller.module.path if caller else None
     capabilities = module.descriptor.capabilities
     question = Question(MOUNT, module, capabilities, args=msgspec.Raw(encode_checked(args)), caller=caller_path)
@@ -164,36 +171,60 @@ async def _isolation(state: SessionState, path: str, connection: Connection, *, 
         raise Forbidden(f"{path}: {error.message}", details=error.details) from None
 
 
-def _plan(module: Module) -> dict[str, Any]:
-    """Describe for policy what the isolation would open to the module if every capability is granted.
+def _check_enforceable(module: Module) -> None:
+    """Refuse capabilities that the isolation cannot enforce here. Policy alone knows the meaning of ``x-`` words.
 
-    Sets ``module.unenforced``. Raises ``Forbidden`` if the isolation cannot enforce a capability of the module here.
+    Sets ``module.unenforced``.
     """
-    isolation, connection = module.isolation, module.connection
-    module.unenforced = tuple(connection.unenforced)
+    isolation = module.isolation
+    module.unenforced = tuple(module.connection.unenforced)
     if isolation is None:
-        return {}
-    try:
+        return
+    with _blaming(isolation):
         module.unenforced = tuple(isolation.unenforced(module.unenforced))
-        _check_enforceable(module, isolation.name)
-        confined = isolation.confine(connection.launch(), module.descriptor, module.descriptor.capabilities)
-        confined.close()
+    if refused := [word for word in module.unenforced if not word.startswith("x-")]:
+        raise Forbidden(
+            f"{module.path}: {isolation.name} cannot enforce {', '.join(refused)} on this host; "
+            "mount(..., trusted=True) runs the module without isolation",
+            details={"capabilities": refused},
+        )
+
+
+async def _plan(module: Module) -> None:
+    """Let the isolation plan how the module is confined. In a thread, which is given up at the deadline."""
+    isolation = module.isolation
+    if isolation is None:
+        return
+    with _blaming(isolation):
+        planned = await in_thread(partial(isolation.plan, module.connection.launch(), module.descriptor))
+    if not hasattr(planned, "confine") or not hasattr(planned, "shown"):
+        what = type(planned).__name__
+        raise Internal(f"isolation {isolation.name!r} planned {what}, which has no confine or no shown")
+    module.confinement = planned
+
+
+def _opened(module: Module) -> dict[str, Any]:
+    """Describe for policy what the isolation would open to the module if every capability is granted, if it is known.
+
+    It is not for what a module mounts: to know it, the kernel would have to look at what policy has not allowed yet.
+    """
+    if module.isolation is None:
+        return {}
+    with _blaming(module.isolation):
+        return {
+            "isolation": {"name": module.isolation.name, **(module.confinement.shown if module.confinement else {})}
+        }
+
+
+@contextmanager
+def _blaming(isolation: Isolation) -> Iterator[None]:
+    """Turn an exception of foreign code into ``Internal``, which names the isolation."""
+    try:
+        yield
     except Exception as error:
         if isinstance(error, KernelError):
             raise
         raise KernelError.from_exception(error, f"isolation {isolation.name!r}") from error
-    return {"isolation": {"name": isolation.name, **confined.shown}}
-
-
-def _check_enforceable(module: Module, isolation: str) -> None:
-    """Refuse capabilities that the isolation cannot enforce. Policy alone knows the meaning of ``x-`` words."""
-    unenforced = [word for word in module.unenforced if not word.startswith("x-")]
-    if unenforced:
-        raise Forbidden(
-            f"{module.path}: {isolation} cannot enforce {', '.join(unenforced)} on this host; "
-            "mount(..., trusted=True) runs the module without isolation",
-            details={"capabilities": unenforced},
-        )
 
 
 def _shown(descriptor: ModuleDescriptor) -> dict[str, Any]:

@@ -20,15 +20,15 @@ from amplifier_core._protocol.message import ErrorBody, Message, Pending, System
 
 from ._chunks import Chunks
 from ._host import Host
-from ._isolation import Isolation, IsolationSpec
+from ._isolation import Confinement, Isolation, IsolationSpec
 from ._launch import Launch
 from ._markers import ISOLATIONS, PROJECT, SINKS, TRANSPORTS, hookimpl
 from ._sink import Sink, SinkSpec
 from ._transport import Connection, Notify, TransportSpec, Usage
 
 __all__ = [
-    "ISOLATIONS", "PROJECT", "SINKS", "TRANSPORTS", "UNSET", "Chunks", "Connection", "ErrorBody", "Host", "Isolation",
-    "IsolationSpec", "Launch", "LineBuffer", "LineTooLongError", "Message", "NotJson", "Notify", "Pending", "Sink",
-    "SinkSpec", "SystemCall", "TransportSpec", "Usage", "causes", "decode", "decode_message", "encode",
-    "encode_message", "hookimpl",
+    "ISOLATIONS", "PROJECT", "SINKS", "TRANSPORTS", "UNSET", "Chunks", "Confinement", "Connection", "ErrorBody",
+    "Host", "Isolation", "IsolationSpec", "Launch", "LineBuffer", "LineTooLongError", "Message", "NotJson", "Notify",
+    "Pending", "Sink", "SinkSpec", "SystemCall", "TransportSpec", "Usage", "causes", "decode", "decode_message",
+    "encode", "encode_message", "hookimpl",
 ]  # fmt: skip

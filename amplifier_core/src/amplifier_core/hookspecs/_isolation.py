@@ -1,4 +1,4 @@
-"""What an isolation implements: the base class, and the hook that opens one."""
+"""What an isolation implements: the two base classes, and the hook that opens one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,25 @@ if TYPE_CHECKING:
     from ._launch import Launch
 
 
+class Confinement(ABC):
+    """How the processes of one module are confined, as an isolation found out when the module was mounted."""
+
+    shown: Mapping[str, Any]
+    """What is opened to the module if every capability is granted, as JSON for people: for the question to policy."""
+
+    @abstractmethod
+    def confine(self, launch: Launch, granted: Sequence[str]) -> Launch:
+        """Make the launch of one process that can do what was granted, and nothing else: at each start.
+
+        ``launch`` is what the transport wants now. Its command and its folder are those of the plan; its environment
+        may be smaller. The loop of the kernel waits for this, so it reads no file. A module may have written meanwhile
+        where it may write: it follows no name that leads elsewhere now. Raises ``Unreachable`` for what was replaced
+        since the plan, ``Forbidden`` for what it cannot confine.
+        """
+
+
 class Isolation(ABC):
-    """Confines the processes of modules on this host. It turns a launch into another one, and starts no module."""
+    """Confines the processes of modules on this host. It plans how, and starts no module."""
 
     name: str
 
@@ -32,10 +49,13 @@ class Isolation(ABC):
         """List those of a module's capabilities that cannot be enforced here. Each of them refuses the module."""
 
     @abstractmethod
-    def confine(self, launch: Launch, descriptor: ModuleDescriptor, granted: Sequence[str]) -> Launch:
-        """Turn a launch into one that can do what was granted, and nothing else.
+    def plan(self, launch: Launch, descriptor: ModuleDescriptor) -> Confinement:
+        """Find out how a launch is confined, once for each mount. It starts nothing and holds nothing.
 
-        Raises ``Unreachable`` for a command that is not there, ``Forbidden`` for what it cannot confine.
+        The kernel calls it in a thread, and gives that up at the deadline of the mount: it may read files, and should
+        bound what it reads. If ``descriptor.caller`` is set, a module wrote the descriptor, and policy has allowed the
+        mount already: then open nothing that was not granted. Raises ``Unreachable`` for a command that is not there,
+        ``Forbidden`` for what it cannot confine.
         """
 
     def describe(self) -> Mapping[str, Any]:

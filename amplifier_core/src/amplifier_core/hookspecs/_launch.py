@@ -28,7 +28,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     gate: int | None = None
     """A file descriptor that holds the process back for as long as it is open here."""
     shown: Mapping[str, Any] = {}
-    """What an isolation opens to the module, as JSON for people. It is in the question to policy and in the log."""
+    """What an isolation opens to the module, as JSON for people. It is in the log."""
 
     def start(self, **options: Any) -> subprocess.Popen[Any]:
         """Start the process, once. ``options`` of ``subprocess.Popen`` replace the launch's own.

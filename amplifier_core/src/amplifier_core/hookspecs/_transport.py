@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ._chunks import Chunks
     from ._host import Host
-    from ._isolation import Isolation
+    from ._isolation import Confinement
     from ._launch import Launch
 
 
@@ -62,10 +62,10 @@ class Connection(ABC):
     """Those of the descriptor's capabilities that the transport itself does not enforce (section 6)."""
 
     @abstractmethod
-    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:
+    async def start(self, granted: Sequence[str], confinement: Confinement | None) -> None:
         """Make the module ready, with the granted capabilities alone. Raises ``Unreachable`` with the cause.
 
-        With an ``isolation``, every process is started as its ``confine`` says.
+        With a ``confinement``, every process is started as its ``confine`` says.
         """
 
     @abstractmethod
