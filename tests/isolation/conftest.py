@@ -179,6 +179,8 @@ def prepared(place, log):
             "FIFO": str(folders["sockets"] / "fifo"),
             "SOCKET": str(folders["sockets"] / "service"),
             "ABSTRACT": f"amplifier-test-{os.getpid()}",
+            "MAILBOX": str(folders["sockets"] / "mailbox"),
+            "ABSTRACT_MAILBOX": f"amplifier-test-mailbox-{os.getpid()}",
             "TOKEN_NAME": TOKEN,
             "LOG": str(log),
             "SHM": f"amplifier-test-{os.getpid()}",
@@ -191,6 +193,9 @@ def prepared(place, log):
         stack.enter_context(service(env["SOCKET"]))
         os.chmod(env["SOCKET"], 0o777)
         stack.enter_context(service("\0" + env["ABSTRACT"]))
+        for address in (env["MAILBOX"], "\0" + env["ABSTRACT_MAILBOX"]):
+            stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)).bind(address)
+        os.chmod(env["MAILBOX"], 0o777)
         stack.enter_context(shared_memory(env["SHM"]))
         stack.enter_context(message_queue(env["QUEUE"]))
         yield Ground(folders["code"], folders["open"], folders["sockets"], env)

@@ -361,3 +361,25 @@ def test_a_program_that_does_not_exist_is_refused(isolation):
 
 def test_socketpair_is_allowed(confined):
     assert confined(sys.executable, "-c", "import socket; socket.socketpair(); print('ok')").stdout == "ok\n"
+
+
+NEITHER_HALF = """
+import socket, sys
+for kind in (socket.SOCK_STREAM, socket.SOCK_STREAM | socket.SOCK_NONBLOCK):
+    for half in socket.socketpair(socket.AF_UNIX, kind):
+        for address in sys.argv[1:]:
+            address = address.replace("@", chr(0))
+            for act in (half.connect, lambda to: half.sendto(b"x", to), lambda to: half.sendmsg([b"x"], [], 0, to)):
+                try:
+                    print("reached", act(address))
+                except OSError as error:
+                    print(error.strerror)
+"""
+
+
+def test_neither_half_of_a_pair_of_sockets_reaches_another(confined, ground):
+    addresses = [ground.env["SOCKET"], ground.env["MAILBOX"], "@" + ground.env["ABSTRACT"]]
+    granted = ["net:connect:*", f"fs:write:{ground.sockets}"]
+    told = confined(sys.executable, "-c", NEITHER_HALF, *addresses, granted=granted).stdout.splitlines()
+    assert set(told) == {"Transport endpoint is already connected", "Protocol wrong type for socket"}
+    assert len(told) == 2 * 2 * 3 * 3

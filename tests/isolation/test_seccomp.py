@@ -39,6 +39,8 @@ def decide(machine, number, *arguments, network=False, architecture=None):
                 at += then if accumulator >= value else otherwise
             case 0x45:
                 at += then if accumulator & value else otherwise
+            case 0x54:
+                accumulator &= value
             case 0x05:
                 at += value
             case 0x06:
@@ -53,7 +55,7 @@ def number(machine, name):
     column = sorted(ARCHITECTURES, reverse=True).index(machine)
     tables: list[dict] = [_seccomp._EPERM, _seccomp._ENOSYS]
     tables += [{call: numbers for call, (numbers, _) in table.items()} for table in (_seccomp._MODES, _seccomp._OPENS)]
-    tables += [{"clone": _seccomp._CLONE, "ioctl": _seccomp._IOCTL, "socket": _seccomp._SOCKET}]
+    tables += [_seccomp._JUDGED]
     return next(table[name][column] for table in tables if name in table)
 
 
@@ -104,17 +106,66 @@ def test_no_module_types_into_a_terminal(machine):
     assert decide(machine, ioctl, 0, 0x5413) == "allow"
     for command in (0x5412, 0x541C, 0x5412 | 1 << 32, 0xFFFFFFFF00005412):  # the kernel looks at the lower half
         assert decide(machine, ioctl, 0, command) == "EPERM"
+    assert decide(machine, ioctl, 0, 0x5423) == "EPERM"  # nor chooses the driver behind one
+    assert decide(machine, ioctl, 0, 0x5424) == "allow"
+
+
+@machines
+def test_fcntl_takes_no_lease_and_no_command_that_is_newer_than_the_filter(machine):
+    fcntl = number(machine, "fcntl")
+    told = {command: decide(machine, fcntl, 3, command) for command in (*range(64), *range(1024, 1100))}
+    assert [command for command, said in told.items() if said == "EPERM"] == [1024, 1026, 1031]
+    assert [command for command, said in told.items() if said == "EINVAL"] == list(range(1039, 1100))
+    assert decide(machine, fcntl, 3, 1 << 32 | 1024) == "EPERM"
+    assert decide(machine, fcntl, 3, 1 << 32 | 3) == "allow"
+    assert decide(machine, fcntl, 3, 0xFFFFFFFF) == "EINVAL"
+
+
+@machines
+def test_the_personality_stays_linuxs(machine):
+    personality = number(machine, "personality")
+    for allowed in (0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF):
+        assert decide(machine, personality, allowed) == "allow"
+    for other in (1, 0x40000, 0x400000, 0x440000, 0xFFFFFFFE, 1 << 32 | 0x40000):
+        assert decide(machine, personality, other) == "EPERM"
+
+
+FLAGS = (0, 0x800, 0x80000, 0x80800)  # SOCK_NONBLOCK, SOCK_CLOEXEC
+
+
+@machines
+@pytest.mark.parametrize("network", [False, True])
+def test_a_pair_of_sockets_is_of_streams(machine, network):
+    pair = number(machine, "socketpair")
+    for flags in FLAGS:
+        kinds = [kind for kind in range(16) if decide(machine, pair, 1, kind | flags, network=network) == "allow"]
+        assert kinds == [1]
+    families = [family for family in range(64) if decide(machine, pair, family, 1, network=network) == "allow"]
+    assert families == [1]
+    assert decide(machine, pair, 1, 2, network=network) == "EACCES"
+
+
+@machines
+def test_with_the_network_nothing_is_bound_that_may_be_a_unix_address(machine):
+    bind = number(machine, "bind")
+    assert [size for size in range(111) if decide(machine, bind, 3, 0, size, network=True) == "allow"] == [16, 28]
+    assert decide(machine, bind, 3, 0, 14, network=True) == "EACCES"
+    assert decide(machine, bind, 3, 0, 128, network=True) == "allow"  # sockaddr_storage
+    assert {decide(machine, bind, 3, 0, size) for size in range(200)} == {"allow"}  # in a namespace of its own
 
 
 @machines
 def test_sockets_need_the_network_and_a_known_protocol(machine):
     socket = number(machine, "socket")
-    families = range(46)
+    families = range(64)
     assert {decide(machine, socket, family, 1, 0) for family in families} == {"EACCES"}
     allowed = [family for family in families if decide(machine, socket, family, 1, 0, network=True) == "allow"]
     assert allowed == [2, 10]
     spoken = [known for known in range(300) if decide(machine, socket, 2, 1, known, network=True) == "allow"]
     assert spoken == [0, 1, 6, 17, 58]
+    for flags in FLAGS:  # with protocol 0, other kinds choose SCTP or DCCP
+        kinds = [kind for kind in range(16) if decide(machine, socket, 10, kind | flags, 0, network=True) == "allow"]
+        assert kinds == [1, 2]
     assert decide(machine, socket, 2, 1, 262, network=True) == "EPROTONOSUPPORT"
     assert decide(machine, socket, 1, 1, 0, network=True) == "EACCES"
 
@@ -164,7 +215,7 @@ def test_the_numbers_are_those_of_the_systems_headers(machine):
         missing_here("no headers of Linux are installed")
     found = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", files[0].read_text())
     known = {name: int(value) for name, value in found}
-    tables = [*_seccomp._EPERM, *_seccomp._ENOSYS, *_seccomp._MODES, *_seccomp._OPENS, "clone", "ioctl", "socket"]
+    tables = [*_seccomp._EPERM, *_seccomp._ENOSYS, *_seccomp._MODES, *_seccomp._OPENS, *_seccomp._JUDGED]
     for name in tables:
         if name in known and number(machine, name) is not None:
             assert known[name] == number(machine, name), name

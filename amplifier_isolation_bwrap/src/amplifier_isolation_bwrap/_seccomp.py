@@ -49,7 +49,10 @@ _EPERM |= {"clock_adjtime": (305, 266), "adjtimex": (159, 171), "vhangup": (153,
 _EPERM |= {"sethostname": (170, 161), "setdomainname": (171, 162)}
 _EPERM |= {"iopl": (172, None), "ioperm": (173, None), "modify_ldt": (154, None), "uselib": (134, None)}
 # memory that belongs to no process, so no limit counts it
-_EPERM |= {"shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186)}
+_EPERM |= {"shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180)}
+# where memory lies, which costs other programs of the host theirs
+_EPERM |= {"mbind": (237, 235), "set_mempolicy": (238, 237), "get_mempolicy": (239, 236)}
+_EPERM |= {"set_mempolicy_home_node": (450, 450), "migrate_pages": (256, 238), "move_pages": (279, 239)}
 
 _ENOSYS = {  # programs do without these, as on an older kernel
     "clone3": (435, 435),  # a filter cannot read its flags, which are behind a pointer; nor openat2's
@@ -57,27 +60,44 @@ _ENOSYS = {  # programs do without these, as on an older kernel
     "io_uring_setup": (425, 425),  # it makes system calls that no filter sees
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
+    "io_setup": (206, 0),  # all programs of the host share fs.aio-max-nr
+    "io_destroy": (207, 1),
+    "io_submit": (209, 2),
+    "io_cancel": (210, 3),
+    "io_getevents": (208, 4),
+    "io_pgetevents": (333, 292),
     "memfd_create": (319, 279),  # memory that belongs to no process
     "memfd_secret": (447, 447),
+    "ustat": (136, None),  # they tell about file systems that are not in the sandbox
+    "sysfs": (139, None),
 }
 
 _NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
-_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # these type into a terminal
+_COMMANDS_OF_IOCTL = (0x5412, 0x541C, 0x5423)  # TIOCSTI and TIOCLINUX type into a terminal; TIOCSETD loads a driver
+_COMMANDS_OF_FCNTL = (1024, 1026, 1031)  # F_SETLEASE and F_NOTIFY watch files that others open; F_SETPIPE_SZ
+_NEWEST_OF_FCNTL = 1038  # F_SET_FILE_RW_HINT; a newer one is F_SETDELEG, a lease of a folder
+_PERSONALITIES = (0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)  # Linux, for 32 bits, with an old version's name; a question
 _SET_ID = 0o6000  # the mode of a program that runs with its owner's rights
 _CREATE_FLAGS = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE
-_AF_INET, _AF_INET6 = 2, 10
+_AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
+_STREAM, _DATAGRAM = 1, 2
+_KIND = 0xF  # the kind of a socket, without SOCK_CLOEXEC and SOCK_NONBLOCK
 _PROTOCOLS = (0, 1, 6, 17, 58)  # any, ICMP, TCP, UDP, ICMPv6; rules of firewalls often miss MPTCP, SCTP …
+_ADDRESS_SIZES = (16, 28)  # of sockaddr_in and sockaddr_in6
+_LONGEST_UNIX_ADDRESS = 110
 
 # calls that set a mode, with the index of that argument
 _MODES: dict[str, tuple[_Numbers, int]] = {"chmod": ((90, None), 1), "fchmod": ((91, 52), 1)}
 _MODES |= {"creat": ((85, None), 1), "mknod": ((133, None), 1)}
 _MODES |= {"fchmodat": ((268, 53), 2), "fchmodat2": ((452, 452), 2), "mknodat": ((259, 33), 2)}
 _OPENS = {"open": ((2, None), 1), "openat": ((257, 56), 2)}  # with the index of the flags; the mode is next
-_CLONE, _IOCTL, _SOCKET = (56, 220), (16, 29), (41, 198)
+# other calls that are judged by their arguments
+_JUDGED: dict[str, _Numbers] = {"clone": (56, 220), "ioctl": (16, 29), "fcntl": (72, 25), "personality": (135, 92)}
+_JUDGED |= {"socket": (41, 198), "socketpair": (53, 199), "bind": (49, 200)}
 
 _LEAF_SIZE = 3  # numbers that are compared one after another
 _JUMP = 0x05
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _ERRNO = 0x00050000
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets into struct seccomp_data
 
@@ -105,6 +125,7 @@ def build_filter(machine: str, *, network: bool) -> bytes:
     """Build the filter. With ``network`` it allows sockets of TCP, UDP and ICMP; without it, only ``socketpair``.
 
     It never allows Unix sockets: by the path of one in a readable folder, a module would reach a service of the host.
+    A pair of streams is allowed, as neither half can be connected to anything else.
     """
     column = _MACHINES.index(machine)
     steps = [_Instruction(_LOAD, _ARCHITECTURE), _Instruction(_EQUAL, _ARCHITECTURES[column], 1), _KILL]
@@ -122,13 +143,26 @@ def _rules(*, network: bool) -> Iterator[tuple[_Numbers, list[_Instruction]]]:
     for table, number in ((_EPERM, errno.EPERM), (_ENOSYS, errno.ENOSYS)):
         for numbers in table.values():
             yield numbers, [_refuse(number)]
-    yield _CLONE, _refuse_if_any(0, _NAMESPACES)
-    yield _IOCTL, _refuse_if_equal(1, (_TIOCSTI, _TIOCLINUX))
-    yield _SOCKET, _allow_internet() if network else [_refuse(errno.EACCES)]
+    judges = _judges(network=network)
+    for name, numbers in _JUDGED.items():
+        yield numbers, [*judges[name], _ALLOW]
     for numbers, argument in _MODES.values():
-        yield numbers, _refuse_if_any(argument, _SET_ID)
+        yield numbers, [*_refuse_if_any(argument, _SET_ID), _ALLOW]
     for numbers, argument in _OPENS.values():
-        yield numbers, _refuse_set_id(argument)
+        yield numbers, [*_refuse_set_id(argument), _ALLOW]
+
+
+def _judges(*, network: bool) -> dict[str, list[_Instruction]]:
+    """Return the instructions for each of ``_JUDGED``. They refuse a call, or run to their end."""
+    return {
+        "clone": _refuse_if_any(0, _NAMESPACES),
+        "ioctl": _refuse_if_equal(1, _COMMANDS_OF_IOCTL),
+        "fcntl": [*_refuse_if_equal(1, _COMMANDS_OF_FCNTL), *_refuse_above(1, _NEWEST_OF_FCNTL)],
+        "personality": _refuse_others(0, _PERSONALITIES, errno.EPERM),
+        "socket": _refuse_all_but_internet() if network else [_refuse(errno.EACCES)],
+        "socketpair": _refuse_all_but_streams(),
+        "bind": _refuse_unix_addresses() if network else [],
+    }
 
 
 def _search_tree(rules: Sequence[tuple[int, list[_Instruction]]]) -> list[_Instruction]:
@@ -151,20 +185,46 @@ def _argument(index: int) -> _Instruction:
 
 
 def _refuse_if_any(argument: int, bits: int) -> list[_Instruction]:
-    return [_argument(argument), _Instruction(_ANY_BIT, bits, 0, 1), _refuse(errno.EPERM), _ALLOW]
+    return [_argument(argument), _Instruction(_ANY_BIT, bits, 0, 1), _refuse(errno.EPERM)]
 
 
 def _refuse_if_equal(argument: int, values: Sequence[int]) -> list[_Instruction]:
     tests = [step for value in values for step in (_Instruction(_EQUAL, value, 0, 1), _refuse(errno.EPERM))]
-    return [_argument(argument), *tests, _ALLOW]
+    return [_argument(argument), *tests]
+
+
+def _refuse_above(argument: int, value: int) -> list[_Instruction]:
+    return [_argument(argument), _Instruction(_AT_LEAST, value + 1, 0, 1), _refuse(errno.EINVAL)]
+
+
+def _refuse_others(argument: int, values: Sequence[int], number: int, bits: int = 0xFFFFFFFF) -> list[_Instruction]:
+    """Refuse all values but these; of the argument, only ``bits`` count."""
+    tests = [_Instruction(_EQUAL, value, len(values) - n) for n, value in enumerate(values)]
+    return [_argument(argument), _Instruction(_AND, bits), *tests, _refuse(number)]
 
 
 def _refuse_set_id(flags: int) -> list[_Instruction]:
     """Refuse to make a set-id file. If the call makes no file, the register of the mode may hold anything."""
-    return [_argument(flags), _Instruction(_ANY_BIT, _CREATE_FLAGS, 1), _ALLOW, *_refuse_if_any(flags + 1, _SET_ID)]
+    refusal = _refuse_if_any(flags + 1, _SET_ID)
+    return [_argument(flags), _Instruction(_ANY_BIT, _CREATE_FLAGS, 0, len(refusal)), *refusal]
 
 
-def _allow_internet() -> list[_Instruction]:
-    families = [_Instruction(_EQUAL, _AF_INET, 2), _Instruction(_EQUAL, _AF_INET6, 1), _refuse(errno.EACCES)]
-    known = [_Instruction(_EQUAL, value, len(_PROTOCOLS) - n) for n, value in enumerate(_PROTOCOLS)]
-    return [_argument(0), *families, _argument(2), *known, _refuse(errno.EPROTONOSUPPORT), _ALLOW]
+def _refuse_all_but_internet() -> list[_Instruction]:
+    """Refuse other families, and other kinds: with protocol 0, a kind chooses SCTP or DCCP."""
+    families = _refuse_others(0, (_AF_INET, _AF_INET6), errno.EACCES)
+    kinds = _refuse_others(1, (_STREAM, _DATAGRAM), errno.EACCES, _KIND)
+    return [*families, *kinds, *_refuse_others(2, _PROTOCOLS, errno.EPROTONOSUPPORT)]
+
+
+def _refuse_all_but_streams() -> list[_Instruction]:
+    """Refuse pairs whose halves can be connected to others: a datagram can be sent to any Unix socket."""
+    return [*_refuse_others(0, (_AF_UNIX,), errno.EACCES), *_refuse_others(1, (_STREAM,), errno.EACCES, _KIND)]
+
+
+def _refuse_unix_addresses() -> list[_Instruction]:
+    """Refuse what may be the address of a Unix socket: half a pair would take a service's abstract name away.
+
+    A filter sees only its size. Longer ones are no Unix address, and some programs pass more than they use.
+    """
+    sizes = _refuse_others(2, _ADDRESS_SIZES, errno.EACCES)
+    return [_argument(2), _Instruction(_AT_LEAST, _LONGEST_UNIX_ADDRESS + 1, len(sizes)), *sizes]
