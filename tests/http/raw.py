@@ -61,7 +61,7 @@ class Server:
         return [request.path for request in self.requests]
 
     async def start(self, port=0, tls=None):
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", port, ssl=tls, backlog=256)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port, ssl=tls, backlog=256)
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
 
@@ -71,9 +71,13 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _connected(self, reader, writer):
-        task = asyncio.current_task()
+    def _accept(self, reader, writer):
+        """Make the task here: asyncio 3.11 asks one of its own for its exception, which raises if it was cancelled."""
+        task = asyncio.create_task(self._connected(reader, writer))
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connected(self, reader, writer):
         self.connections += 1
         ended = asyncio.Event()
         try:
@@ -85,7 +89,6 @@ class Server:
             with suppress(ConnectionError, asyncio.CancelledError):  # `stop` may cancel this wait, too
                 await writer.wait_closed()  # afterwards, to connect or to send fails
             ended.set()
-            self._tasks.discard(task)
 
     async def _answer_all(self, reader, writer, ended):
         while not writer.is_closing():

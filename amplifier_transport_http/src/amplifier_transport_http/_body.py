@@ -6,16 +6,26 @@ Owns unpacking and size. It does not look at what the body says.
 from __future__ import annotations
 
 import zlib
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
 from amplifier_core import Internal
 
+from ._turn import Turn
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     import httpx
 
 _PIECE = 64 * 1024
+"""Bytes that are unpacked at once."""
+
+_BARREN_MAX = 64 * 1024
+"""Bytes of gzip in a row that may unpack to nothing: heads, empty blocks, empty members."""
+
+_CODING_SHOWN = 80
+"""Characters of a content-encoding that an error shows."""
 
 
 class Body:
@@ -42,17 +52,16 @@ class Body:
             return self._stream.__aiter__()
         if coding in ("gzip", "x-gzip"):
             return _unpack(self, self._stream)
-        raise self.error(f"the content-encoding {coding!r}, which was not asked for")
+        raise self.error(f"the content-encoding {coding[:_CODING_SHOWN]!r}, which was not asked for")
 
     async def read(self) -> bytes:
         """Read the whole body, which may be as large as one message."""
-        pieces: list[bytes] = []
-        size = 0
+        whole, turn = BytesIO(), Turn()  # unlike a list of pieces, it needs no second copy
         async for piece in self:
-            pieces.append(piece)
-            size += len(piece)
-            self.check_size(size)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self.check_size(whole.tell() + len(piece))
+            whole.write(piece)
+            await turn.share()
+        return whole.getvalue()
 
     async def aclose(self) -> None:
         """Release the connection; closes it if the body has not been read to its end."""
@@ -74,20 +83,49 @@ class Body:
 
 
 async def _unpack(body: Body, stream: httpx.AsyncByteStream) -> AsyncIterator[bytes]:
-    """Yield the pieces of a body packed with gzip.
+    """Yield the pieces of a body packed with gzip, in one member or several (RFC 1952, 2.2).
 
     Not httpx's decoders: they unpack all that they have before the size can be checked, and 64 KiB may hold 64 MiB.
     """
-    gzip = zlib.decompressobj(wbits=31)
+    gzip, turn = _Gzip(body), Turn()
     async for part in stream:
-        packed = part
-        try:
-            while piece := gzip.decompress(packed, _PIECE):
+        for piece in gzip.pieces(part):
+            if piece:
                 yield piece
-                packed = gzip.unconsumed_tail
+            await turn.share()
+    gzip.end()
+
+
+class _Gzip:
+    """Unpacks members of gzip, a piece at a time."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self._member = zlib.decompressobj(wbits=31)
+        self._barren = 0
+
+    def pieces(self, packed: bytes) -> Iterator[bytes]:
+        """Yield what a part of the body unpacks to; an empty piece only gives time for a turn."""
+        more = bool(packed)
+        while more:
+            if self._member.eof:
+                self._member = zlib.decompressobj(wbits=31)
+            rest, piece = self._step(packed)
+            self._barren = 0 if piece else self._barren + len(packed) - len(rest)
+            if self._barren > _BARREN_MAX:
+                raise self._body.error(f"more than {_BARREN_MAX} bytes of gzip in a row that unpack to nothing")
+            more = bool(rest) or (bool(piece) and not self._member.eof)  # a piece that was full may have a rest inside
+            packed = rest
+            yield piece
+
+    def _step(self, packed: bytes) -> tuple[bytes, bytes]:
+        try:
+            piece = self._member.decompress(packed, _PIECE)
         except zlib.error as error:
-            raise body.error(f"gzip that cannot be unpacked: {error}") from error
-        if gzip.unused_data:
-            raise body.error("more after its gzip")
-    if not gzip.eof:
-        raise body.error("gzip without its end")
+            raise self._body.error(f"gzip that cannot be unpacked: {error}") from error
+        return self._member.unused_data if self._member.eof else self._member.unconsumed_tail, piece
+
+    def end(self) -> None:
+        """Check that the last member was complete."""
+        if not self._member.eof:
+            raise self._body.error("gzip without its end")

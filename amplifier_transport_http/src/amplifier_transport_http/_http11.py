@@ -26,8 +26,20 @@ _IDLE_SECONDS = 4.0
 _UNREAD_MAX = 256 * 1024
 """Bytes of a body that may wait here to be read. With more, reading from the socket pauses."""
 
+_PART_COST = 100
+"""Bytes that a part of a body takes beyond its own, in what may wait."""
+
 _HEAD_MAX = 64 * 1024
 """Bytes in a row that may be no part of a body: a head, informational heads before it, trailers."""
+
+_LINE_MAX = 16 * 1024
+"""Bytes of one header's name and value."""
+
+_HEADERS_MAX = 100
+"""Headers of a response, with those of informational heads and the trailers."""
+
+_INFORMATIONAL_MAX = 16
+"""Informational heads before a response."""
 
 _READ = 32 * 1024
 """Bytes read at once, into a buffer that a connection keeps: asyncio's own 256 KiB are mapped anew for each read."""
@@ -54,8 +66,10 @@ class Http11(asyncio.BufferedProtocol):
         self.status = 0  # until the head is complete
         self.headers: list[tuple[bytes, bytes]] = []
         self._parts: deque[bytes] = deque()
+        self._read: list[bytes] = []  # the parts in what is read just now
         self._unread = 0
         self._since_body = 0
+        self._header_count = self._informational = 0
         self._complete = self._keep_alive = self._unasked = False
 
     # Called by the event loop.
@@ -78,6 +92,7 @@ class Http11(asyncio.BufferedProtocol):
             self._parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(str(error))
+        self._keep_read()
         if self._since_body > _HEAD_MAX:
             self._fail(f"more than {_HEAD_MAX} bytes of headers")
         if self._unread > _UNREAD_MAX:
@@ -102,10 +117,18 @@ class Http11(asyncio.BufferedProtocol):
         self.closed.set_result(None)
         self._wake()
 
+    def _keep_read(self) -> None:
+        """Keep what was read of a body, as one part: thousands of chunks may have been in it."""
+        if self._read:
+            part = b"".join(self._read)
+            self._read.clear()
+            self._parts.append(part)
+            self._unread += len(part) + _PART_COST
+
     def _fail(self, why: str) -> None:
         """End the connection for data that is no response; a complete response before it still counts."""
         self._unasked = True
-        self._end = self._end or httpx.RemoteProtocolError(f"the answer is not HTTP/1.1: {why}")
+        self.abort(f"the answer is not HTTP/1.1: {why}", httpx.RemoteProtocolError)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -118,26 +141,33 @@ class Http11(asyncio.BufferedProtocol):
         self._unasked = self._complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; trailers are dropped."""
-        if not self.status:
+        """Take a header; trailers are dropped, and counted."""
+        self._header_count += 1
+        if self._header_count > _HEADERS_MAX:
+            self._fail(f"more than {_HEADERS_MAX} headers")
+        elif len(name) + len(value) > _LINE_MAX:
+            self._fail(f"a header of more than {_LINE_MAX} bytes")
+        elif not self.status:
             self.headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Take the status, unless the head is an informational one."""
-        if self._complete:
+        if self._complete or self._end is not None:
             return
         status = self._parser.get_status_code()
         if status == _SWITCHING:
             self._fail("it switches to another protocol")
         elif _INFORMATIONAL <= status < _SUCCESS:
             self.headers.clear()
+            self._informational += 1
+            if self._informational > _INFORMATIONAL_MAX:
+                self._fail(f"more than {_INFORMATIONAL_MAX} informational responses")
         else:
             self.status = status
 
     def on_body(self, part: bytes) -> None:
         if not self._complete:
-            self._parts.append(part)
-            self._unread += len(part)
+            self._read.append(part)
             self._since_body = 0
 
     def on_message_complete(self) -> None:
@@ -210,9 +240,9 @@ class Http11(asyncio.BufferedProtocol):
         """
         return not self.expired() and not self._readable(0)
 
-    def abort(self, why: str) -> None:
-        """Close the socket at once. An exchange that waits fails."""
-        self._end = self._end or httpx.ReadError(why)
+    def abort(self, why: str, error: type[httpx.TransportError] = httpx.ReadError) -> None:
+        """Close the socket at once. An exchange that waits fails, unless all that it waits for has come."""
+        self._end = self._end or error(why)
         self._transport.abort()
         self._wake()
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from amplifier_core.hookspecs import UNSET, LineBuffer, LineTooLongError, NotJson, decode_message
 
+from ._turn import Turn
+
 if TYPE_CHECKING:
     from amplifier_core.hookspecs import Chunks
 
@@ -16,23 +18,34 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/x-ndjson"
 
+_BLANK_MAX = 64 * 1024
+"""Bytes of blank lines that may stand before a line of the largest size."""
+
 
 async def read_final(body: Body, chunks: Chunks | None) -> bytes:
     """Pass each chunk on, and give the line of the final reply. Each line may be as large as one message.
 
-    A line that is no chunk is the final reply; another line after it is an error. A reader that falls behind holds back
-    this body alone: each request has a connection of its own.
+    A line that is no chunk is the final reply; another line after it is an error. So are more bytes in a row than one
+    message may have, if they complete none. A reader that falls behind holds back this body alone: each request has a
+    connection of its own.
     """
-    lines = LineBuffer(body.limit)
-    final = b""
+    lines, turn = LineBuffer(body.limit), Turn()
+    final, idle = b"", 0
     async for piece in body:
-        try:
-            complete = lines.feed(piece)
-        except LineTooLongError:
-            raise body.too_large() from None
-        for line in complete:
-            final = await _take(line, final, body, chunks)
+        idle += len(piece)
+        for line in _feed(lines, piece, body):
+            final, idle = await _take(line, final, body, chunks), 0
+            await turn.share()
+        body.check_size(idle - _BLANK_MAX)
+        await turn.share()
     return await _take(lines.rest(), final, body, chunks)
+
+
+def _feed(lines: LineBuffer, piece: bytes, body: Body) -> list[bytes]:
+    try:
+        return lines.feed(piece)
+    except LineTooLongError:
+        raise body.too_large() from None
 
 
 async def _take(line: bytes, final: bytes, body: Body, chunks: Chunks | None) -> bytes:
