@@ -247,5 +247,19 @@ def of_mcp_http() -> Iterator[Place]:
     yield Place("mcp-session-id", "initialize", session, ("bare",))
 
 
-PLACES = {"stdio": of_stdio, "http": of_http, "mcp": of_mcp_stdio, "mcp-http": of_mcp_http}
+def of_hooks() -> Iterator[Place]:
+    """Yield what a module over STDIO that is a policy hook can answer."""
+    for name, answer in {
+        "an answer": "@",
+        "decision": '{"decision":@}',
+        "reason": '{"decision":"deny","reason":@}',
+        "scope": '{"decision":"allow","scope":@}',
+        "capabilities": '{"decision":"allow","capabilities":@}',
+        "a capability": '{"decision":"allow","capabilities":[@]}',
+        "more": '{"decision":"allow","more":@}',
+    }.items():
+        yield Place(name, "invoke", f'{{"id":"#","ok":true,"result":{answer}}}', _MIXED)
+
+
+PLACES = {"hook": of_hooks, "stdio": of_stdio, "http": of_http, "mcp": of_mcp_stdio, "mcp-http": of_mcp_http}
 """By the name of the transport."""

@@ -20,7 +20,7 @@ from tests.gap import Meters
 from amplifier_core import Kernel, KernelError, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Sequence
 
     from tests.bounds.places import Place
 
@@ -31,6 +31,7 @@ GAP = 0.25  # seconds
 GROWTH = 3 * MESSAGE_BYTES
 _PROGRAM = Path(__file__).parents[1] / "modules" / "hostile.py"
 _ECHO = Path(__file__).parents[1] / "modules" / "echo.py"
+_M = "/mnt/tools/m"
 _SECONDS = 8.0
 _SYSTEM_CALLS = (
     "session.create", "session.fork", "session.end", "mount", "unmount", "mounts", "describe", "invoke", "emit",
@@ -76,38 +77,52 @@ def play_picked(words: Sequence[str], where: tuple[str, Place]) -> list[Seen | s
 
 async def _play(place: Place, transport: str, rows: Sequence[tuple[str, int]], log: Path) -> list[Seen]:
     command = [sys.executable, "-I", "-S", str(_PROGRAM), transport, place.method, place.template, str(place.times)]
+    seen = []
     async with Kernel(event_log=log, isolation=False) as kernel:
-        session = await kernel.session.create(Plan("bounds"))
-        await session.register_hook("policy:request", _allow)
-        await session.mount("/mnt/tools", _echo(), trusted=True)
-        if place.method in ("invoke", "tools/call"):
+        session = await _session(kernel)
+        if place.method in ("invoke", "tools/call") and transport != "hook":
             async with _module(transport, [*command, "text", "1"]) as descriptor:
                 await session.mount("/mnt/tools", descriptor, trusted=True)
-                seen = [await _row(session, row, {"filler": row[0], "size": row[1]}) for row in rows]
+                for filler, size in rows:
+                    call = session.invoke(_M, "go", {"filler": filler, "size": size}, timeout=_SECONDS)
+                    seen.append(await _row(filler, size, call))
         else:
-            seen = []
-            for row in rows:
-                async with _module(transport, [*command, row[0], str(row[1])]) as descriptor:
-                    seen.append(await _row(session, row, {}, descriptor))
+            for filler, size in rows:
+                session = await _session(kernel)
+                async with _module(transport, [*command, filler, str(size)]) as descriptor:
+                    seen.append(await _row(filler, size, _mount_and_call(session, descriptor, transport)))
+                    await kernel.session.end(session.session_id)
     with log.open("rb") as lines:
         for line in lines:
             json.loads(line)
     return seen
 
 
-async def _row(session: Session, row: tuple[str, int], args: dict[str, Any], descriptor: Any = None) -> Seen:
+async def _session(kernel: Kernel) -> Session:
+    """Make a session with a policy and a module that behaves."""
+    session = await kernel.session.create(Plan("bounds"))
+    await session.register_hook("policy:request", _allow)
+    await session.mount("/mnt/tools", _echo(), trusted=True)
+    return session
+
+
+async def _mount_and_call(session: Session, descriptor: dict[str, Any], transport: str) -> None:
+    """Mount the hostile module and call it; a hook is asked about a call to the other one."""
+    await session.mount("/mnt/tools", descriptor, trusted=True, timeout=_SECONDS)
+    if transport == "hook":
+        await session.register_hook("policy:request", _M)
+    await session.invoke("/mnt/tools/echo" if transport == "hook" else _M, "go", {}, timeout=_SECONDS)
+
+
+async def _row(filler: str, size: int, doing: Awaitable[None]) -> Seen:
     meters, code = Meters(), ""
     async with meters:
         try:
-            if descriptor is not None:
-                await session.mount("/mnt/tools", descriptor, trusted=True, timeout=_SECONDS)
-            await session.invoke("/mnt/tools/m", "go", args, timeout=_SECONDS)
+            await doing
         except KernelError as error:
             code = error.code
             str(error), repr(error)
-    if descriptor is not None and any(mount["name"] == "m" for mount in await session.mounts()):
-        await session.unmount("/mnt/tools", "m")
-    return Seen(*row, meters.gap.worst, meters.growth.bytes, code)
+    return Seen(filler, size, meters.gap.worst, meters.growth.bytes, code)
 
 
 async def _allow(_: Any) -> dict[str, str]:
@@ -124,8 +139,9 @@ async def _module(transport: str, command: list[str]) -> AsyncIterator[dict[str,
     """Give the descriptor of the hostile module. A server is started, and ended."""
     words = [f"sys:{name}" for name in _SYSTEM_CALLS]
     fields: dict[str, Any] = {"name": "m", "kind": "tool", "capabilities": [] if "mcp" in transport else words}
-    if transport in ("stdio", "mcp"):
-        yield {**fields, "transport": {"type": transport, "command": command}}
+    if transport in ("stdio", "mcp", "hook"):
+        kind = "mcp" if transport == "mcp" else "stdio"
+        yield {**fields, "transport": {"type": kind, "command": command}}
         return
     server = await asyncio.create_subprocess_exec(*command, stdout=-1)
     try:

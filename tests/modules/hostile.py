@@ -1,7 +1,7 @@
 """A module that behaves, but for one message: in one place of it, it puts more than anybody asked for.
 
-hostile.py TRANSPORT METHOD TEMPLATE TIMES FILLER SIZE: TRANSPORT is stdio, http, mcp or mcp-http. It answers METHOD
-with TEMPLATE, in which @ stands for SIZE bytes of FILLER and # for the id of the request. The arguments of an
+hostile.py TRANSPORT METHOD TEMPLATE TIMES FILLER SIZE: TRANSPORT is stdio, hook, http, mcp or mcp-http. It answers
+METHOD with TEMPLATE, in which @ stands for SIZE bytes of FILLER and # for the id of the request. The arguments of an
 invocation choose their own. It sends this TIMES times and then, if TEMPLATE ends in a line feed, the usual answer. A
 server prints its port. Only the standard library is here.
 """
@@ -154,4 +154,4 @@ def serve():
 
 
 if __name__ == "__main__":
-    {"stdio": stdio, "mcp": mcp}.get(transport, serve)()
+    {"stdio": stdio, "hook": stdio, "mcp": mcp}.get(transport, serve)()
