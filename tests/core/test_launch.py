@@ -1,6 +1,7 @@
 """Starting the process of a launch: a transport's own, or the one that an isolation made of it."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -14,14 +15,15 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux sets
 
 @pytest.fixture
 def held():
-    """A launch whose process waits at a gate until its limits are set, and then prints them."""
-    reading, gate = os.pipe()
-    code = f"import os, resource; os.read({reading}, 1); print(resource.getrlimit(resource.RLIMIT_CORE))"
+    """A launch whose process reads the gate to its end, and then prints the word and its limit."""
+    inner, gate = (end.detach() for end in socket.socketpair())
+    read = f"word = open({inner}, 'rb').read()"
+    code = f"import resource; {read}; print(word, resource.getrlimit(resource.RLIMIT_CORE))"
 
     def make(**limits):
         numbers = {getattr(resource, name): value for name, value in limits.items()}
         command = (sys.executable, "-c", code)
-        return Launch(command=command, cwd="/", env={}, fds=(reading,), limits=numbers, gate=gate)
+        return Launch(command=command, cwd="/", env={}, fds=(inner,), limits=numbers, gate=gate, word=b"go")
 
     return make
 
@@ -37,9 +39,17 @@ def closed(fd):
 def test_it_goes_on_when_its_limits_are_set(held):
     launch = held(RLIMIT_CORE=0)
     with launch.start(stdout=subprocess.PIPE) as process:
-        assert process.stdout.read() == b"(0, 0)\n"
+        assert process.stdout.read() == b"b'go' (0, 0)\n"
     assert closed(launch.gate)
     assert closed(launch.fds[0])
+
+
+def test_the_gate_ends_even_if_somebody_else_holds_it(held):
+    launch = held()
+    other = os.dup(launch.gate)  # as a process has it that was forked meanwhile
+    with launch.start(stdout=subprocess.PIPE) as process:
+        assert process.stdout.read().startswith(b"b'go'")
+    os.close(other)
 
 
 def test_a_process_that_cannot_be_limited_does_not_run(held):

@@ -1,6 +1,7 @@
 """What modules leave behind: how it is found, and that nothing outlives a kernel that is killed, its watch neither."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -41,14 +42,17 @@ async def ended(pid):
 
 
 KERNEL = """
-import asyncio, sys
+import asyncio, os, sys, time
 from amplifier_core import Kernel, Plan, load_descriptor
 async def main():
     async with Kernel(event_log=False) as kernel:
         session = await kernel.session.create(Plan("x"))
         await session.mount("/mnt/tools", load_descriptor(sys.argv[1]), trusted=True)
         pids = [await session.invoke("/mnt/tools/hog", "daemon", {"how": how}) for how in sys.argv[2:]]
-        print(*pids, flush=True)
+        worker = os.fork()  # it holds all pipes of the kernel, and lives on
+        if not worker:
+            time.sleep(600)
+        print(worker, *pids, flush=True)
         await session.invoke("/mnt/tools/hog", "burn", {"milliseconds": 600_000}, timeout=600)
 asyncio.run(main())
 """
@@ -64,13 +68,15 @@ async def test_nothing_outlives_a_kernel_that_is_killed(tmp_path):
     command = [sys.executable, "-c", KERNEL, str(descriptor), *WAYS]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as kernel:
         assert kernel.stdout
-        daemons = [int(pid) for pid in kernel.stdout.readline().split()]
+        worker, *daemons = [int(pid) for pid in kernel.stdout.readline().split()]
         children = Path(f"/proc/{kernel.pid}/task/{kernel.pid}/children").read_text().split()
         assert len(daemons) == len(WAYS)
-        assert len(children) == 2  # the module, which reads no end of input now, and the watch
+        watch, module = (int(pid) for pid in children if int(pid) != worker)  # the module reads no end of input now
         kernel.kill()
-    for pid in [*daemons, *map(int, children)]:
+    for pid in [*daemons, module]:
         await ended(pid)
+    os.kill(worker, signal.SIGKILL)
+    await ended(watch)
 
 
 async def test_those_who_ask_at_once_are_all_served():
@@ -115,11 +121,83 @@ def test_a_search_ends_its_own_mark_and_no_other():
         process.wait()
 
 
+@contextlib.contextmanager
+def watched(mark, *command):
+    """Run a command as the kernel that a watch is to outlive; give both."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as kernel:
+        pidfd = os.pidfd_open(kernel.pid)
+        assert kernel.stdout
+        assert kernel.stdout.readline() == b"ready\n"
+        words = [sys.executable, "-m", search.__name__, mark, str(kernel.pid), str(pidfd), search.image(kernel.pid)]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=(pidfd,)) as watch:
+            os.close(pidfd)
+            try:
+                yield kernel, watch
+            finally:
+                kernel.kill()
+
+
+READY = [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(600)"]
+ANOTHER = [sys.executable, "-c", "import os; print('ready', flush=True); input(); os.execvp('sleep', ['sleep', '600'])"]
+
+
 @pytest.mark.usefixtures("traced")
-def test_the_watch_ends_what_is_left_when_its_input_ends():
+def test_the_watch_ends_what_is_left_when_its_kernel_ends():
     left = sleeper(**{search.VARIABLE: f"feed{MINE}.7"})
-    subprocess.run([sys.executable, "-m", search.__name__, f"feed{MINE}"], input=b"x", check=True)
-    assert left.wait(10) == -signal.SIGKILL
+    with watched(f"feed{MINE}", *READY) as (kernel, watch):
+        kernel.kill()
+        assert left.wait(10) == -signal.SIGKILL
+        late = sleeper(**{search.VARIABLE: f"feed{MINE}.8"})  # as one that the kernel was starting: it holds the pipe
+        assert late.wait(10) == -signal.SIGKILL
+        watch.stdin.close()
+        assert watch.wait(10) == 0
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_kernel_that_has_closed_its_end_of_the_pipe_has_not_ended():
+    left = sleeper(**{search.VARIABLE: f"food{MINE}.7"})
+    with watched(f"food{MINE}", *READY) as (kernel, watch):
+        watch.stdin.close()
+        with pytest.raises(subprocess.TimeoutExpired):
+            left.wait(1.5)
+        kernel.kill()
+        assert left.wait(10) == -signal.SIGKILL
+        assert watch.wait(10) == 0
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_kernel_that_became_another_program_has_ended():
+    left = sleeper(**{search.VARIABLE: f"fade{MINE}.7"})
+    with watched(f"fade{MINE}", *ANOTHER) as (kernel, watch):
+        kernel.stdin.write(b"go\n")
+        kernel.stdin.flush()
+        watch.stdin.close()
+        assert left.wait(10) == -signal.SIGKILL
+        assert watch.wait(10) == 0
+        assert kernel.poll() is None
+
+
+def test_what_has_ended_has_no_image():
+    assert search.image(2**22 + 1) == b""
+
+
+async def test_a_watch_that_somebody_killed_is_replaced():
+    orphans = OrphanKiller()
+    orphans.mark({})
+    first = orphans._watchdog
+    assert first
+    first.kill()
+    os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
+    orphans.mark({})
+    assert orphans._watchdog not in (None, first)
+    await orphans.close()
+
+
+async def test_an_environment_that_names_a_mark_does_not_replace_it():
+    orphans = OrphanKiller()
+    env, mark = orphans.mark({"A": "1", search.VARIABLE: "stolen"})
+    assert [*env.items()] == [(search.VARIABLE, mark), ("A", "1")]
+    await orphans.close()
 
 
 def test_what_somebody_else_owns_or_has_ended_is_left_alone(monkeypatch):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 
 
 class FileDescriptors(contextlib.ExitStack):
@@ -29,14 +30,14 @@ class FileDescriptors(contextlib.ExitStack):
         os.lseek(fd, 0, os.SEEK_SET)
         return fd
 
-    def pipe(self) -> tuple[int, int]:
-        """Make a pipe, and keep the end to read from. ``release`` does not return the other end: no child gets it."""
-        reading, writing = os.pipe()
-        self.keep(reading)
-        self.callback(os.close, writing)
-        return reading, writing
+    def gate(self) -> tuple[int, int]:
+        """Make two connected sockets, and keep the first. ``release`` does not return the other: no child gets it."""
+        inner, outer = (each.detach() for each in socket.socketpair())
+        self.keep(inner)
+        self.callback(os.close, outer)
+        return inner, outer
 
     def release(self) -> tuple[int, ...]:
-        """Hand over what was kept: from now on the caller closes it, and the writing end of each pipe."""
+        """Hand over what was kept: from now on the caller closes it, and the outer socket of each gate."""
         self.pop_all()
         return tuple(self._kept)

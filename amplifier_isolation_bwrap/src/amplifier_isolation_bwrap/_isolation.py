@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ._paths import ResolvedPath
 
 _TMP = "$tmp"  # the scratch folder, in a capability
+_WORD = b"--unshare-uts\0"  # without it bwrap refuses --hostname and ends, before it makes a process
 
 
 @attrs.frozen
@@ -153,12 +154,19 @@ class BwrapIsolation(Isolation):
             mounts = self._mounts(plan, granted, fds)
             shown = self._describe_access(mounts, granted)
             arguments = fds.memory_file("\0".join(self._arguments(plan, launch.env, mounts, fds, granted)))
-            waiting, gate = fds.pipe()  # bwrap reads it to its end, so it makes no process before the gate is closed
+            inner, gate = fds.gate()  # bwrap reads it to its end, and makes no process before
             inherited = (*launch.fds, *fds.release())
-        bwrap = (self._bwrap.path, "--args", str(arguments), "--args", str(waiting), "--")
+        bwrap = (self._bwrap.path, "--args", str(arguments), "--args", str(inner), "--")
         command = (*prefix, *bwrap, *self._limits.command_prefix, *plan.command)
         return Launch(
-            command=command, cwd="/", env={}, fds=inherited, limits=self._limits.rlimits, gate=gate, shown=shown
+            command=command,
+            cwd="/",
+            env={},
+            fds=inherited,
+            limits=self._limits.rlimits,
+            gate=gate,
+            word=_WORD,
+            shown=shown,
         )
 
     def _arguments(
@@ -183,7 +191,7 @@ class BwrapIsolation(Isolation):
 
     def _process_options(self, *, network: bool) -> Iterator[str]:
         """Yield the options that are not about files."""
-        yield from ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
+        yield from ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-cgroup-try")
         if not network:
             yield "--unshare-net"
         if "--disable-userns" in self._bwrap.options:

@@ -49,10 +49,10 @@ class Launcher:
 
     def start(self, reader: LineReader) -> ChildProcess:
         """Start a process, confined to what was granted, or with what was granted of the host's environment."""
-        launch, orphans = self._fields.launch(self._granted), self._orphans if self._confinement is None else None
+        launch = self._fields.launch(self._granted)
         if self._confinement is not None:
             launch = self._confinement.confine(launch, self._granted)
-        child = ChildProcess(launch, reader, self._descriptor.message_bytes, self._notify, orphans)
+        child = ChildProcess(launch, reader, self._descriptor.message_bytes, self._notify, self._orphans)
         self._children = [*(earlier for earlier in self._children if not earlier.gone), child]
         self._notify("module:start", {"pid": child.pid, "command": list(self._fields.command), **launch.shown})
         return child

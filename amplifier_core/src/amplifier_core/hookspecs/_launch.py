@@ -26,7 +26,10 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     limits: Mapping[int, int] = {}
     """Its resource limits, by the numbers of the module ``resource``."""
     gate: int | None = None
-    """A file descriptor that holds the process back for as long as it is open here."""
+    """A connected socket. The process does nothing before it has read the other end, one of ``fds``, to its end."""
+    word: bytes = b""
+    """What is sent through the gate when the limits are set. Without it the process must end by itself, not go on: then
+    its kernel was killed."""
     shown: Mapping[str, Any] = {}
     """What an isolation opens to the module, as JSON for people. It is in the log."""
 
@@ -42,6 +45,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
             process = subprocess.Popen(**own | options)
             try:
                 self._limit(process.pid)
+                self._open_gate()
             except OSError:
                 with process:
                     process.kill()
@@ -54,6 +58,15 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
         """Close the descriptors of the launch. ``start`` does so. Call it if the process is not started."""
         for fd in (*self.fds, *(() if self.gate is None else (self.gate,))):
             os.close(fd)
+
+    def _open_gate(self) -> None:
+        if self.gate is not None:
+            import socket
+
+            gate = socket.socket(fileno=self.gate)
+            gate.sendall(self.word)
+            gate.shutdown(socket.SHUT_WR)  # the end, even if a process that was forked meanwhile holds this socket too
+            gate.detach()
 
     def _limit(self, pid: int) -> None:
         if self.limits:
