@@ -102,6 +102,7 @@ STATUS = "NoNewPrivs: 1\\nSeccomp: 2\\n" + "".join(
         (STATUS + "device lo:\\ndevice eth0:\\n", "reach eth0:"),
         (STATUS + "open /tmp\\n", "reach /tmp"),
         (STATUS + "open /proc/1\\n", "reach /proc/1"),
+        (STATUS + "open what the host mounts later\\n", "reach what the host mounts later"),
     ],
 )
 def test_each_promise_is_looked_at(bwrap, told, reason):

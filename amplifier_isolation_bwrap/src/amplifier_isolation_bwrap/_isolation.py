@@ -21,9 +21,10 @@ from ._file_descriptors import FileDescriptors
 from ._limits import Limits, find_limits
 from ._mounts import MountTable, find_mount_points, why_forbidden
 from ._paths import SCRATCH, SHARED_MEMORY, SharedFolders, is_within, resolve
+from ._private_mounts import find_private_prefix, follow_others
 from ._root_filesystem import USER, RootFilesystem
 from ._seccomp import build_filter, is_supported
-from ._trial import PROBE, run_trial
+from ._trial import PROBE, PROBE_OF_PRIVATE_MOUNTS, run_trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _TMP = "$tmp"  # the scratch folder, in a capability
 _WORD = b"--unshare-uts\0"  # without it bwrap refuses --hostname and ends, before it makes a process
+_LATER_MOUNTS = "appear inside, if the host shares its mounts: unshare of util-linux cannot make them private here"
 
 
 @attrs.frozen
@@ -92,6 +94,7 @@ class BwrapIsolation(Isolation):
             "file_bytes": self._options.file_bytes,
             "scratch_bytes": self._options.scratch_bytes,
             "mounts": mounts,
+            "later_mounts": "stay outside" if self._private_prefix else _LATER_MOUNTS,
         }
 
     def unenforced(self, capabilities: Sequence[str]) -> tuple[str, ...]:
@@ -127,10 +130,19 @@ class BwrapIsolation(Isolation):
         if not is_supported(platform.machine()):
             return f"there is no system call filter for {platform.machine()}"
         try:
-            probe = Launch(command=PROBE, cwd="/", env={})
-            return run_trial(self.confine(self._plan(probe, (), None), probe, ()))
+            return "" if self._private_prefix else self._try(PROBE, ())
         except KernelError as error:
             return error.message
+
+    @functools.cached_property
+    def _private_prefix(self) -> tuple[str, ...]:
+        """The words before bwrap that make its mounts private; none where a trial of them fails."""
+        prefix = find_private_prefix()
+        return prefix if prefix and not self._try(PROBE_OF_PRIVATE_MOUNTS, prefix) else ()
+
+    def _try(self, command: Sequence[str], private: Sequence[str]) -> str:
+        probe = Launch(command=tuple(command), cwd="/", env={})
+        return run_trial(self._confine(self._plan(probe, (), None), probe, (), private))
 
     def _plan(self, launch: Launch, code: Sequence[str], caller: str | None) -> Plan:
         found = find_dependencies(launch.command, launch.cwd, launch.env, self._shared_folders)
@@ -149,7 +161,10 @@ class BwrapIsolation(Isolation):
 
     def confine(self, plan: Plan, launch: Launch, granted: Sequence[str]) -> Launch:
         """Put the launch into a sandbox of its own. Raises ``Unreachable`` or ``Forbidden``."""
-        prefix = self._limits.bwrap_prefix()
+        return self._confine(plan, launch, granted, self._private_prefix if follow_others() else ())
+
+    def _confine(self, plan: Plan, launch: Launch, granted: Sequence[str], private: Sequence[str]) -> Launch:
+        prefix = (*self._limits.bwrap_prefix(), *private)
         with FileDescriptors() as fds:
             mounts = self._mounts(plan, granted, fds)
             shown = self._describe_access(mounts, granted)

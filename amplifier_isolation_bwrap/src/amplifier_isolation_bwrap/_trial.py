@@ -19,8 +19,15 @@ while read -r name rest; do echo device $name; done </proc/net/dev
 for place in / /tmp /dev /dev/shm /proc/sys/kernel/hostname; do test -w $place && echo open $place; done
 test -e /proc/1/environ && echo open /proc/1
 """
+_SCRIPT_OF_MOUNTS = """
+while read -r line; do
+    case $line in *" shared:"*|*" master:"*) echo open what the host mounts later; break;; esac
+done </proc/self/mountinfo
+"""
 PROBE = ("/bin/sh", "-c", _SCRIPT)
 """The command of the probe, in plain sh: it prints its status, and each thing that it could access but should not."""
+PROBE_OF_PRIVATE_MOUNTS = ("/bin/sh", "-c", _SCRIPT + _SCRIPT_OF_MOUNTS)
+"""The same for a sandbox whose mounts shall be private."""
 
 _SECONDS = 30.0  # a host that is removing many network namespaces delays a new one
 _PROMISED = {"NoNewPrivs": "1", "Seccomp": "2"} | dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0")
@@ -60,7 +67,7 @@ def _broken_promise(out: str) -> str:
     for name, value in _PROMISED.items():
         if facts.get(name) != value:
             return f"bwrap starts, but a module would have {name} {facts.get(name)}"
-    found = re.findall(r"^device (?!Inter-|face|lo:)(\S+)|^open (\S+)", out, re.MULTILINE)
+    found = re.findall(r"^device (?!Inter-|face|lo:)(\S+)|^open (.+)$", out, re.MULTILINE)
     return f"bwrap starts, but a module would reach {''.join(found[0])}" if found else ""
 
 
