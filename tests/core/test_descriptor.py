@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tests.core.strategies import json_values, thorough
 
 from amplifier_core import BadRequest, Limits, ModuleDescriptor, Plan, load_descriptor
-from amplifier_core._protocol.descriptor import KINDS, MESSAGE_BYTES
+from amplifier_core._protocol.descriptor import KINDS
+from amplifier_core._protocol.weight import MESSAGE_BYTES
 
 VALID: dict[str, Any] = {"name": "a", "kind": "tool", "transport": {"type": "stdio"}, "capabilities": []}
 LIMITS = ("timeout_ms", "idle_ms", "memory_bytes", "cpu_ms", "message_bytes", "concurrency")

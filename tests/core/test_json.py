@@ -19,7 +19,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.core.strategies import json_values, thorough
 
-from amplifier_core._protocol.json import MAX_DEPTH, NotJson, decode, encode, scrub
+from amplifier_core._protocol.json import NotJson, decode, encode, scrub
+from amplifier_core._protocol.weight import MAX_DEPTH
 
 
 def nested(levels, value=None):

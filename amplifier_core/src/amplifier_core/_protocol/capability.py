@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .json import decode
+from .json import decode_checked
 
 if TYPE_CHECKING:
     from pathlib import PurePath
@@ -82,7 +82,7 @@ def enforced_by_kernel(word: str) -> bool:
 def system_calls() -> frozenset[str]:
     """Read the names of the system calls (section 8) from their schema, when the first ``sys:`` word needs them."""
     schema = Path(__file__).parents[1] / "schemas" / "syscalls.json"
-    return frozenset(decode(schema.read_bytes())["$defs"]["name"]["enum"])
+    return frozenset(decode_checked(schema.read_bytes())["$defs"]["name"]["enum"])
 
 
 def _split(word: str) -> tuple[str, str, str]:

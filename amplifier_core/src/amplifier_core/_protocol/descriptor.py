@@ -19,15 +19,13 @@ from cattrs.gen import make_dict_structure_fn
 from .capability import canonical
 from .errors import BadRequest, path_of, reason_of, short
 from .json import NotJson, encode
+from .weight import MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 KINDS = ("provider", "tool", "agent", "hook", "orchestrator", "context")
 """The kinds of module."""
-
-MESSAGE_BYTES = 32 * 1024 * 1024
-"""The largest single message, in bytes of JSON, unless the descriptor sets another limit."""
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 """The form of a module's name, a regular expression."""

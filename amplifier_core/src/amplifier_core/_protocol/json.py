@@ -1,25 +1,31 @@
-"""Strict JSON: a value is checked before it is written; an error, in writing or reading, is one line.
+"""Strict JSON: a value is checked before it is written, a text before it is read; an error is one line.
 
 Owns the codec. It does not know what the values mean.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .errors import short
+from .weight import MAX_DEPTH, MESSAGE_BYTES, look, needs_look
 
-MAX_DEPTH = 200
-"""The deepest nesting that is written. Deeper values are refused, and so are cycles."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LARGE = 256 * 1024
+"""Bytes of a text that ``decode_large`` and ``decode_message_large`` are for: a look at it holds the event loop."""
 
 encode_checked = msgspec.json.Encoder().encode
 """Encode a value that is known to be JSON: built by the kernel, or decoded by it. Nothing is checked."""
 
-_decode = msgspec.json.Decoder().decode
+decode_checked = msgspec.json.Decoder().decode
+"""Decode a text that is known to be JSON: encoded by the kernel. Nothing is checked before."""
 
 _EXACT = frozenset((str, int, bool, type(None)))
 
@@ -58,21 +64,42 @@ def encode(value: object, where: str) -> bytes:
     raise NotJson(problem, path or where)
 
 
-def decode(text: bytes | str | memoryview) -> Any:
-    """Decode strict UTF-8 JSON, or raise ``NotJson`` with one line that says what is wrong and at which byte."""
+def decode(text: bytes | str | memoryview, limit: int = MESSAGE_BYTES) -> Any:
+    """Decode strict UTF-8 JSON, or raise ``NotJson`` with one line that says what is wrong and, mostly, at which byte.
+
+    A text that is nested more than 200 levels deep is refused before it is decoded. So is one whose values would take
+    more than one and a half times ``limit``, which is that of the message it came in (but a MiB is always allowed).
+    """
     try:
-        return _decode(text)
-    except JSON_ERRORS as error:
-        raise not_json(error) from None
+        if type(text) is not bytes:
+            text = text.encode() if isinstance(text, str) else bytes(text)
+        if needs_look(text, limit):
+            finish(look(text, limit))
+        return decode_checked(text)
+    except ValueError as error:
+        raise NotJson(str(error)) from None
 
 
-JSON_ERRORS = (ValueError, RecursionError)
-"""What a msgspec decoder raises for a text that it refuses."""
+async def decode_large(text: bytes, limit: int = MESSAGE_BYTES) -> Any:
+    """Decode as ``decode`` does, but look at the text in slices, and let other tasks run between them."""
+    try:
+        if needs_look(text, limit):
+            await finish_in_turns(look(text, limit))
+        return decode_checked(text)
+    except ValueError as error:
+        raise NotJson(str(error)) from None
 
 
-def not_json(error: Exception) -> NotJson:
-    """Turn what a msgspec decoder raised into ``NotJson``."""
-    return NotJson("nested too deeply" if isinstance(error, RecursionError) else str(error))
+def finish(slices: Iterator[None]) -> None:
+    """Do work that is cut into slices, at once."""
+    for _ in slices:
+        pass
+
+
+async def finish_in_turns(slices: Iterator[None]) -> None:
+    """Do work that is cut into slices, and let other tasks run after each one."""
+    for _ in slices:
+        await asyncio.sleep(0)
 
 
 def scrub(value: object, depth: int = 0) -> Any:

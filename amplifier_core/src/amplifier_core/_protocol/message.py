@@ -12,7 +12,8 @@ import msgspec
 from msgspec import UNSET, UnsetType, structs
 
 from .errors import Internal, KernelError
-from .json import JSON_ERRORS, encode, encode_checked, not_json
+from .json import NotJson, encode, encode_checked, finish, finish_in_turns
+from .weight import MESSAGE_BYTES, look, look_at_utf8, needs_look
 
 
 class ErrorBody(msgspec.Struct):
@@ -40,8 +41,8 @@ class Pending(msgspec.Struct):
 class Message(msgspec.Struct):
     """One message of a module: a chunk, or a reply in one of the three shapes of section 2. Unknown fields are ignored.
 
-    ``id`` belongs to the framing of STDIO (section 3). ``size`` is the length of the JSON text in bytes:
-    ``decode_message`` sets it, and the sender cannot.
+    ``id`` belongs to the framing of STDIO (section 3). ``size`` is the length of the JSON text in bytes,
+    without that of ``events``: ``decode_message`` sets it, and the sender cannot.
     """
 
     id: str | UnsetType = UNSET
@@ -62,22 +63,56 @@ class Message(msgspec.Struct):
         return self.pending is not UNSET and self.result is UNSET and self.error is UNSET
 
 
+class _Events(msgspec.Struct):
+    """The events of a message, as their sender wrote them."""
+
+    events: msgspec.Raw = msgspec.Raw(b"")
+
+
 @functools.cache  # made for the first message: 0.4 ms that would slow down the import
 def _decoder() -> msgspec.json.Decoder[Message]:
     return msgspec.json.Decoder(Message)
 
 
-def decode_message(text: bytes) -> Message:
-    """Read one message, or raise ``NotJson`` with one line: not JSON, or not the shape of a message."""
+@functools.cache
+def _events_decoder() -> msgspec.json.Decoder[_Events]:
+    return msgspec.json.Decoder(_Events)
+
+
+def decode_message(text: bytes, limit: int = MESSAGE_BYTES) -> Message:
+    """Read one message, or raise ``NotJson`` with one line: not JSON, or not the shape of a message.
+
+    It is refused for its depth and for what its values would take as by ``decode``.
+    """
     if type(text) is not bytes:
         text = bytes(text)  # the parts that stay undecoded refer to it
     try:
+        if needs_look(text, limit):
+            finish(look(text, limit))
+        if not text.isascii():  # the decoder checks no UTF-8 in parts that it skips or leaves undecoded
+            finish(look_at_utf8(text))
+        return _read(text)
+    except ValueError as error:
+        raise NotJson(str(error)) from None
+
+
+async def decode_message_large(text: bytes, limit: int = MESSAGE_BYTES) -> Message:
+    """Read one message as ``decode_message`` does, but look at it in slices, and let other tasks run between them."""
+    try:
+        if needs_look(text, limit):
+            await finish_in_turns(look(text, limit))
         if not text.isascii():
-            text.decode()  # the decoder checks no UTF-8 in parts that it skips or leaves undecoded
-        message = _decoder().decode(text)
-    except JSON_ERRORS as error:
-        raise not_json(error) from None
+            await finish_in_turns(look_at_utf8(text))
+        return _read(text)
+    except ValueError as error:
+        raise NotJson(str(error)) from None
+
+
+def _read(text: bytes) -> Message:
+    message = _decoder().decode(text)
     message.size = len(text)
+    if message.events is not UNSET:
+        message.size -= len(_events_decoder().decode(text).events) + len(b',"events":')
     return message
 
 
@@ -107,15 +142,7 @@ def result_of(message: Message, who: str) -> Any:
 
 
 def result_size(message: Message) -> int:
-    """Return the size of a reply's result, in bytes of JSON. It is encoded again only if ``events`` came with it.
-
-    Otherwise the sender's spaces count too.
-    """
-    if message.events is not UNSET:
-        try:
-            return len(encode_checked(message.result))
-        except RecursionError:  # from deeper in its stack, Python 3.11 cannot encode all that it decoded
-            return int(message.size)
+    """Return the size of a reply's result, in bytes of JSON. The sender's spaces count too."""
     rest = {name: value for name in ("id", "ok") if (value := getattr(message, name)) is not UNSET}
     frame = len(encode_checked({**rest, "result": 0})) - 1
     return max(0, int(message.size) - frame)

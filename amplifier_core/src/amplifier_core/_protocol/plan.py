@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from .errors import BadRequest
-from .json import NotJson, decode, encode
+from .json import NotJson, decode_checked, encode
 
 
 @attrs.frozen(unsafe_hash=False)
@@ -30,7 +30,7 @@ class Plan:
             raise BadRequest(f"plan.inputs: expected an object, got {type(self.inputs).__name__}")
         try:
             encode(self.goal, "plan.goal")
-            object.__setattr__(self, "inputs", decode(encode(dict(self.inputs), "plan.inputs")))
+            object.__setattr__(self, "inputs", decode_checked(encode(dict(self.inputs), "plan.inputs")))
         except NotJson as error:
             raise BadRequest(str(error)) from None
 

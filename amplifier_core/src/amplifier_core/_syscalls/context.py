@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from amplifier_core._protocol.errors import BadRequest
-from amplifier_core._protocol.json import NotJson, decode, encode
+from amplifier_core._protocol.json import NotJson, decode_checked, encode
 
 if TYPE_CHECKING:
     from amplifier_core._protocol.ids import Span
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def get(state: SessionState, span: Span | None = None) -> dict[str, Any]:
     """Give ``{"fragments": {key: value}}``, in the order in which the keys were first set."""
     state.check_open()
-    fragments = {key: decode(text) for key, text in state.fragments.items()}
+    fragments = {key: decode_checked(text) for key, text in state.fragments.items()}
     state.record("context:get", span, status="ok", data={"keys": len(fragments)})
     return {"fragments": fragments}
 

@@ -19,7 +19,7 @@ from amplifier_core._modules.thread import in_thread
 from amplifier_core._protocol.description import check_description
 from amplifier_core._protocol.descriptor import ModuleDescriptor
 from amplifier_core._protocol.errors import BadRequest, Forbidden, Internal, KernelError, Unreachable, failure_of, short
-from amplifier_core._protocol.json import decode, encode_checked
+from amplifier_core._protocol.json import decode_checked, encode_checked
 from amplifier_core._protocol.message import result_of
 from amplifier_core._sessions.namespace import MOUNT_PATHS, Mount
 from amplifier_core._sessions.policy import MOUNT, Question, authorize
@@ -292,5 +292,5 @@ def describe(state: SessionState, path: str) -> dict[str, Any]:
     mount = state.namespace.mounts.get(path)
     if mount is None:
         raise BadRequest(f"path: nothing is mounted at {path!r}")
-    description: dict[str, Any] = decode(mount.module.description)
+    description: dict[str, Any] = decode_checked(mount.module.description)
     return description

@@ -55,10 +55,7 @@ class SystemCalls:
             await _authorize(caller, call, row.resource)
             return Raw(encode_checked({"ok": True, "result": await row.handler(self, caller, call.args)}))
         except KernelError as error:
-            failure = error
-        except RecursionError:  # on Python 3.11, nesting that could be read may be too deep to be written
-            failure = BadRequest(f"{call.name}: its arguments or its result are nested too deeply")
-        return Raw(encode_checked({"ok": False, "error": scrub(failure.body())}))
+            return Raw(encode_checked({"ok": False, "error": scrub(error.body())}))
 
     async def _session_create(self, caller: Invocation, args: Args) -> dict[str, str]:
         plan = _required(args, "plan", dict)

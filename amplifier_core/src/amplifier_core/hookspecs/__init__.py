@@ -14,21 +14,29 @@ chose none. A plugin imports what it needs from here and from ``amplifier_core``
 from msgspec import UNSET
 
 from amplifier_core._protocol.errors import causes
-from amplifier_core._protocol.json import NotJson, decode, encode
-from amplifier_core._protocol.lines import LineBuffer, LineTooLongError
-from amplifier_core._protocol.message import ErrorBody, Message, Pending, SystemCall, decode_message, encode_message
+from amplifier_core._protocol.json import LARGE, NotJson, decode, decode_large, encode
+from amplifier_core._protocol.message import (
+    ErrorBody,
+    Message,
+    Pending,
+    SystemCall,
+    decode_message,
+    decode_message_large,
+    encode_message,
+)
 
 from ._chunks import Chunks
 from ._host import Host
 from ._isolation import Confinement, Isolation, IsolationSpec
 from ._launch import Launch
+from ._lines import LineBuffer, LineTooLongError
 from ._markers import ISOLATIONS, PROJECT, SINKS, TRANSPORTS, hookimpl
 from ._sink import Sink, SinkSpec
 from ._transport import Connection, Notify, TransportSpec, Usage
 
 __all__ = [
-    "ISOLATIONS", "PROJECT", "SINKS", "TRANSPORTS", "UNSET", "Chunks", "Confinement", "Connection", "ErrorBody",
-    "Host", "Isolation", "IsolationSpec", "Launch", "LineBuffer", "LineTooLongError", "Message", "NotJson", "Notify",
-    "Pending", "Sink", "SinkSpec", "SystemCall", "TransportSpec", "Usage", "causes", "decode", "decode_message",
-    "encode", "encode_message", "hookimpl",
+    "ISOLATIONS", "LARGE", "PROJECT", "SINKS", "TRANSPORTS", "UNSET", "Chunks", "Confinement", "Connection",
+    "ErrorBody", "Host", "Isolation", "IsolationSpec", "Launch", "LineBuffer", "LineTooLongError", "Message", "NotJson",
+    "Notify", "Pending", "Sink", "SinkSpec", "SystemCall", "TransportSpec", "Usage", "causes", "decode", "decode_large",
+    "decode_message", "decode_message_large", "encode", "encode_message", "hookimpl",
 ]  # fmt: skip
