@@ -22,14 +22,16 @@ STEP = 0.005
 class LoopGap:
     """The longest time, in seconds, for which the loop gave nobody a turn: ``async with LoopGap() as gap``.
 
-    The time for which a busy machine kept the thread from running is no part of it, where the system tells that time.
+    ``worst`` is by the clock, without the time for which a busy machine kept the thread from running, where the system
+    tells that time. ``worst_cpu`` is the CPU time of the process in such a gap: it is the same on a busy machine, and
+    does not see what waits.
     """
 
     def __init__(self) -> None:
-        self.worst = 0.0
+        self.worst = self.worst_cpu = 0.0
 
     async def __aenter__(self) -> Self:
-        self._last = _ran()
+        self._last, self._last_cpu = _ran(), time.process_time()
         self._task = asyncio.create_task(self._beat())
         await asyncio.sleep(0)
         return self
@@ -45,9 +47,10 @@ class LoopGap:
             self._note()
 
     def _note(self) -> None:
-        now = _ran()
+        now, cpu = _ran(), time.process_time()
         self.worst = max(self.worst, now - self._last - STEP)
-        self._last = now
+        self.worst_cpu = max(self.worst_cpu, cpu - self._last_cpu)
+        self._last, self._last_cpu = now, cpu
 
 
 class Growth:
@@ -75,6 +78,7 @@ class Cost(NamedTuple):
     """What a function that ran apart cost, and what it returned."""
 
     gap: float
+    gap_cpu: float
     growth: int
     said: Any
 
@@ -125,7 +129,7 @@ async def _measure(name: str, args: list[Any]) -> Cost:
     module, _, function = name.partition(":")
     meters = Meters()
     said = await getattr(importlib.import_module(module), function)(meters, *args)
-    return Cost(meters.gap.worst, meters.growth.bytes, said)
+    return Cost(meters.gap.worst, meters.gap.worst_cpu, meters.growth.bytes, said)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ def test_what_holds_the_loop_and_memory_in_a_process_of_its_own_is_seen():
     cost = apart(hold, 0.3, 64 * MB)
     assert 0.25 < cost.gap < 2
     assert 60 * MB < cost.growth < 80 * MB
+    assert cost.gap_cpu < cost.gap  # it slept
     assert cost.said == 64 * MB
 
 

@@ -38,13 +38,13 @@ def in_a_thread():
 
     def start(*serve_one):
         listener = socket.create_server(("127.0.0.1", 0))
-        listener.settimeout(10)
+        listener.settimeout(60)
 
         def work():
             with listener:
                 for one in serve_one:
                     peer, _ = listener.accept()
-                    peer.settimeout(10)
+                    peer.settimeout(60)
                     with closing(peer):
                         one(peer)
 
@@ -54,7 +54,7 @@ def in_a_thread():
 
     yield start
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from amplifier_core.hookspecs import Chunks
 from amplifier_transport_http import open_transport
 
 GAP = 0.25
-TRIES = 4
-"""A busy machine makes gaps of its own: what holds the loop holds it each time."""
+"""Seconds of CPU: a busy machine makes gaps of its own, and nothing here waits."""
 MESSAGE_BYTES = 32 * 2**20
 GROWTH = 3 * MESSAGE_BYTES
 SECONDS = 1.0
@@ -79,17 +78,14 @@ def flood(answer):
         (floods.a_body_of_30_megabytes, "", MESSAGE_BYTES),
         (floods.a_line_of_30_megabytes_in_gzip, "", MESSAGE_BYTES),
         (floods.an_error_of_30_megabytes, "", MESSAGE_BYTES),
-        (floods.continues, "more than 16 informational responses", MESSAGE_BYTES),
+        (floods.continues, "more than 65536 bytes of headers", MESSAGE_BYTES),
         (floods.headers, "more than 100 headers", MESSAGE_BYTES),
         (floods.trailers, "more than 100 headers", MESSAGE_BYTES),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)[:9]),
 )
 def test_a_flood_holds_neither_the_loop_nor_memory(in_a_thread, answer, says, limit):
-    for attempt in range(TRIES):
-        cost = apart(ask, in_a_thread(flood(answer)), limit)
-        assert says in cost.said
-        assert cost.growth < GROWTH
-        if cost.gap < GAP:
-            break
-        assert attempt < TRIES - 1, f"the loop was held for {cost.gap:.2f} s"
+    cost = apart(ask, in_a_thread(flood(answer)), limit)
+    assert says in cost.said
+    assert cost.growth < GROWTH
+    assert cost.gap_cpu < GAP

@@ -36,10 +36,7 @@ _LINE_MAX = 16 * 1024
 """Bytes of one header's name and value."""
 
 _HEADERS_MAX = 100
-"""Headers of a response, with those of informational heads and the trailers."""
-
-_INFORMATIONAL_MAX = 16
-"""Informational heads before a response."""
+"""Headers of a response, with its trailers."""
 
 _READ = 32 * 1024
 """Bytes read at once, into a buffer that a connection keeps: asyncio's own 256 KiB are mapped anew for each read."""
@@ -69,7 +66,7 @@ class Http11(asyncio.BufferedProtocol):
         self._read: list[bytes] = []  # the parts in what is read just now
         self._unread = 0
         self._since_body = 0
-        self._header_count = self._informational = 0
+        self._header_count = 0
         self._complete = self._keep_alive = self._unasked = False
 
     # Called by the event loop.
@@ -159,9 +156,7 @@ class Http11(asyncio.BufferedProtocol):
             self._fail("it switches to another protocol")
         elif _INFORMATIONAL <= status < _SUCCESS:
             self.headers.clear()
-            self._informational += 1
-            if self._informational > _INFORMATIONAL_MAX:
-                self._fail(f"more than {_INFORMATIONAL_MAX} informational responses")
+            self._header_count = 0
         else:
             self.status = status
 

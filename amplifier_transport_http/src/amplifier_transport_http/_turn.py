@@ -12,7 +12,7 @@ _SLICE_SECONDS = 0.01
 
 
 class Turn:
-    """The time since a task last gave the others a turn. One turn of the loop is cheap, and most tasks never need it."""
+    """The time since a task last gave the others a turn. Most tasks never need one."""
 
     def __init__(self) -> None:
         self._since = monotonic()

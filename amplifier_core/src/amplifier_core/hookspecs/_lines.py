@@ -24,9 +24,8 @@ class LineBuffer:
 
         Raises ``LineTooLongError``. The buffer is of no use afterwards.
         """
-        if (
-            0 <= data.find(b"\n") == len(data) - 1 <= self._limit and not self._waiting.tell()
-        ):  # as a rule it is one whole line
+        # As a rule it is one whole line.
+        if 0 <= data.find(b"\n") == len(data) - 1 <= self._limit and not self._waiting.tell():
             return [] if data.isspace() else [data]
         lines = BytesIO(data).readlines()  # searches at the speed of memory; split goes byte by byte
         rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
