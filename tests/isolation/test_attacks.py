@@ -119,6 +119,8 @@ TABLE = [
     Attack("sysv_shm"),
     Attack("own_queue"),
     Attack("big_pipe"),
+    Attack("timers", host="RLIMIT_SIGPENDING"),
+    Attack("realtime", root=True, host="CONFIG_RT_GROUP_SCHED"),
     Attack("descriptors"),
     Attack("big_file", OPEN),
     Attack("fill_scratch", SCRATCH),

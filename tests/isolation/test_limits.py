@@ -3,6 +3,8 @@
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,26 @@ def test_each_process_has_its_limits(confined):
     limits = {name: (soft, hard) for name, soft, hard in map(str.split, told.splitlines())}
     assert limits["NOFILE"] == (str(SMALL["open_files"]),) * 2
     assert limits["FSIZE"] == (str(SMALL["file_bytes"]),) * 2
-    assert limits["CORE"] == ("0", "0")
+    assert limits["CORE"] == ("1", "1")  # with 0, Linux still starts the program that takes dumps
+    assert limits["MEMLOCK"] == (str(8 << 20),) * 2
+    assert limits["SIGPENDING"] == ("1024", "1024")
+    assert limits["MSGQUEUE"] == limits["NICE"] == limits["RTPRIO"] == ("0", "0")
+
+
+LOWER = """
+import resource
+from amplifier_isolation_bwrap._limits import find_limits
+from amplifier_isolation_bwrap._options import Options
+resource.setrlimit(resource.RLIMIT_SIGPENDING, (500, 500))
+limits = find_limits(Options(open_files=1 << 30)).rlimits
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+print(limits[resource.RLIMIT_SIGPENDING], limits[resource.RLIMIT_NOFILE] <= most)
+"""
+
+
+def test_a_limit_that_the_kernel_has_itself_is_not_raised():
+    done = subprocess.run([sys.executable, "-c", LOWER], capture_output=True, text=True, check=True)
+    assert done.stdout == "500 True\n"
 
 
 def test_an_ordinary_user_is_counted_by_namespace(isolation, as_nobody):

@@ -1,4 +1,4 @@
-"""The limits that this distribution sets: open files and file size of each process, and the number of processes.
+"""The limits that this distribution sets: of each process what ``setrlimit`` knows, and the number of processes.
 
 Owns the choice of how each is set on this host. Memory and CPU time of all processes together are the kernel's part.
 """
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ._options import Options
 
 _PATH = "/usr/bin:/bin"  # of the system, so every module sees it
+_NO_CORE = 1  # byte: 0 does not stop a dump to a program, but Linux starts none for this value
+_PENDING_SIGNALS = 1024  # timers count too; the user's other programs share what is left
+_LOCKED_BYTES = 8 * 1024 * 1024  # Linux's own default since 5.16
 _COUNTS_PER_NAMESPACE = (5, 14)  # since this Linux; before, the user's processes outside of the sandbox count too
 
 
@@ -46,18 +49,30 @@ class Limits:
 
 def find_limits(options: Options) -> Limits:
     """Find out how limits can be set here. Raises ``Unreachable`` if ``prlimit`` or the cgroup cannot be used."""
-    resource = importlib.import_module("resource")  # Windows has none; the trial ends before this
-    rlimits = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: options.open_files,
-        resource.RLIMIT_FSIZE: options.file_bytes,
-    }
+    rlimits = _rlimits(options)
     if options.cgroup is not None:
         processes = f"at most {options.processes}: a cgroup"
         return Limits(rlimits, (), processes, _cgroups(Path(options.cgroup), options.processes))
     if reason := why_not_counted(platform.release(), os.getuid()):
         return Limits(rlimits, (), f"not limited: {reason}, and no cgroup is given")
     return Limits(rlimits, nproc_prefix(options.processes), f"at most {options.processes}: RLIMIT_NPROC")
+
+
+def _rlimits(options: Options) -> dict[int, int]:
+    """Return the limits of each process. A limit that this process has itself cannot be raised."""
+    resource = importlib.import_module("resource")  # Windows has none; the trial ends before this
+    wanted = {
+        resource.RLIMIT_CORE: _NO_CORE,
+        resource.RLIMIT_NOFILE: options.open_files,
+        resource.RLIMIT_FSIZE: options.file_bytes,
+        resource.RLIMIT_MEMLOCK: _LOCKED_BYTES,
+        resource.RLIMIT_SIGPENDING: _PENDING_SIGNALS,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_NICE: 0,
+        resource.RLIMIT_RTPRIO: 0,
+    }
+    own = {number: resource.getrlimit(number)[1] for number in wanted}
+    return {number: value if own[number] == -1 else min(value, own[number]) for number, value in wanted.items()}
 
 
 def nproc_prefix(processes: int) -> tuple[str, ...]:
