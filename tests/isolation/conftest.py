@@ -97,8 +97,8 @@ def as_nobody(isolation, ground):
         pytest.skip(f"an ordinary user cannot reach {ground.code}")
     # it is started by root: the limits are set before it becomes another user
     isolation.__dict__["_limits"] = Limits({}, nproc_prefix(SMALL["processes"]), "RLIMIT_NPROC")
-    limits = ("prlimit", "--core=1", f"--nofile={SMALL['open_files']}", f"--fsize={SMALL['file_bytes']}")
-    limits = (*limits, "--sigpending=1024", "--msgqueue=0")
+    sizes = (f"--nofile={SMALL['open_files']}", f"--fsize={SMALL['file_bytes']}")
+    limits = ("prlimit", "--core=1", "--sigpending=1024", "--msgqueue=0", *sizes)
     return (*limits, "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "--")
 
 

@@ -124,6 +124,7 @@ TABLE = [
     Attack("descriptors"),
     Attack("big_file", OPEN),
     Attack("fill_scratch", SCRATCH),
+    Attack("many_files", SCRATCH),
     Attack("processes"),
 ]
 each = pytest.mark.parametrize("case", TABLE, ids=lambda case: case.label)

@@ -5,7 +5,7 @@ import os
 import subprocess
 
 import pytest
-from tests.isolation.conftest import DESCRIPTOR, SMALL, confine
+from tests.isolation.conftest import DESCRIPTOR, SMALL, confine, start
 
 from amplifier_core.hookspecs import Launch
 from amplifier_isolation_bwrap import _isolation, open_isolation
@@ -80,8 +80,14 @@ def test_where_mounts_cannot_be_made_private_modules_are_isolated_all_the_same(i
     monkeypatch.setattr(_isolation, "find_private_prefix", lambda: ("/bin/false",))
     other = open_isolation(SMALL)
     assert other.trial() == ""
-    assert other.describe()["later_mounts"].startswith("appear inside")
-    assert isolation.describe()["later_mounts"] == "stay outside"
+    told = other.describe()
+    assert told["later_mounts"].startswith("appear inside")
+    assert told["scratch_files"].startswith("not limited: ")
+    wanted = Launch(command=("sh", "-c", "echo x >/tmp/x && cat /tmp/x; ls /dev/shm"), cwd="/", env={})
+    assert start(confine(other, wanted, DESCRIPTOR, ["fs:write:$tmp"])).stdout == "x\n"
+    told = isolation.describe()
+    assert told["later_mounts"] == "stay outside"
+    assert told["scratch_files"] == SMALL["scratch_bytes"] // 4096
 
 
 def test_the_words_before_bwrap_are_there_where_a_mount_follows_others(isolation, monkeypatch):

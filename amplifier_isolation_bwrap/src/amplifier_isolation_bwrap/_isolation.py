@@ -21,7 +21,7 @@ from ._file_descriptors import FileDescriptors
 from ._limits import Limits, find_limits
 from ._mounts import MountTable, find_mount_points, why_forbidden
 from ._paths import SCRATCH, SHARED_MEMORY, SharedFolders, is_within, resolve
-from ._private_mounts import find_private_prefix, follow_others
+from ._private_mounts import find_private_prefix, follow_others, scratch_files, scratch_folder, scratch_prefix
 from ._root_filesystem import USER, RootFilesystem
 from ._seccomp import build_filter, is_supported
 from ._trial import PROBE, PROBE_OF_PRIVATE_MOUNTS, run_trial
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _TMP = "$tmp"  # the scratch folder, in a capability
 _WORD = b"--unshare-uts\0"  # without it bwrap refuses --hostname and ends, before it makes a process
+_SCRATCH_FILES = "not limited: unshare of util-linux cannot mount here"
 _LATER_MOUNTS = "appear inside, if the host shares its mounts: unshare of util-linux cannot make them private here"
 
 
@@ -93,6 +94,7 @@ class BwrapIsolation(Isolation):
             "open_files": self._options.open_files,
             "file_bytes": self._options.file_bytes,
             "scratch_bytes": self._options.scratch_bytes,
+            "scratch_files": scratch_files(self._options.scratch_bytes) if self._private_prefix else _SCRATCH_FILES,
             "mounts": mounts,
             "later_mounts": "stay outside" if self._private_prefix else _LATER_MOUNTS,
         }
@@ -138,7 +140,15 @@ class BwrapIsolation(Isolation):
     def _private_prefix(self) -> tuple[str, ...]:
         """The words before bwrap that make its mounts private; none where a trial of them fails."""
         prefix = find_private_prefix()
-        return prefix if prefix and not self._try(PROBE_OF_PRIVATE_MOUNTS, prefix) else ()
+        words = (*prefix, *scratch_prefix(1, self._options.scratch_bytes))
+        return prefix if prefix and not self._try(PROBE_OF_PRIVATE_MOUNTS, words) else ()
+
+    def _mount_prefix(self, granted: Sequence[str]) -> tuple[str, ...]:
+        """Return the words before bwrap that make the mounts which it cannot make."""
+        scratch = len(_scratch_folders(granted))
+        if self._private_prefix and scratch:
+            return (*self._private_prefix, *scratch_prefix(scratch, self._options.scratch_bytes))
+        return self._private_prefix if follow_others() else ()
 
     def _try(self, command: Sequence[str], private: Sequence[str]) -> str:
         probe = Launch(command=tuple(command), cwd="/", env={})
@@ -161,7 +171,7 @@ class BwrapIsolation(Isolation):
 
     def confine(self, plan: Plan, launch: Launch, granted: Sequence[str]) -> Launch:
         """Put the launch into a sandbox of its own. Raises ``Unreachable`` or ``Forbidden``."""
-        return self._confine(plan, launch, granted, self._private_prefix if follow_others() else ())
+        return self._confine(plan, launch, granted, self._mount_prefix(granted))
 
     def _confine(self, plan: Plan, launch: Launch, granted: Sequence[str], private: Sequence[str]) -> Launch:
         prefix = (*self._limits.bwrap_prefix(), *private)
@@ -223,20 +233,21 @@ class BwrapIsolation(Isolation):
                 continue
             if path.split("/")[0] != _TMP:
                 mounts.grant(path, writable=action == "write")
-            elif action == "write":
-                mounts.mount_tmpfs(SCRATCH + path.removeprefix(_TMP), self._options.scratch_bytes)
-                mounts.mount_tmpfs(SHARED_MEMORY, self._options.scratch_bytes)
+        for number, path in enumerate(_scratch_folders(granted)):
+            if self._private_prefix:
+                mounts.mount(path, "--bind", scratch_folder(number))
+            else:
+                mounts.mount_tmpfs(path, self._options.scratch_bytes)
 
     def _describe_access(self, mounts: MountTable, granted: Sequence[str]) -> dict[str, Any]:
         """Say for people what the module can access beyond the system's own folders."""
         paths = sorted(path for path in mounts.separate_binds() if not is_system(path))
-        scratch = any(capability.startswith(f"fs:write:{_TMP}") for capability in granted)
         return {
             "isolation": self.name,
             "read": [path for path in paths if not mounts.binds[path]],
             "write": [path for path in paths if mounts.binds[path]],
             "network": "host" if _needs_network(granted) else "none",
-            "tmp": self._options.scratch_bytes if scratch else 0,
+            "tmp": self._options.scratch_bytes if _scratch_folders(granted) else 0,
         }
 
 
@@ -259,6 +270,13 @@ def _is_unenforceable(capability: str) -> bool:
         return True
     path = capability.partition(":")[2].partition(":")[2]
     return capability.startswith("fs:") and path.startswith("/") and bool(why_forbidden(path, find_mount_points()))
+
+
+def _scratch_folders(granted: Sequence[str]) -> list[str]:
+    """Return the folders of a sandbox that are memory to write to."""
+    paths = [capability.removeprefix("fs:write:") for capability in granted if capability.startswith("fs:write:")]
+    folders = [SCRATCH + path.removeprefix(_TMP) for path in paths if path.split("/")[0] == _TMP]
+    return list(dict.fromkeys([*folders, SHARED_MEMORY])) if folders else []
 
 
 def _needs_network(granted: Sequence[str]) -> bool:
