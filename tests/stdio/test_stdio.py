@@ -1,6 +1,7 @@
 """The STDIO transport against real processes that behave, and some that do not."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import select
@@ -8,11 +9,11 @@ import signal
 import sys
 import time
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from amplifier_core import ModuleDescriptor, Timeout, Unreachable
+from amplifier_core import Internal, ModuleDescriptor, Timeout, Unreachable
 from amplifier_core.hookspecs import Host, Launch
 from amplifier_core.hookspecs._chunks import ENOUGH
 from amplifier_transport_stdio import open_transport
@@ -261,6 +262,9 @@ class Heard:
     def closed_stdout(self):
         pass
 
+    async def taken(self):
+        pass
+
     def exited(self):
         self.ended.set()
 
@@ -449,9 +453,101 @@ async def test_a_module_that_ends_before_it_spoke_tells_its_story(session):
 
 @pytest.mark.asyncio(loop_factories=["watched"])  # a thread may write at once
 async def test_lines_that_wait_while_stdin_is_closed_are_dropped():
-    reader = Mock()
+    reader = Mock(taken=AsyncMock())
     process = Process(Launch(command=("cat",), cwd="/", env=os.environ), reader, None)
     process.write(b"joined with others in the next turn of the loop\n", now=False)
     await process.close()
     assert not [call for call in reader.received.call_args_list if call.args != (b"",)]
     reader.exited.assert_called_once_with()
+
+
+LARGE_CHUNK = "out(json.dumps({'id': request['id'], 'chunk': 'x' * 400_000}) + '\\n')\n"
+SMALL_CHUNK = "out(json.dumps({'id': request['id'], 'chunk': 'small'}) + '\\n')\n"
+
+
+async def test_large_and_small_lines_keep_their_order(session, misbehaving):
+    many = f"for _ in range(3):\n    {LARGE_CHUNK.strip()}\n    {SMALL_CHUNK.strip()}\n"
+    await mounted(session, misbehaving(f"{many}reply(request, 'y' * 400_000)"))
+    async with session.stream(M, "x", {}) as stream:
+        assert [chunk[0] + str(len(chunk)) async for chunk in stream] == ["x400000", "s5"] * 3
+        assert len(await stream.result()) == 400_000
+
+
+async def test_others_have_their_turn_while_a_large_reply_is_looked_at(session, misbehaving):
+    await mounted(session, misbehaving("reply(request, [{'n': 'ж' * 3}] * 40_000 if op == 'large' else 1)"))
+    call = asyncio.create_task(session.invoke(M, "large", {}))
+    longest, last = 0.0, time.thread_time()
+    while not call.done():
+        await asyncio.sleep(0)
+        longest, last = max(longest, time.thread_time() - last), time.thread_time()
+    assert len(await call) == 40_000
+    assert longest < 0.2
+
+
+@pytest.mark.parametrize("code", ["reply(request, 'y' * 400_000)\nos._exit(0)", "out('x' * 400_000)\nos._exit(3)"])
+async def test_a_large_line_of_a_module_that_ends_is_taken_before_its_end_is_told(session, misbehaving, events, code):
+    await mounted(session, misbehaving(code))
+    if "exit(0)" in code:
+        assert len(await session.invoke(M, "x", {})) == 400_000
+    else:
+        with pytest.raises(Unreachable, match="exit code 3"):
+            await session.invoke(M, "x", {})
+    while not events("module:exit"):
+        await asyncio.sleep(0)
+
+
+async def test_a_large_line_that_is_no_message_fails_its_request(session, misbehaving):
+    lines = 'out(\'{"id":"%s","ok":true,"result":%s}\\n\' % (request[\'id\'], \'[\' * 400_000))'
+    await mounted(session, misbehaving(either(lines)))
+    with pytest.raises(Internal, match="broke its contract: nested more than 200 levels deep"):
+        await session.invoke(M, "bad", {})
+    assert await session.invoke(M, "good", {"n": 1}) == {"n": 1}
+
+
+async def test_a_reply_whose_values_take_too_much_memory_is_refused(session, misbehaving):
+    lines = 'out(\'{"ok":true,"result":[%s0],"id":"%s"}\\n\' % (\'[],\' * 300_000, request[\'id\']))'
+    await mounted(session, misbehaving(either(lines), limits={"message_bytes": 2_000_000}))
+    with pytest.raises(Internal, match="its values would take about"):
+        await session.invoke(M, "bad", {})
+
+
+async def test_a_module_that_is_unmounted_while_its_large_line_is_taken_leaves_nothing(session, misbehaving):
+    await mounted(session, misbehaving("reply(request, [{'n': 'ж'}] * 400_000)"))
+    call = asyncio.create_task(session.invoke(M, "x", {}))
+    while not any(task.get_name().startswith("large line") for task in asyncio.all_tasks()):
+        await asyncio.sleep(0)
+    await session.unmount(M)
+    with pytest.raises(Unreachable, match="was unmounted"):
+        await call
+    assert not any(task.get_name().startswith("large line") for task in asyncio.all_tasks())
+
+
+async def test_a_slow_reader_holds_a_module_back_after_a_large_chunk_too(session, misbehaving):
+    await mounted(session, misbehaving(f"for _ in range(50):\n    {LARGE_CHUNK.strip()}\nreply(request, 1)"))
+    async with session.stream(M, "x", {}) as stream:
+        await anext(stream)
+        while stream._chunks._size < ENOUGH:
+            await asyncio.sleep(0)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert stream._chunks._size < 4 * ENOUGH
+        assert sum([1 async for _ in stream]) == 49
+        assert stream.dropped == 0
+
+
+@WATCHED
+async def test_large_chunks_that_an_ended_module_left_in_its_pipe_are_heard(session, misbehaving, events):
+    """The reader is full, and there is no module any more to hold back."""
+    await mounted(session, misbehaving(f"{LARGE_CHUNK}{LARGE_CHUNK}{SMALL_CHUNK}os._exit(3)"))
+    async with session.stream(M, "x", {"text": "x" * 1_000_000}) as stream:  # this widens the pipes
+        while not events("module:exit"):
+            await asyncio.sleep(0)
+        assert [len(chunk) async for chunk in _until_the_end(stream)] == [400_000, 400_000, 5]
+        with pytest.raises(Unreachable, match="exit code 3"):
+            await stream.result()
+
+
+async def _until_the_end(stream):
+    with contextlib.suppress(Unreachable):
+        async for chunk in stream:
+            yield chunk

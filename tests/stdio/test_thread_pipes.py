@@ -44,6 +44,9 @@ class Heard:
     def closed_stdout(self):
         self.data += b"."
 
+    async def taken(self):
+        pass
+
     def exited(self):
         self.ended.set()
 

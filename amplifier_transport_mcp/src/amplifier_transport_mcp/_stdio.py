@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import mcp_types as types
 from mcp.shared.message import SessionMessage
 
-from amplifier_core.hookspecs import NotJson, decode
+from amplifier_core.hookspecs import decode, decode_large
 
 from ._streams import IncomingStream, OutgoingStream
 
@@ -83,10 +83,22 @@ class StdioStreams:
     def on_line(self, line: bytes) -> None:
         """Take one message, or what is none."""
         try:
-            message = read_message(decode(line))
-        except (NotJson, ValueError) as error:
+            message = read_message(decode(line, self.child.limit))
+        except ValueError as error:
             self._on_broken_line(line, str(error))
-            return
+        else:
+            self._on_message(line, message)
+
+    async def on_large_line(self, line: bytes) -> None:
+        """Take one message that is large, and let others run meanwhile."""
+        try:
+            message = read_message(await decode_large(line, self.child.limit))
+        except ValueError as error:
+            self._on_broken_line(line, str(error))
+        else:
+            self._on_message(line, message)
+
+    def _on_message(self, line: bytes, message: types.JSONRPCMessage) -> None:
         if isinstance(message, types.JSONRPCResponse) and (call := self._correlator.call(message.id)) is not None:
             call.size = len(line)
         if self._correlator.on_receive(message):

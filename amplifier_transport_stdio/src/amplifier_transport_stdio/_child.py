@@ -6,10 +6,12 @@ means, and which request it belongs to.
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from amplifier_core import Internal, Unreachable
-from amplifier_core.hookspecs import LineBuffer, LineTooLongError
+from amplifier_core.hookspecs import LARGE, LineBuffer, LineTooLongError
 
 from ._process import Process
 
@@ -29,6 +31,9 @@ class LineReader(Protocol):
     def on_line(self, line: bytes) -> None:
         """Take one whole line, with its line end."""
 
+    async def on_large_line(self, line: bytes) -> None:
+        """Take one of more than ``LARGE`` bytes. Nothing is read, and no other line is taken, until this returns."""
+
     def on_end(self, error: KernelError | None) -> None:
         """Send no more requests, and fail those in flight with the error. A second call may follow.
 
@@ -45,8 +50,13 @@ class ChildProcess(Process):
         self.usable = True
         """Whether requests may be sent, as far as is known."""
         self._on_line = lines.on_line
+        self._on_large_line = lines.on_large_line
         self._on_end = lines.on_end
-        self._limit = limit
+        self._queue: deque[bytes] = deque()  # a large line, and those that came with it
+        self._taking: asyncio.Task[None] | None = None  # what takes the queue
+        self._held = False  # back by `pause`
+        self.limit = limit
+        """The bytes of the longest line."""
         self._notify = notify
         self._buffer = LineBuffer(limit)
         self._noise = 0
@@ -57,6 +67,17 @@ class ChildProcess(Process):
         """Kill the process with all that it started. Without an error, requests in flight fail with the exit."""
         self._stop(error)
         super().kill()
+
+    def pause(self) -> None:
+        """Leave the module's output in its pipe until ``resume``."""
+        self._held = True
+        super().pause()
+
+    def resume(self) -> None:
+        """Read on, once no large line is being taken."""
+        if self._held:
+            self._held = False
+            self._read_on()
 
     async def close(self) -> None:
         """End the process, and wait until it is gone; requests in flight fail."""
@@ -69,7 +90,7 @@ class ChildProcess(Process):
 
     def count_noise(self, line: bytes) -> None:
         """Count a line that was no protocol."""
-        self._first_noise = self._first_noise or line.rstrip()[:_SAMPLE]
+        self._first_noise = self._first_noise or line[:_SAMPLE].rstrip()
         self._noise += 1
 
     def broke_contract(self, line: bytes, why: str) -> Internal:
@@ -84,11 +105,20 @@ class ChildProcess(Process):
         try:
             lines = self._buffer.feed(data)
         except LineTooLongError:
-            message = f"the module wrote a message of more than {self._limit} bytes (limits.message_bytes)"
-            self.kill(Internal(message, details={"limit": self._limit}))
+            message = f"the module wrote a message of more than {self.limit} bytes (limits.message_bytes)"
+            self.kill(Internal(message, details={"limit": self.limit}))
             return
         for line in lines:
-            self._on_line(line)
+            if self._taking is None and len(line) <= LARGE:
+                self._on_line(line)
+            else:
+                self._queue.append(line)
+                self._take_queue()
+
+    async def taken(self) -> None:
+        """Wait until all that was received has been taken."""
+        if self._taking is not None:
+            await asyncio.wait((self._taking,))
 
     def closed_stdout(self) -> None:
         """Wait for the exit, which nearly always follows at once and tells more; then kill."""
@@ -107,6 +137,31 @@ class ChildProcess(Process):
     def _stop(self, error: KernelError | None) -> None:
         self.usable = False
         self._on_end(error)
+        if error is not None and self._taking is not None:  # nobody waits for it any more
+            self._queue.clear()
+            self._taking.cancel()
+
+    def _take_queue(self) -> None:
+        """Hold the module back while its large line is taken, in a task."""
+        if self._taking is None:
+            super().pause()
+            self._taking = self._loop.create_task(self._take_lines(), name=f"large line of {self.pid}")
+
+    async def _take_lines(self) -> None:
+        try:
+            while self._queue:
+                line = self._queue.popleft()
+                if len(line) > LARGE:
+                    await self._on_large_line(line)
+                else:
+                    self._on_line(line)
+        finally:
+            self._taking = None
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if self._taking is None and not self._held:
+            super().resume()
 
     def _noise_so_far(self) -> dict[str, Any]:
         return {"count": self._noise, "first": self._first_noise.decode(errors="replace")}

@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from amplifier_core import Cancelled, Unreachable
-from amplifier_core.hookspecs import UNSET, decode_message
+from amplifier_core.hookspecs import UNSET, decode_message, decode_message_large
 
 from ._framing import CANCEL, frame, id_in
 from ._reply import ReplyFuture
@@ -95,10 +95,22 @@ class Correlator:
     def on_line(self, line: bytes) -> None:
         """Take one message, or what is none."""
         try:
-            message = decode_message(line)
+            message = decode_message(line, self.child.limit)
         except ValueError as error:
             self._on_broken_line(line, str(error))
-            return
+        else:
+            self._on_message(line, message)
+
+    async def on_large_line(self, line: bytes) -> None:
+        """Take one message that is large, and let others run meanwhile."""
+        try:
+            message = await decode_message_large(line, self.child.limit)
+        except ValueError as error:
+            self._on_broken_line(line, str(error))
+        else:
+            self._on_message(line, message)
+
+    def _on_message(self, line: bytes, message: Message) -> None:
         request_id = message.id or ""
         if message.chunk is not UNSET and (request_id in self._waiting or request_id in self._cancelled):
             self._on_chunk(request_id, message)

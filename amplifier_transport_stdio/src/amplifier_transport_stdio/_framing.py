@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 _ID = re.compile(rb'"id"\s*:\s*"(r\d+)"')
+_NEAR = 64 * 1024  # bytes
 CANCEL = b'{"method":"cancel","params":{"id":"%b"}}\n'
 
 
@@ -17,6 +18,6 @@ def frame(request_id: str, method: str, params: bytes) -> bytes:
 
 
 def id_in(line: bytes) -> str | None:
-    """Find the id in a malformed line, so that its request can fail at once."""
-    found = _ID.search(line)
+    """Find the id near the start or the end of a malformed line, so that its request can fail at once."""
+    found = _ID.search(line, 0, _NEAR) or _ID.search(line, max(0, len(line) - _NEAR))
     return found[1].decode() if found else None

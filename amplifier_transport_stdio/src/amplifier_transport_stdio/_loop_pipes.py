@@ -71,7 +71,8 @@ class LoopPipes:
     def pause(self) -> None:
         """Leave the module's output in its pipe until ``resume``."""
         self._paused = True
-        self._loop.remove_reader(self._stdout)
+        if self._popen.returncode is None:  # later, the descriptor may be another one's
+            self._loop.remove_reader(self._stdout)
 
     def resume(self) -> None:
         """Read on."""

@@ -37,6 +37,9 @@ class ByteReader(Protocol):
     def closed_stdout(self) -> None:
         """No more bytes follow, though the process may still run."""
 
+    async def taken(self) -> None:
+        """Wait until what was received has been taken."""
+
     def exited(self) -> None:
         """The process has ended, and everything that it wrote was received."""
 
@@ -49,9 +52,8 @@ def can_watch_pipes(loop: asyncio.AbstractEventLoop) -> bool:
 class Process:
     """A running child process in a session, and so a process group, of its own.
 
-    ``write(line, now=…)``, ``pause()`` and ``resume()`` are those of its pipes. ``orphans`` kills what it leaves behind
-    outside of that group; it is ``None`` for a confined process, which leaves nothing. Raises ``Unreachable`` if the
-    process cannot be started.
+    ``write(line, now=…)`` is that of its pipes. ``orphans`` kills what it leaves behind outside of that group; it is
+    ``None`` for a confined process, which leaves nothing. Raises ``Unreachable`` if the process cannot be started.
     """
 
     def __init__(self, launch: Launch, reader: ByteReader, orphans: OrphanKiller | None) -> None:
@@ -70,8 +72,6 @@ class Process:
         pipes: type[LoopPipes | ThreadPipes] = LoopPipes if watched else ThreadPipes
         self._pipes = pipes(self._tree, reader, self._on_stderr, self.kill)
         self.write = self._pipes.write  # bound, for speed
-        self.pause = self._pipes.pause
-        self.resume = self._pipes.resume
 
     @property
     def alive(self) -> bool:
@@ -87,6 +87,14 @@ class Process:
         """Kill the process and its group; ``exited`` follows."""
         if self.alive:
             self._tree.send(KILL)
+
+    def pause(self) -> None:
+        """Leave its output in the pipe until ``resume``."""
+        self._pipes.pause()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._pipes.resume()
 
     async def close(self) -> None:
         """End the process: end of input, then SIGTERM, then SIGKILL, each with its grace."""
@@ -146,6 +154,7 @@ class Process:
             await self._pipes.finish()
             self._tree.popen.wait()
             self._ended.set_result(None)
+            await self._reader.taken()
             self._reader.exited()
             if self._orphans is not None and self._mark:
                 await self._orphans.kill(self._mark)
