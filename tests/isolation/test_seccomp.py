@@ -155,6 +155,23 @@ def test_with_the_network_nothing_is_bound_that_may_be_a_unix_address(machine):
 
 
 @machines
+def test_a_connection_stays_one_of_tcp(machine):
+    option = number(machine, "setsockopt")
+    for network in (True, False):
+        assert decide(machine, option, 3, 6, 31, network=network) == "ENOENT"
+        assert decide(machine, option, 3, 6, 1, network=network) == "allow"  # TCP_NODELAY
+        assert decide(machine, option, 3, 1, 31, network=network) == "allow"  # of another level
+
+
+@machines
+def test_no_page_comes_from_the_hosts_pool_of_huge_ones(machine):
+    mmap = number(machine, "mmap")
+    assert decide(machine, mmap, 0, 4096, 3, 0x22) == "allow"
+    assert decide(machine, mmap, 0, 2 << 20, 3, 0x22 | 0x40000) == "ENOMEM"
+    assert decide(machine, mmap, 0, 1 << 30, 3, 0x22 | 0x40000 | 30 << 26) == "ENOMEM"
+
+
+@machines
 def test_sockets_need_the_network_and_a_known_protocol(machine):
     socket = number(machine, "socket")
     families = range(64)

@@ -85,6 +85,8 @@ _KIND = 0xF  # the kind of a socket, without SOCK_CLOEXEC and SOCK_NONBLOCK
 _PROTOCOLS = (0, 1, 6, 17, 58)  # any, ICMP, TCP, UDP, ICMPv6; rules of firewalls often miss MPTCP, SCTP …
 _ADDRESS_SIZES = (16, 28)  # of sockaddr_in and sockaddr_in6
 _LONGEST_UNIX_ADDRESS = 110
+_TCP, _TCP_ULP = 6, 31  # the option that turns a connection into one of TLS or SMC, inside the operating system
+_HUGE = 0x40000  # MAP_HUGETLB: pages of a pool that the whole host shares, and that no process's memory counts
 
 # calls that set a mode, with the index of that argument
 _MODES: dict[str, tuple[_Numbers, int]] = {"chmod": ((90, None), 1), "fchmod": ((91, 52), 1)}
@@ -93,7 +95,7 @@ _MODES |= {"fchmodat": ((268, 53), 2), "fchmodat2": ((452, 452), 2), "mknodat": 
 _OPENS = {"open": ((2, None), 1), "openat": ((257, 56), 2)}  # with the index of the flags; the mode is next
 # other calls that are judged by their arguments
 _JUDGED: dict[str, _Numbers] = {"clone": (56, 220), "ioctl": (16, 29), "fcntl": (72, 25), "personality": (135, 92)}
-_JUDGED |= {"socket": (41, 198), "socketpair": (53, 199), "bind": (49, 200)}
+_JUDGED |= {"socket": (41, 198), "socketpair": (53, 199), "bind": (49, 200), "setsockopt": (54, 208), "mmap": (9, 222)}
 
 _LEAF_SIZE = 3  # numbers that are compared one after another
 _JUMP = 0x05
@@ -162,6 +164,8 @@ def _judges(*, network: bool) -> dict[str, list[_Instruction]]:
         "socket": _refuse_all_but_internet() if network else [_refuse(errno.EACCES)],
         "socketpair": _refuse_all_but_streams(),
         "bind": _refuse_unix_addresses() if network else [],
+        "setsockopt": _refuse_upper_protocols(),
+        "mmap": _refuse_if_any(3, _HUGE, errno.ENOMEM),
     }
 
 
@@ -184,8 +188,8 @@ def _argument(index: int) -> _Instruction:
     return _Instruction(_LOAD, _ARGUMENTS + 8 * index)
 
 
-def _refuse_if_any(argument: int, bits: int) -> list[_Instruction]:
-    return [_argument(argument), _Instruction(_ANY_BIT, bits, 0, 1), _refuse(errno.EPERM)]
+def _refuse_if_any(argument: int, bits: int, number: int = errno.EPERM) -> list[_Instruction]:
+    return [_argument(argument), _Instruction(_ANY_BIT, bits, 0, 1), _refuse(number)]
 
 
 def _refuse_if_equal(argument: int, values: Sequence[int]) -> list[_Instruction]:
@@ -219,6 +223,12 @@ def _refuse_all_but_internet() -> list[_Instruction]:
 def _refuse_all_but_streams() -> list[_Instruction]:
     """Refuse pairs whose halves can be connected to others: a datagram can be sent to any Unix socket."""
     return [*_refuse_others(0, (_AF_UNIX,), errno.EACCES), *_refuse_others(1, (_STREAM,), errno.EACCES, _KIND)]
+
+
+def _refuse_upper_protocols() -> list[_Instruction]:
+    """Answer as a Linux that has none: programs then do TLS themselves."""
+    refusal = [_argument(2), _Instruction(_EQUAL, _TCP_ULP, 0, 1), _refuse(errno.ENOENT)]
+    return [_argument(1), _Instruction(_EQUAL, _TCP, 0, len(refusal)), *refusal]
 
 
 def _refuse_unix_addresses() -> list[_Instruction]:
