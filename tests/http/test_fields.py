@@ -1,5 +1,6 @@
 """What a descriptor may say to the HTTP transport, and the one line that refuses the rest."""
 
+import attrs
 import pytest
 from tests.http.raw import describe_remote, respond
 
@@ -72,6 +73,16 @@ def test_a_field_that_does_not_fit_is_refused_in_one_line(transport, path, expec
     assert refused.value.message.startswith(f"descriptor: $.transport{path}: {expected}")
     assert "\n" not in refused.value.message
     assert "secret" not in refused.value.message
+
+
+@pytest.mark.parametrize("name", ["there", "none"])
+def test_a_descriptor_of_a_module_names_no_file(tmp_path, name):
+    """An error about the file would tell the module whether it is there."""
+    (tmp_path / "there").touch()
+    descriptor = describe_remote("https://127.0.0.1:1", transport={"ca": str(tmp_path / name)})
+    with pytest.raises(BadRequest, match="ca: expected none: a module wrote the descriptor, and names no file"):
+        open_transport(attrs.evolve(descriptor, caller="/mnt/agents/a"))
+    open_transport(attrs.evolve(describe_remote("https://127.0.0.1:1"), caller="/mnt/agents/a"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from tests.conftest import missing_here
 from amplifier_core import Unreachable
 from amplifier_isolation_bwrap._dependencies import find_dependencies
 from amplifier_isolation_bwrap._elf import find_libraries
-from amplifier_isolation_bwrap._paths import SharedFolders, read_head, resolve
+from amplifier_isolation_bwrap._paths import SharedFolders, resolve
+from amplifier_isolation_bwrap._search import Search, WritablePlaces
 
 pytestmark = pytest.mark.usefixtures("linux")
 
@@ -28,7 +29,11 @@ def script(path, text, mode=0o755):
 
 def needs(*command, cwd="/", path="/usr/bin:/bin", env=()):
     environment = {"PATH": str(path), **dict(env)}
-    return find_dependencies([str(word) for word in command], str(cwd), environment, SharedFolders())
+    return find_dependencies([str(word) for word in command], str(cwd), environment, SharedFolders(), look())
+
+
+def look():
+    return Search(WritablePlaces())
 
 
 def test_a_program_of_the_system_needs_nothing_more():
@@ -87,7 +92,7 @@ def test_a_program_in_a_folder_of_programs_alone_brings_itself(tmp_path):
 
 
 def test_a_program_that_cannot_be_read_is_taken_as_it_is(tmp_path):
-    assert read_head(str(tmp_path / "gone"), 256) == b""
+    assert look().read(str(tmp_path / "gone"), 256) == b""
 
 
 def test_links_on_the_way_are_there_too(confined, tmp_path):
@@ -194,7 +199,7 @@ def test_a_command_that_cannot_run_is_refused(tmp_path, make, fault):
 def test_a_loop_of_links_is_refused(tmp_path):
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
-    with pytest.raises(OSError, match="levels of symbolic links"):
+    with pytest.raises(Unreachable, match="levels of symbolic links"):
         resolve(f"{tmp_path}/a")
     with pytest.raises(Unreachable):
         needs(f"{tmp_path}/a")
@@ -257,10 +262,13 @@ def test_the_systems_version_is_the_next_on_path(pyenv, tmp_path):
         assert needs("python3", path=f"{pyenv}/shims:{other.parent}").program == str(other)
 
 
-@pytest.mark.parametrize("version", ["3.9.1", "../../private", ".hidden"])
-def test_a_version_that_is_not_installed_is_refused(pyenv, version):
+@pytest.mark.parametrize(
+    ("version", "shown"),
+    [("3.9.1", "3.9.1"), *((word, r"\(no name of a version\)") for word in ("../../private", ".hidden", "x" * 100))],
+)
+def test_a_version_that_is_not_installed_is_refused(pyenv, version, shown):
     (pyenv / "version").write_text(version)
-    expected = f"{pyenv}/shims/python3 is a shim of pyenv, and version {version} has no such program"
+    expected = f"{pyenv}/shims/python3 is a shim of pyenv, and version {shown} has no such program"
     with pytest.raises(Unreachable, match=expected):
         needs("python3", path=f"{pyenv}/shims")
 
@@ -333,16 +341,16 @@ def test_a_table_that_lies_outside_the_program_is_not_looked_for(tmp_path):
     entry = next(at for at in range(start, len(whole), 16) if struct.unpack_from("<q", whole, at) == (5,))
     struct.pack_into("<Q", whole, entry + 8, 1 << 60)
     (tmp_path / "lost").write_bytes(whole)
-    assert find_libraries(str(tmp_path / "lost"), {}, lambda _: False) == []
+    assert find_libraries(str(tmp_path / "lost"), {}, lambda _: False, look()) == []
 
 
 @pytest.mark.parametrize("size", [0, 3, 6, 63, 64, 100, 400, 1000, 5000])
 def test_a_damaged_program_has_no_libraries(tmp_path, size):
     whole = Path(sys.executable).resolve().read_bytes()
     (tmp_path / "torn").write_bytes(whole[:size])
-    assert isinstance(find_libraries(str(tmp_path / "torn"), {}, lambda _: False), list)
+    assert isinstance(find_libraries(str(tmp_path / "torn"), {}, lambda _: False, look()), list)
     damaged = bytearray(whole[:5000])
     damaged[64:2000] = os.urandom(1936)
     (tmp_path / "damaged").write_bytes(damaged)
-    assert isinstance(find_libraries(str(tmp_path / "damaged"), {}, lambda _: False), list)
-    assert find_libraries(str(tmp_path / "none"), {}, lambda _: False) == []
+    assert isinstance(find_libraries(str(tmp_path / "damaged"), {}, lambda _: False, look()), list)
+    assert find_libraries(str(tmp_path / "none"), {}, lambda _: False, look()) == []

@@ -155,7 +155,10 @@ async def test_what_a_module_mounts_brings_no_file_along(isolated, module, folde
     tool.chmod(0o755)
     failed = await mount(str(tool))
     assert failed["error"]["code"] == "forbidden"
-    assert "what /mnt/agents/caller mounts can read that only with a granted fs:read:" in failed["error"]["message"]
+    assert (
+        "what /mnt/agents/caller mounts can start the system's programs and what its own fs:read: grants"
+        in failed["error"]["message"]
+    )
     tool.write_text("#!/bin/sh" + SHELL_MODULE.replace("WORDS", json.dumps([f"fs:read:{folders}/code"])))
     assert (await mount(str(tool), str(secret), capabilities=[f"fs:read:{folders}/code"]))["ok"] is True
     assert await isolated.invoke(FILES, "look", {}) == "nothing there"

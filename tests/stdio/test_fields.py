@@ -1,14 +1,16 @@
 import os
+import re
 
+import attrs
 import pytest
 
 from amplifier_core import BadRequest, ModuleDescriptor
 from amplifier_transport_stdio._fields import read_fields
 
 
-def describe(tmp_path, **transport):
+def describe(tmp_path, *, caller=None, **transport):
     fields = {"name": "m", "kind": "tool", "capabilities": [], "transport": {"type": "stdio", **transport}}
-    return ModuleDescriptor.from_mapping(fields, base=tmp_path, source="m.json")
+    return attrs.evolve(ModuleDescriptor.from_mapping(fields, base=tmp_path, source="m.json"), caller=caller)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,52 @@ def test_a_field_that_does_not_fit_is_refused_with_its_path(tmp_path, transport,
     with pytest.raises(BadRequest) as caught:
         read_fields(describe(tmp_path, **transport))
     assert caught.value.message == f"m.json: {fault}"
+
+
+@pytest.mark.parametrize(
+    ("transport", "fault"),
+    [
+        ({"command": ["a"] * 1025}, "$.transport.command: expected at most 1024 texts, got 1025"),
+        ({"command": ["a" * (1 << 20), "b"]}, "expected at most 1048576 characters with env, got 1048577"),
+        (
+            {"command": ["a"], "env": {"B": "c" * (1 << 20)}},
+            "expected at most 1048576 characters with env, got 1048578",
+        ),
+        ({"command": ["a"], "env": {str(n): "" for n in range(1025)}}, "expected at most 1024 variables, got 1025"),
+        ({"command": ["a"], "cwd": "b" * 4097}, "$.transport.cwd: expected a path, got 'bbb"),
+        ({"command": "a" * 10**6}, "got 'aaa"),
+        ({"command": ["a"], "b" * 10**6: ""}, "expected one of type, command"),
+        ({"command": ["a"], "instance": ["b"] * 10**6}, "expected 'shared', got ['b', "),
+    ],
+)
+def test_what_is_too_much_is_refused_in_a_short_line(tmp_path, transport, fault):
+    with pytest.raises(BadRequest) as caught:
+        read_fields(describe(tmp_path, **transport))
+    assert fault in caught.value.message
+    assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize(
+    ("transport", "fault"),
+    [
+        ({"command": ["./tool"]}, "$.transport.command[0]: expected a name or an absolute path, as a module wrote"),
+        (
+            {"command": ["../../bin/sh"]},
+            "$.transport.command[0]: expected a name or an absolute path, as a module wrote",
+        ),
+        ({"command": ["sh"], "cwd": "below"}, "$.transport.cwd: expected an absolute path, as a module wrote"),
+    ],
+)
+def test_a_relative_path_of_a_module_is_refused(tmp_path, transport, fault):
+    """It would lie below the kernel's own working directory, of which a module should know nothing."""
+    with pytest.raises(BadRequest, match=re.escape(fault)):
+        read_fields(describe(tmp_path, caller="/mnt/agents/a", **transport))
+
+
+def test_what_a_module_mounts_works_in_the_root_folder_unless_it_says_otherwise(tmp_path):
+    assert read_fields(describe(tmp_path, caller="/mnt/agents/a", command=["sh"])).cwd == "/"
+    fields = read_fields(describe(tmp_path, caller="/mnt/agents/a", command=["/bin/sh"], cwd="/srv"))
+    assert (fields.command, fields.cwd) == (("/bin/sh",), "/srv")
 
 
 @pytest.mark.parametrize(

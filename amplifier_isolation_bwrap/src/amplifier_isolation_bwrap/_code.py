@@ -6,7 +6,6 @@ Owns that rule: it is the descriptor's folder, unless that is a shared one. What
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._paths import is_pseudo, is_within
@@ -15,22 +14,25 @@ if TYPE_CHECKING:
     from amplifier_core import ModuleDescriptor
     from amplifier_core.hookspecs import Launch
 
-    from ._paths import SharedFolders
+    from ._paths import ResolvedPath, SharedFolders
+    from ._search import Search
 
 
-def find_code(launch: Launch, descriptor: ModuleDescriptor, shared: SharedFolders) -> list[str]:
+def find_code(
+    launch: Launch, descriptor: ModuleDescriptor, shared: SharedFolders, search: Search
+) -> list[ResolvedPath]:
     """List the folder of a descriptor's file. If there is none, or it is shared, list files that the command names.
 
-    For a file in a shared folder, these are files below that folder; for an object that a program made, any files. A
-    descriptor that comes from a module brings nothing.
+    For a file in a shared folder, these are files below that folder; for an object that a program made, any files.
     """
-    if descriptor.caller is not None:
-        return []
-    base = os.path.realpath(descriptor.base)
-    source = Path(descriptor.source)
-    from_file = source.is_file() and os.path.realpath(source.parent) == base
-    if from_file and base not in shared:
-        return [base]
+    base = search.resolve(str(descriptor.base))
+    from_file = os.path.isfile(descriptor.source) and _folder_of(descriptor.source, search) == base.real
+    if from_file and base.real not in shared:
+        return [search.resolve(base.real)]
     named = (os.path.join(launch.cwd, word) for word in launch.command[1:])  # Path would drop `..` after a link
-    files = ((path, os.path.realpath(path)) for path in named if os.path.isfile(path))
-    return [path for path, real in files if not is_pseudo(real) and (not from_file or is_within(real, base))]
+    files = [search.resolve(path) for path in named if os.path.isfile(path)]
+    return [file for file in files if not is_pseudo(file.real) and (not from_file or is_within(file.real, base.real))]
+
+
+def _folder_of(file: str, search: Search) -> str:
+    return search.resolve(os.path.dirname(os.path.abspath(file))).real

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import os
-import stat
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,18 +15,15 @@ import attrs
 from amplifier_core import Unreachable
 
 from ._elf import find_libraries
-from ._paths import is_pseudo, is_within, read_head, resolve
+from ._paths import is_pseudo, is_system, is_within
 from ._pyenv import resolve_shim
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from ._paths import SharedFolders
+    from ._paths import ResolvedPath, SharedFolders
+    from ._search import Search
 
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
-"""The folders of the system's programs and libraries: every module sees them."""
-
-_BELOW_SYSTEM = tuple(f"{folder}/" for folder in SYSTEM)
 _PARTS = ("bin", "lib", "lib32", "lib64", "libexec", "pyvenv.cfg")  # of an installation, beside other things
 _SPECIAL = (("lib/jvm.cfg", "conf"), ("conda-meta", "ssl"))  # parts of a JDK and of a conda environment alone
 _WHOLE = {*_PARTS, "include", "share", "man", "LICENSE", "README.md", "CHANGELOG.md"}
@@ -36,21 +32,22 @@ _JDKS, _JDK_SETTINGS = "/usr/lib/jvm", "/etc/java*"  # Debian keeps a JDK's sett
 _AT_HOME = ".local"  # its share/ holds what programs store for their user
 _NESTED = 4  # an interpreter may be a script too, and the operating system follows as many
 _SHEBANG_MAX = 256
+_CONFIG_MAX = 64 << 10
+_PATH_MAX = 256  # folders
 
 
-def find_dependencies(command: Sequence[str], cwd: str, env: Mapping[str, str], shared: SharedFolders) -> Dependencies:
+def find_dependencies(
+    command: Sequence[str], cwd: str, env: Mapping[str, str], shared: SharedFolders, search: Search
+) -> Dependencies:
     """Find the dependencies of a command. Raises ``Unreachable`` if its program does not exist."""
-    folder, name = os.path.split(_find(command[0], cwd, env))
-    program = f"{resolve(folder).real}/{name}"  # a path with `..` may lead through folders that the sandbox lacks
-    program = resolve(program).real if is_pseudo(program) else program  # /proc/self/exe is another program inside
-    found = Dependencies(program, cwd, env, shared)
+    folder, name = os.path.split(find_program(command[0], cwd, env, search))
+    program = (
+        f"{search.resolve(folder).real}/{name}"  # a path with `..` may lead through folders that the sandbox lacks
+    )
+    program = search.resolve(program).real if is_pseudo(program) else program  # /proc/self/exe is another one inside
+    found = Dependencies(program, cwd, env, shared, search)
     found.add_program(program, _NESTED)
     return found
-
-
-def is_system(path: str) -> bool:
-    """Tell whether a real path is the system's."""
-    return path.startswith(_BELOW_SYSTEM) or path in SYSTEM
 
 
 @attrs.define
@@ -61,11 +58,12 @@ class Dependencies:
     _cwd: str
     _env: Mapping[str, str]
     _shared: SharedFolders
-    paths: dict[str, None] = attrs.field(factory=dict)  # in the order in which they were found
+    _search: Search
+    paths: dict[str, ResolvedPath] = attrs.field(factory=dict)  # in the order in which they were found
 
-    def add_program(self, program: str, depth: int) -> None:
+    def add_program(self, program: str, depth: int, named_in: str | None = None) -> None:
         """Add a program, the installation around each of its links, and its interpreter or its libraries."""
-        resolved = resolve(program)
+        resolved = self._search.resolve(program, named_in)
         for path in (*resolved.links, resolved.real):
             self.add_installation(os.path.dirname(path))
         if is_within(resolved.real, _JDKS):
@@ -73,74 +71,68 @@ class Dependencies:
         if is_system(resolved.real):
             return
         self._add([program])
-        head = read_head(resolved.real, _SHEBANG_MAX)
+        head = self._search.read(resolved.real, _SHEBANG_MAX)
         if not head.startswith(b"#!"):
-            self._add(find_libraries(resolved.real, self._env, self._include))
-        elif depth and (interpreter := _interpreter(head, self._cwd, self._env)):
-            self.add_program(interpreter, depth - 1)
+            self._add(find_libraries(resolved.real, self._env, self._include, self._search))
+        elif depth and (interpreter := self._interpreter(head)):
+            self.add_program(interpreter, depth - 1, resolved.real)
 
-    def add_installation(self, folder: str) -> None:
+    def add_installation(self, folder: str, depth: int = _NESTED) -> None:
         """Add what is installed around ``…/bin``: its libraries, a virtual environment and the base of that."""
         prefix, name = os.path.split(folder)
-        if name != "bin" or is_system(folder) or prefix in self._shared or self._include(folder):
+        if not depth or name != "bin" or is_system(folder) or prefix in self._shared or self._include(folder):
             return
         if not os.path.lexists(f"{prefix}/lib"):
             return
-        self._add(_parts_of(prefix))
-        if base := _base_of(f"{prefix}/pyvenv.cfg"):
-            self.add_installation(resolve(base).real)
+        self._add(self._parts_of(prefix))
+        config = self._search.resolve(f"{prefix}/pyvenv.cfg").real
+        if base := self._base_of(config):
+            self.add_installation(self._search.resolve(base, config).real, depth - 1)
 
-    def _add(self, paths: Sequence[str]) -> None:
-        self.paths |= dict.fromkeys(paths)
+    def _add(self, paths: Iterable[str]) -> None:
+        self.paths |= {path: self._search.resolve(path) for path in paths}
 
     def _include(self, path: str) -> bool:
         """Tell whether a path is the system's, or lies in a folder that was found."""
         return is_system(path) or any(is_within(path, folder) for folder in self.paths)
 
+    def _parts_of(self, prefix: str) -> list[str]:
+        """List the parts of an installation. If its folder holds nothing else, list the folder: one mount is faster."""
+        names = self._search.names(prefix)
+        if names and _WHOLE.issuperset(names) and os.path.basename(prefix) != _AT_HOME:
+            return [prefix]
+        marked = (part for mark, part in _SPECIAL if os.path.lexists(f"{prefix}/{mark}"))
+        return [path for part in (*_PARTS, *marked) if os.path.lexists(path := f"{prefix}/{part}")]
 
-def _find(name: str, cwd: str, env: Mapping[str, str]) -> str:
+    def _base_of(self, config: str) -> str:
+        """Read the folder of the Python that a virtual environment is based on; empty if there is no such Python."""
+        text = self._search.read(config, _CONFIG_MAX).decode(errors="replace")
+        pairs = (line.partition("=") for line in text.splitlines())
+        home = next((value.strip() for key, _, value in pairs if key.strip() == "home"), "")
+        return home if self._search.is_program(f"{home}/python3") else ""
+
+    def _interpreter(self, head: bytes) -> str:
+        """Read the interpreter from a ``#!`` line, and look up a name after ``env``. Empty if the line names none."""
+        words = head[2:].split(b"\n")[0].decode(errors="replace").split()
+        if words and os.path.basename(words[0]) == "env":
+            names = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
+            return find_program(names[0], self._cwd, self._env, self._search) if names else ""
+        path = os.path.join(self._cwd, words[0]) if words else ""
+        return path if self._search.is_program(path) else ""  # else a script could bring any file by naming it here
+
+
+def find_program(name: str, cwd: str, env: Mapping[str, str], search: Search) -> str:
     """Find a program as a shell does. For a shim of pyenv, find the program that the shim would run."""
     searched = [""] if "/" in name else env.get("PATH", os.defpath).split(":")
+    if len(searched) > _PATH_MAX:
+        raise Unreachable(f"command {name}: expected at most {_PATH_MAX} folders in PATH, got {len(searched)}")
+
+    def find_on(rest: str) -> str:
+        return find_program(os.path.basename(name), cwd, {**env, "PATH": rest}, search)
+
     for folder in searched:
         path = os.path.join(cwd, folder, name)  # Path would drop `..`, which matters after a link
-        if _is_program(path):
-            return resolve_shim(path, cwd, env, lambda rest: _find(name, cwd, {**env, "PATH": rest}))
+        if search.is_program(path):
+            return resolve_shim(path, cwd, env, search, find_on)
     where = "not found or not executable" if "/" in name else "not found on PATH"
     raise Unreachable(f"command {name}: {where}", details={"command": name, "path": env.get("PATH", "")})
-
-
-def _is_program(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode) and os.access(path, os.X_OK)
-    except OSError:
-        return False
-
-
-def _parts_of(prefix: str) -> list[str]:
-    """List the parts of an installation. If its folder holds nothing else, list the folder: one mount is faster."""
-    found = set(os.listdir(prefix))
-    if found <= _WHOLE and os.path.basename(prefix) != _AT_HOME:
-        return [prefix]
-    parts = (*_PARTS, *(part for mark, part in _SPECIAL if os.path.lexists(f"{prefix}/{mark}")))
-    return [f"{prefix}/{part}" for part in parts if part in found]
-
-
-def _base_of(config: str) -> str:
-    """Read the folder of the Python that a virtual environment is based on; empty if there is no such Python."""
-    try:
-        with open(config, encoding="utf-8", errors="replace") as file:
-            pairs = [line.partition("=") for line in file]
-    except OSError:
-        return ""
-    home = next((value.strip() for key, _, value in pairs if key.strip() == "home"), "")
-    return home if _is_program(f"{home}/python3") else ""
-
-
-def _interpreter(head: bytes, cwd: str, env: Mapping[str, str]) -> str:
-    """Read the interpreter from a ``#!`` line, and look up a name after ``env``. Empty if the line names none."""
-    words = head[2:].split(b"\n")[0].decode(errors="replace").split()
-    if words and os.path.basename(words[0]) == "env":
-        names = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
-        return _find(names[0], cwd, env) if names else ""
-    path = os.path.join(cwd, words[0]) if words else ""
-    return path if _is_program(path) else ""  # else a script could bring any file by naming it here

@@ -15,12 +15,12 @@ from amplifier_core import Forbidden, KernelError
 from amplifier_core.hookspecs import Confinement, Isolation, Launch
 
 from ._bwrap import Bwrap, find_bwrap
-from ._code import find_code
-from ._dependencies import find_dependencies, is_system
+from ._by_module import check_granted, refuse_path
 from ._file_descriptors import FileDescriptors
 from ._limits import Limits, find_limits
-from ._mounts import MountTable, find_mount_points, why_forbidden
-from ._paths import SCRATCH, SHARED_MEMORY, SharedFolders, is_within, resolve
+from ._mounts import LostPathError, MountTable, find_mount_points, why_forbidden
+from ._paths import SCRATCH, SHARED_MEMORY, is_system
+from ._plan import Planner
 from ._private_mounts import find_private_prefix, follow_others, scratch_files, scratch_folder, scratch_prefix
 from ._root_filesystem import USER, RootFilesystem
 from ._seccomp import build_filter, is_supported
@@ -32,25 +32,12 @@ if TYPE_CHECKING:
     from amplifier_core import ModuleDescriptor
 
     from ._options import Options
-    from ._paths import ResolvedPath
+    from ._plan import Plan
 
 _TMP = "$tmp"  # the scratch folder, in a capability
 _WORD = b"--unshare-uts\0"  # without it bwrap refuses --hostname and ends, before it makes a process
 _SCRATCH_FILES = "not limited: unshare of util-linux cannot mount here"
 _LATER_MOUNTS = "appear inside, if the host shares its mounts: unshare of util-linux cannot make them private here"
-
-
-@attrs.frozen
-class Plan:
-    """What was found out about one launch when its module was mounted."""
-
-    command: tuple[str, ...]
-    cwd: str
-    real_cwd: str
-    paths: tuple[ResolvedPath, ...]
-    """What the sandbox has to have beside the system and what is granted."""
-    caller: str | None
-    """The path of the module that wrote the descriptor."""
 
 
 @attrs.frozen
@@ -74,7 +61,7 @@ class BwrapIsolation(Isolation):
     def __init__(self, options: Options) -> None:
         self._options = options
         self._root_filesystem = RootFilesystem()
-        self._shared_folders = SharedFolders()
+        self._planner = Planner()
 
     def trial(self) -> str:
         """Start a probe in the same way as a module; only the first call does so."""
@@ -105,13 +92,24 @@ class BwrapIsolation(Isolation):
 
     def plan(self, launch: Launch, descriptor: ModuleDescriptor) -> BwrapConfinement:
         """Find what the command needs to start. Raises ``Unreachable`` or ``Forbidden``."""
-        code = find_code(launch, descriptor, self._shared_folders)
-        found = self._plan(launch, code, descriptor.caller)
+        plan = self._planner.plan(launch, descriptor)
+        if plan.caller is not None:  # what it was granted is not known yet, and nothing else may be opened
+            return BwrapConfinement(self, plan, {})
         with FileDescriptors() as fds:
-            mounts = self._mounts(found, descriptor.capabilities, fds)
+            mounts = self._mounts(plan, descriptor.capabilities, fds)
             for _ in mounts.options():  # opens each path, as a start will do
                 pass
-            return BwrapConfinement(self, found, self._describe_access(mounts, descriptor.capabilities))
+            return BwrapConfinement(self, plan, self._describe_access(mounts, descriptor.capabilities))
+
+    def confine(self, plan: Plan, launch: Launch, granted: Sequence[str]) -> Launch:
+        """Put the launch into a sandbox of its own. Raises ``Unreachable`` or ``Forbidden``."""
+        self._planner.granted(granted)
+        try:
+            return self._confine(plan, launch, granted, self._mount_prefix(granted))
+        except LostPathError as error:
+            if plan.caller is None:
+                raise
+            raise refuse_path(error.path, plan.caller) from None
 
     @functools.cached_property
     def _bwrap(self) -> Bwrap:
@@ -152,26 +150,17 @@ class BwrapIsolation(Isolation):
 
     def _try(self, command: Sequence[str], private: Sequence[str]) -> str:
         probe = Launch(command=tuple(command), cwd="/", env={})
-        return run_trial(self._confine(self._plan(probe, (), None), probe, (), private))
-
-    def _plan(self, launch: Launch, code: Sequence[str], caller: str | None) -> Plan:
-        found = find_dependencies(launch.command, launch.cwd, launch.env, self._shared_folders)
-        paths = tuple(map(resolve, (*code, *found.paths)))
-        return Plan((found.program, *launch.command[1:]), launch.cwd, resolve(launch.cwd).real, paths, caller)
+        return run_trial(self._confine(self._planner.search(probe, None), probe, (), private))
 
     def _mounts(self, plan: Plan, granted: Sequence[str], fds: FileDescriptors) -> MountTable:
         """Give the mounts beyond the system's own. Raises ``Forbidden``."""
         if plan.caller is not None:
-            _check_granted(plan, granted)
+            check_granted(plan.command[0], granted, plan.caller)
         mounts = MountTable(fds.keep, self._by_descriptor)
         for path in plan.paths:
             mounts.bind(path)
         self._add_granted(mounts, granted)
         return mounts
-
-    def confine(self, plan: Plan, launch: Launch, granted: Sequence[str]) -> Launch:
-        """Put the launch into a sandbox of its own. Raises ``Unreachable`` or ``Forbidden``."""
-        return self._confine(plan, launch, granted, self._mount_prefix(granted))
 
     def _confine(self, plan: Plan, launch: Launch, granted: Sequence[str], private: Sequence[str]) -> Launch:
         prefix = (*self._limits.bwrap_prefix(), *private)
@@ -249,18 +238,6 @@ class BwrapIsolation(Isolation):
             "network": "host" if _needs_network(granted) else "none",
             "tmp": self._options.scratch_bytes if _scratch_folders(granted) else 0,
         }
-
-
-def _check_granted(plan: Plan, granted: Sequence[str]) -> None:
-    """Refuse a command that a module names if it needs an ungranted file, such as a script that the module wrote."""
-    folders = [capability.split(":", 2)[2] for capability in granted if capability.startswith("fs:")]
-    for path in plan.paths:
-        if not is_system(path.real) and not any(is_within(path.real, folder) for folder in folders):
-            raise Forbidden(
-                f"{plan.command[0]}: it needs {path.real}, and what {plan.caller} mounts can read that only with a "
-                "granted fs:read:",
-                details={"capabilities": [f"fs:read:{path.real}"]},
-            )
 
 
 def _is_unenforceable(capability: str) -> bool:

@@ -5,6 +5,7 @@ Owns bubblewrap's options for mounts. It does not know capabilities or commands.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import attrs
 
 from amplifier_core import Forbidden, Unreachable
 
-from ._paths import PSEUDO_FOLDERS, is_pseudo, is_within
+from ._paths import PSEUDO_FOLDERS, is_pseudo, is_within, open_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -112,11 +113,7 @@ class MountTable:
         option = "--bind" if self.binds[path] else "--ro-bind"
         if path in self._system:
             return [option, path, path]
-        fd = _open(path)
-        self.keep(fd)
-        now = os.readlink(f"/proc/self/fd/{fd}")
-        if now != path:
-            raise Unreachable(f"{path} was replaced: it leads to {now} now")
+        self.keep(fd := _open(path))
         return [f"{option}-fd", str(fd), path] if self.by_descriptor else [option, path, path]
 
 
@@ -130,9 +127,19 @@ def why_forbidden(real: str, mount_points: Sequence[tuple[str, str]]) -> str:
 
 def _open(path: str) -> int:
     try:
-        return os.open(path, os.O_PATH)
+        return open_path(path)
     except OSError as error:
-        raise Unreachable(f"{path}: {error.strerror}; only a path that exists can be granted") from error
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise LostPathError(f"{path} was replaced: a link or a file is on the way to it now", path) from None
+        raise LostPathError(f"{path}: {error.strerror}; only a path that exists can be granted", path) from error
+
+
+class LostPathError(Unreachable):
+    """A real path that cannot be opened as it was found or granted."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 def find_mount_points() -> list[tuple[str, str]]:

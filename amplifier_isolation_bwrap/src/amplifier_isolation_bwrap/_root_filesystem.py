@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ._dependencies import SYSTEM
-from ._paths import SCRATCH, resolve
+from ._paths import SCRATCH, SYSTEM, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -122,6 +122,8 @@ def _ca(descriptor: ModuleDescriptor) -> Path | None:
     path = descriptor.transport.get("ca")
     if path is None:
         return None
+    if descriptor.caller is not None:  # an error would tell whether the file is there
+        raise descriptor.misfit(".ca", "expected none: a module wrote the descriptor, and names no file of this host")
     if not isinstance(path, str) or not path or "\0" in path:
         raise _unexpected(descriptor, ".ca", "the path of a file of PEM certificates", path)
     return descriptor.base / path

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from amplifier_core import ModuleDescriptor
 
+_WORDS_MAX = 1024  # of the command, and variables of the environment
+_CHARACTERS_MAX = 1 << 20  # of both together; the operating system takes at most 2 MiB
+_PATH_MAX = 4096
+_SHOWN = 60  # characters of a value in an error
 _KNOWN = ("type", "command", "cwd", "env", "instance")
 _INHERITED = ("PATH", "SYSTEMROOT")  # an interpreter is found with them; every other variable is `env:NAME` or `env`
 
@@ -42,26 +46,59 @@ def read_fields(descriptor: ModuleDescriptor, known: Sequence[str] = _KNOWN) -> 
     transport = descriptor.transport
     for name in transport:
         if name not in known:
-            raise descriptor.misfit(f".{name}", f"expected one of {', '.join(known)}")
-    command = transport.get("command")
+            raise descriptor.misfit(f".{name[:_SHOWN]}", f"expected one of {', '.join(known)}")
+    command, env = _command(descriptor), _env(descriptor)
+    if (size := sum(map(len, (*command, *env, *env.values())))) > _CHARACTERS_MAX:
+        raise descriptor.misfit(".command", f"expected at most {_CHARACTERS_MAX} characters with env, got {size}")
+    if transport.get("instance", "shared") != "shared":
+        raise descriptor.misfit(".instance", f"expected 'shared', got {_show(transport['instance'])}")
+    return StdioFields((_program(descriptor, command[0]), *command[1:]), _cwd(descriptor), env)
+
+
+def _command(descriptor: ModuleDescriptor) -> Sequence[str]:
+    command = descriptor.transport.get("command")
     if not isinstance(command, list | tuple) or not command:
-        raise descriptor.misfit(".command", f"expected a list of text that is not empty, got {command!r}")
+        raise descriptor.misfit(".command", f"expected a list of text that is not empty, got {_show(command)}")
+    if len(command) > _WORDS_MAX:
+        raise descriptor.misfit(".command", f"expected at most {_WORDS_MAX} texts, got {len(command)}")
     for n, word in enumerate(command):
         if not _is_text(word) or not (word or n):
-            raise descriptor.misfit(f".command[{n}]", f"expected text, got {word!r}")
-    cwd = transport.get("cwd", ".")
-    if not _is_text(cwd):
-        raise descriptor.misfit(".cwd", f"expected a path, got {cwd!r}")
-    env = transport.get("env", {})
+            raise descriptor.misfit(f".command[{n}]", f"expected text, got {_show(word)}")
+    return command
+
+
+def _env(descriptor: ModuleDescriptor) -> Mapping[str, str]:
+    env = descriptor.transport.get("env", {})
+    if isinstance(env, dict) and len(env) > _WORDS_MAX:
+        raise descriptor.misfit(".env", f"expected at most {_WORDS_MAX} variables, got {len(env)}")
     if not isinstance(env, dict) or not all(_is_text(word) for pair in env.items() for word in pair):
         raise descriptor.misfit(".env", "expected an object of text without NUL")
-    if transport.get("instance", "shared") != "shared":
-        raise descriptor.misfit(".instance", f"expected 'shared', got {transport['instance']!r}")
-    program = command[0]
-    if Path(program).name != program:  # a path; a bare name is looked up on PATH
-        program = str(descriptor.base / program)
-    return StdioFields((program, *command[1:]), str(descriptor.base / cwd), env)
+    return env
+
+
+# Relative paths are below the descriptor of an embedder. A descriptor that a module wrote lies nowhere.
+def _program(descriptor: ModuleDescriptor, program: str) -> str:
+    """Give a path as an absolute one. A bare name is looked up on PATH, and stays as it is."""
+    if Path(program).name == program:
+        return program
+    if descriptor.caller is not None and not Path(program).is_absolute():
+        raise descriptor.misfit(".command[0]", "expected a name or an absolute path, as a module wrote the descriptor")
+    return str(descriptor.base / program)
+
+
+def _cwd(descriptor: ModuleDescriptor) -> str:
+    cwd = descriptor.transport.get("cwd", "." if descriptor.caller is None else descriptor.base.anchor)
+    if not _is_text(cwd) or len(cwd) > _PATH_MAX:
+        raise descriptor.misfit(".cwd", f"expected a path, got {_show(cwd)}")
+    if descriptor.caller is not None and not Path(cwd).is_absolute():
+        raise descriptor.misfit(".cwd", "expected an absolute path, as a module wrote the descriptor")
+    return str(descriptor.base / cwd)
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and "\0" not in value
+
+
+def _show(value: object) -> str:
+    """Show the beginning of a value: one that a module sent may be large."""
+    return repr(value[:_SHOWN] if isinstance(value, str | list | tuple) else value)[:_SHOWN]
