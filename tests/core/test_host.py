@@ -96,7 +96,6 @@ async def test_an_isolated_module_starts_with_the_command_of_the_isolation(site,
         await session.mount("/mnt/tools", descriptor)
     env = await session.invoke(ECHO, "env", {})
     assert env["GRANTED"] == f"fs:read:{tmp_path}/below"
-    assert "AMPLIFIER_MODULE" not in env
     assert asked[0]["unenforced"] == []
     assert "trusted" not in asked[0]
     assert asked[0]["args"]["isolation"] == {"name": "env", "read": [f"fs:read:{tmp_path}"]}

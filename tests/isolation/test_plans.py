@@ -319,7 +319,7 @@ def test_a_descriptors_own_files_lead_nowhere_else(isolation, places):
     (places / "mine" / "settings").write_text("own")
     (places / "secret" / "key").write_text("secret")
     command = Launch(command=("/bin/cat", "settings"), cwd=str(places / "mine"), env={})
-    granted = [f"fs:write:{places}/mine"]
+    granted = (f"fs:write:{places}/mine",)
     descriptor = attrs.evolve(DESCRIPTOR, capabilities=granted)
     first = isolation.plan(command, descriptor)
     assert start(first.confine(command, granted)).stdout == "own"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Isolation, Notify
+    from amplifier_core.hookspecs import Chunks, Confinement, Notify
 
 __all__ = ["open_transport"]
 
@@ -51,7 +51,7 @@ class UnixSocketConnection:
         self._opening = asyncio.Lock()
         self._closed = False
 
-    async def start(self, granted: Sequence[str], isolation: Isolation | None) -> None:
+    async def start(self, granted: Sequence[str], confinement: Confinement | None) -> None:
         """Connect. What was granted is the server's own affair."""
         await self._linked()
 
