@@ -31,7 +31,7 @@ class Options:
     file_bytes: int = 1024 * _MIB
     """The size of one file."""
     scratch_bytes: int = 256 * _MIB
-    """The size of ``$tmp`` and of the ``/dev/shm`` that comes with it, together, in memory."""
+    """The size of ``$tmp``, in memory. ``/dev/shm`` comes with it, and is the same folder."""
 
 
 def read_options(given: Mapping[str, Any]) -> Options:

@@ -15,7 +15,7 @@ from pathlib import Path
 _PATH = "/usr/bin:/bin"
 _OPTIONS = ("--user", "--map-root-user", "--mount", "--propagation", "private", "--")
 _PLACE = "/dev/shm"  # noqa: S108 - of the namespace; it covers a folder of the host that no module sees
-_MOUNT = 'mount -n -t tmpfs -o "$1" amplifier "$0" && shift && mkdir {} && exec "$@"'
+_MOUNT = 'mount -n -i -t tmpfs -o "$1" amplifier "$0" && shift && {}exec "$@"'
 _LEAST_FILES = 64
 _PAGE = 4096  # bytes; as many files as pages, so that each file can have a content
 _FOLLOWS = re.compile(r" (?:shared|master):\d")  # in the optional fields of a mount; a space in a path is written \040
@@ -29,14 +29,14 @@ def find_private_prefix() -> tuple[str, ...]:
 
 def scratch_prefix(folders: int, size: int) -> tuple[str, ...]:
     """Return the words after the private prefix that mount memory of ``size`` bytes, with so many folders in it."""
-    made = " ".join(map(scratch_folder, range(folders)))
-    script = f"PATH={_PATH}; {_MOUNT.format(made)}"
+    made = [scratch_folder(number, folders) for number in range(folders)]
+    script = f"PATH={_PATH}; " + _MOUNT.format(f"mkdir {' '.join(made)} && " if folders > 1 else "")
     return ("/bin/sh", "-c", script, _PLACE, f"size={size},nr_inodes={scratch_files(size)},mode=0755")
 
 
-def scratch_folder(number: int) -> str:
-    """Return the path of a folder that ``scratch_prefix`` makes."""
-    return f"{_PLACE}/{number}"
+def scratch_folder(number: int, folders: int) -> str:
+    """Return the path of one of so many folders that ``scratch_prefix`` makes. A single one is the whole memory."""
+    return f"{_PLACE}/{number}" if folders > 1 else _PLACE
 
 
 def scratch_files(size: int) -> int:
