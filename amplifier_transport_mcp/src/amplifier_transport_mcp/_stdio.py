@@ -101,6 +101,7 @@ class StdioStreams:
     def _on_message(self, line: bytes, message: types.JSONRPCMessage) -> None:
         if isinstance(message, types.JSONRPCResponse) and (call := self._correlator.call(message.id)) is not None:
             call.size = len(line)
+            self.child.answered()
         if self._correlator.on_receive(message):
             self._incoming.put_nowait(SessionMessage(message))
 

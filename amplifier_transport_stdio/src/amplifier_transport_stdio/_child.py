@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _EXIT_GRACE = 0.05  # seconds
 _SAMPLE = 200  # bytes of a line that was not protocol, shown
+_LINES_A_TURN = 100  # lines that are taken in one turn of the loop; the rest waits for the next ones
+_NOISE_LINES = 10_000  # lines that are no protocol, blank ones too, after an answer
+_NOISE_BYTES = 8 * 1024 * 1024
 
 
 class LineReader(Protocol):
@@ -52,7 +55,7 @@ class ChildProcess(Process):
         self._on_line = lines.on_line
         self._on_large_line = lines.on_large_line
         self._on_end = lines.on_end
-        self._queue: deque[bytes] = deque()  # a large line, and those that came with it
+        self._queue: deque[bytes] = deque()  # a large line, or many, and those that came with them
         self._taking: asyncio.Task[None] | None = None  # what takes the queue
         self._held = False  # back by `pause`
         self.limit = limit
@@ -61,6 +64,8 @@ class ChildProcess(Process):
         self._buffer = LineBuffer(limit)
         self._noise = 0
         self._first_noise = b""
+        self._lines_left, self._bytes_left = _NOISE_LINES, _NOISE_BYTES  # of noise
+        self._drowned = False  # it is killed for its noise
         super().__init__(launch, self, orphans)
 
     def kill(self, error: KernelError | None = None) -> None:
@@ -92,6 +97,11 @@ class ChildProcess(Process):
         """Count a line that was no protocol."""
         self._first_noise = self._first_noise or line[:_SAMPLE].rstrip()
         self._noise += 1
+        self._bound_noise(1, len(line))
+
+    def answered(self) -> None:
+        """Note an answer: the noise before it is not held against the module any more."""
+        self._lines_left, self._bytes_left = _NOISE_LINES, _NOISE_BYTES
 
     def broke_contract(self, line: bytes, why: str) -> Internal:
         """Make the error of a request whose reply is malformed."""
@@ -102,18 +112,22 @@ class ChildProcess(Process):
 
     def received(self, data: bytes) -> None:
         """Take what was read from stdout."""
+        if self._drowned:
+            return
         try:
             lines = self._buffer.feed(data)
         except LineTooLongError:
             message = f"the module wrote a message of more than {self.limit} bytes (limits.message_bytes)"
             self.kill(Internal(message, details={"limit": self.limit}))
             return
-        for line in lines:
-            if self._taking is None and len(line) <= LARGE:
+        for number, line in enumerate(lines):
+            if self._taking is None and len(line) <= LARGE and number < _LINES_A_TURN:
                 self._on_line(line)
             else:
                 self._queue.append(line)
                 self._take_queue()
+        if len(lines) != 1 or len(lines[0]) != len(data):  # as a rule it is one whole line
+            self._bound_blank(data.count(b"\n") - len(lines), len(data))
 
     async def taken(self) -> None:
         """Wait until all that was received has been taken."""
@@ -142,19 +156,21 @@ class ChildProcess(Process):
             self._taking.cancel()
 
     def _take_queue(self) -> None:
-        """Hold the module back while its large line is taken, in a task."""
+        """Hold the module back while its large line, or its many lines, are taken, in a task."""
         if self._taking is None:
             super().pause()
             self._taking = self._loop.create_task(self._take_lines(), name=f"large line of {self.pid}")
 
     async def _take_lines(self) -> None:
+        """Take the queue. Everybody else has a turn after some lines, and while a large one is decoded."""
         try:
             while self._queue:
-                line = self._queue.popleft()
-                if len(line) > LARGE:
-                    await self._on_large_line(line)
-                else:
-                    self._on_line(line)
+                await asyncio.sleep(0)
+                for line in [self._queue.popleft() for _ in range(min(len(self._queue), _LINES_A_TURN))]:
+                    if len(line) > LARGE:
+                        await self._on_large_line(line)
+                    else:
+                        self._on_line(line)
         finally:
             self._taking = None
             self._read_on()
@@ -162,6 +178,19 @@ class ChildProcess(Process):
     def _read_on(self) -> None:
         if self._taking is None and not self._held:
             super().resume()
+
+    def _bound_blank(self, lines: int, size: int) -> None:
+        if lines:
+            self._bound_noise(lines, size)
+
+    def _bound_noise(self, lines: int, size: int) -> None:
+        """Kill a module that writes on and on, and answers nothing."""
+        self._lines_left -= lines
+        self._bytes_left -= size
+        if min(self._lines_left, self._bytes_left) < 0 and not self._drowned:
+            self._drowned = True
+            bound = f"{_NOISE_LINES} lines or {_NOISE_BYTES} bytes"
+            self.kill(Internal(f"the module broke its contract: it wrote more than {bound} that are no protocol"))
 
     def _noise_so_far(self) -> dict[str, Any]:
         return {"count": self._noise, "first": self._first_noise.decode(errors="replace")}

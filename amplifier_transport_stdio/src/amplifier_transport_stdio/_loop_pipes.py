@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 READ = 64 * 1024
 """Bytes read at a time: a larger buffer crosses malloc's mmap threshold and costs 9 µs a read."""
 
+STDERR_PAUSE = 0.002
+"""Seconds for which stderr is left alone after a full read: nobody waits for it."""
+
 _WIDE = 1024 * 1024  # bytes that Linux allows every user
 _LAST_READS = 64  # more than any pipe holds, and an end if another process goes on writing
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
@@ -43,6 +46,7 @@ class LoopPipes:
         self._out: list[bytes | memoryview] = []
         self._flushing = False
         self._paused = False
+        self._finishing = False
         self._wide = False
         for fd in (self._stdin, self._stdout, self._stderr):
             os.set_blocking(fd, False)
@@ -71,12 +75,12 @@ class LoopPipes:
     def pause(self) -> None:
         """Leave the module's output in its pipe until ``resume``."""
         self._paused = True
-        if self._popen.returncode is None:  # later, the descriptor may be another one's
+        if not self._finishing:
             self._loop.remove_reader(self._stdout)
 
     def resume(self) -> None:
         """Read on."""
-        if self._paused and self._popen.returncode is None:
+        if self._paused and not self._finishing:
             self._paused = False
             self._loop.add_reader(self._stdout, self._on_stdout)
 
@@ -90,7 +94,11 @@ class LoopPipes:
 
     async def finish(self) -> None:
         """Read what an ended process left in its pipes, and close them."""
-        self._reader.received(_rest(self._stdout))
+        self._finishing = True
+        self._loop.remove_reader(self._stdout)
+        for data in takewhile(bool, (_read(self._stdout) for _ in range(_LAST_READS))):
+            self._reader.received(data)
+            await self._reader.taken()
         self._take_stderr(_rest(self._stderr))
         self.close_stdin()
         for stream in filter(None, (self._popen.stdout, self._popen.stderr)):
@@ -101,8 +109,8 @@ class LoopPipes:
         data = os.read(self._stdout, READ)
         if data:
             self._reader.received(data)
-            if len(data) == READ and not self._paused and (more := _read(self._stdout)):  # of a line cut by the read
-                self._reader.received(more)
+            if len(data) == READ and not self._paused:
+                self._reader.received(_read(self._stdout))  # the rest of a line that the read has cut
         else:
             self._loop.remove_reader(self._stdout)
             self._reader.closed_stdout()
@@ -110,8 +118,14 @@ class LoopPipes:
     def _on_stderr(self) -> None:
         data = os.read(self._stderr, READ)
         self._take_stderr(data)
-        if not data:
+        if len(data) in (0, READ):
             self._loop.remove_reader(self._stderr)
+        if len(data) == READ:
+            self._loop.call_later(STDERR_PAUSE, self._watch_stderr)
+
+    def _watch_stderr(self) -> None:
+        if self._popen.stderr and not self._popen.stderr.closed:
+            self._loop.add_reader(self._stderr, self._on_stderr)
 
     def _send(self, data: bytes | memoryview) -> int:
         try:

@@ -12,7 +12,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ._loop_pipes import READ
+from ._loop_pipes import READ, STDERR_PAUSE
 from ._worker_thread import WorkerThread
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ThreadPipes:
         self._refused = False
         self._stdin = _PipeWriter(f"stdin {popen.pid}", popen.stdin, self._on_refused)
         self._stdout = _PipeReader(f"stdout {popen.pid}", popen.stdout, self._on_stdout)
-        self._stderr = _PipeReader(f"stderr {popen.pid}", popen.stderr, on_stderr)
+        self._stderr = _PipeReader(f"stderr {popen.pid}", popen.stderr, on_stderr, pause=STDERR_PAUSE)
         self._threads = (self._stdin, self._stdout, self._stderr)
         self.pause = self._stdout.pause
         self.resume = self._stdout.resume
@@ -82,13 +82,14 @@ class ThreadPipes:
 
 
 class _PipeReader(WorkerThread):
-    """Reads one pipe to its end. It reads on only when the loop has taken the last piece."""
+    """Reads one pipe to its end. It reads on only when the loop has taken the last piece, and after a ``pause``."""
 
-    def __init__(self, name: str, stream: Any, take: Callable[[bytes], None]) -> None:
+    def __init__(self, name: str, stream: Any, take: Callable[[bytes], None], pause: float = 0) -> None:
         self.count = 0
         """Pieces that the loop has taken."""
         self._stream = stream
         self._take = take
+        self._pause = pause
         self._taken = threading.Semaphore(0)
         self._paused = False
         self._released = False
@@ -124,8 +125,14 @@ class _PipeReader(WorkerThread):
             self._held = data
         elif not self._released:
             self.count += 1
-            self._taken.release()  # first: the thread reads while the loop goes on
+            self._read_on(len(data))  # first: the thread reads while the loop goes on
             self._take(data)
+
+    def _read_on(self, size: int) -> None:
+        if size == READ and self._pause:
+            self._loop.call_later(self._pause, self._taken.release)
+        else:
+            self._taken.release()
 
 
 class _PipeWriter(WorkerThread):
