@@ -101,6 +101,8 @@ const server = createServer({ keepAliveTimeout: 0, noDelay: true }, async (reque
   }
   response.shouldKeepAlive = server.listening
   const bytes = Buffer.from(JSON.stringify(reply))
+  const id = request.headers['x-request-id']
+  if (id) response.setHeader('x-request-id', id) // repeated, it lets the kernel keep the connection
   response.writeHead(status, { 'content-type': 'application/json', 'content-length': bytes.length }).end(bytes)
 })
 

@@ -12,7 +12,8 @@ import msgspec
 
 _READ = 64 * 1024
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_REPLY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+_ID = re.compile(rb"\r\nx-request-id: *[^\r]+")
+_REPLY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d%b\r\n\r\n%b"
 _HEALTH = b'{"status":"ok"}'
 _DESCRIPTION = (
     b'{"name":"echo","version":"0.1.0","kind":"tool","capabilities":[],"inputs":{"echo":{}},"outputs":{"echo":{}}}'
@@ -54,7 +55,8 @@ class Echo(asyncio.BufferedProtocol):
             if len(data) < whole:
                 break
             body = answer(data.split(b" ", 2)[1], data[end:whole])
-            self._transport.write(_REPLY % (len(body), body))
+            request_id = _ID.search(data, 0, end)
+            self._transport.write(_REPLY % (len(body), request_id[0] if request_id else b"", body))
             data = data[whole:]
         self._unread = data
 

@@ -20,6 +20,9 @@ def respond(body=b"", status=200, headers=(), reason="Whatever"):
 class Request:
     """One request as it arrived, and the connection to answer it on."""
 
+    repeats_id = True
+    """Whether a response says which request it answers, as a server does whose connections are kept."""
+
     def __init__(self, reader, writer, ended, head):
         self.reader = reader
         self.writer = writer
@@ -34,6 +37,11 @@ class Request:
         return json.loads(self.body)
 
     async def send(self, data):
+        """Write some bytes; the first response among them repeats the id of this request."""
+        start, line, rest = data.partition(b"\r\n")
+        final = start.startswith(b"HTTP/1.1 ") and start[9:10] != b"1" and line
+        if final and self.repeats_id and "x-request-id" in self.headers:
+            data = b"%b\r\nx-request-id: %b\r\n%b" % (start, self.headers["x-request-id"].encode(), rest)
         self.writer.write(data)
         await self.writer.drain()
 

@@ -1,5 +1,7 @@
 """What a descriptor may say to the HTTP transport, and the one line that refuses the rest."""
 
+import re
+
 import attrs
 import pytest
 from tests.http.raw import describe_remote, respond
@@ -61,6 +63,7 @@ def test_a_url_that_names_no_module_is_refused_in_one_line(url, expected):
         ({"headers": {"x-a": "sécret"}}, ".headers.x-a", "expected printable ASCII text"),
         ({"headers": {"x-a": "1", "X-A": "2"}}, ".headers.X-A", "the header is there twice"),
         ({"headers": {"Content-Length": "1"}}, ".headers.Content-Length", "the transport sets this header itself"),
+        ({"headers": {"X-Request-ID": "1"}}, ".headers.X-Request-ID", "the transport sets this header itself"),
         ({"headers": {"Host": "elsewhere"}}, ".headers.Host", "the transport sets this header itself"),
         ({"ca": 7}, ".ca", "expected the path of a file of PEM certificates, got 7"),
         ({"ca": ""}, ".ca", "expected the path of a file of PEM certificates, got ''"),
@@ -126,6 +129,7 @@ async def test_a_request_is_json_with_the_headers_of_the_descriptor(serve, conne
     connection = await connect(server, transport={"headers": headers})
     await connection.request("invoke", b'{"op":"count"}')
     (request,) = server.requests
+    assert re.fullmatch("[0-9a-f]{16}", request.headers.pop("x-request-id"))
     assert request.method == "POST"
     assert request.body == b'{"op":"count"}'
     assert request.headers == {

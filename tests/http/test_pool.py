@@ -131,6 +131,69 @@ async def test_a_second_response_in_the_same_bytes_never_answers_the_next_call(s
     assert server.connections == 4
 
 
+@pytest.mark.parametrize("head", [b"", b"x-request-id: 0\r\n", b"x-request-id: %b\r\n"])
+async def test_a_second_response_sent_however_late_never_answers_the_next_call(serve, connect, head):
+    async def answer(request):
+        number = len(server.requests)
+        if number == 2:  # the response to the first request, once more
+            status, _, rest = reply("late").partition(b"\r\n")
+            told = head.replace(b"%b", server.requests[0].headers["x-request-id"].encode())
+            request.writer.write(b"%b\r\n%b%b" % (status, told, rest))
+        await request.send(reply(number))
+
+    server = await serve(answer)
+    connection = await connect(server)
+    assert (await connection.request("invoke", b"{}")).result == 1
+    with pytest.raises(Unreachable, match="HTTP 200 without the x-request-id of the request"):
+        await connection.request("invoke", b"{}")
+    assert (await connection.request("invoke", b"{}")).result == 3
+    assert server.connections == 2
+
+
+async def test_a_server_that_does_not_repeat_the_id_of_a_request_gets_a_connection_for_each(serve, connect):
+    async def answer(request):
+        request.repeats_id = False
+        await echo(request)
+
+    server = await serve(answer)
+    connection = await connect(server)
+    for n in range(3):
+        assert (await connection.request("invoke", PARAMS % n)).result == {"n": n}
+    assert server.connections == 3
+    async with asyncio.timeout(5):
+        for request in server.requests:
+            await request.ended.wait()
+
+
+async def test_a_response_with_two_ids_is_bound_to_no_request(serve, connect):
+    async def answer(request):
+        await request.send(respond({"ok": True, "result": 1}, headers=["X-Request-ID: another"]))
+
+    server = await serve(answer)
+    connection = await connect(server)
+    for _ in range(2):
+        assert (await connection.request("invoke", b"{}")).result == 1
+    assert server.connections == 2
+
+
+async def test_each_request_has_an_id_of_its_own(serve, connect):
+    server = await serve(echo)
+    connection = await connect(server)
+    for n in range(10):
+        await connection.request("invoke", PARAMS % n)
+    assert len({request.headers["x-request-id"] for request in server.requests}) == 10
+
+
+async def test_a_pool_whose_content_is_bound_already_asks_for_no_id_and_keeps_its_connections(serve):
+    server = await serve(echo)
+    pool = Pool(httpx.URL(server.url), None)
+    async with httpx.AsyncClient(transport=pool, trust_env=False) as client:
+        for n in range(2):
+            await client.post(f"{server.url}/invoke", content=PARAMS % n)
+    assert server.connections == 1
+    assert "x-request-id" not in server.requests[0].headers
+
+
 @pytest.mark.parametrize("surplus", [reply("surplus"), b"\r\n", b"x", b"HTTP/1.1 100 Continue\r\n\r\n"])
 async def test_whatever_arrives_on_an_idle_connection_ends_it(serve, connect, surplus):
     idle = asyncio.Event()

@@ -26,6 +26,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
+        self.send_header("x-request-id", self.headers["x-request-id"])
         self.end_headers()
         self.wfile.write(body)
 

@@ -40,6 +40,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        self.send_header("X-Request-Id", self.headers["X-Request-Id"])
         self.end_headers()
         self.wfile.write(data)
 

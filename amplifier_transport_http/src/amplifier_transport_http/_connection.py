@@ -104,7 +104,7 @@ def _make_transport(fields: HttpFields) -> httpx.AsyncBaseTransport:
     connection through a proxy. In HTTP/2 each response names its request.
     """
     if fields.proxy is None and not fields.http2:
-        return Pool(fields.url, fields.trust() if fields.url.scheme == "https" else None)
+        return Pool(fields.url, fields.trust() if fields.url.scheme == "https" else None, bind=True)
     tls = fields.trust()
     proxy = fields.proxy and httpx.Proxy(fields.proxy, ssl_context=tls if fields.proxy.scheme == "https" else None)
     make = functools.partial(httpx.AsyncHTTPTransport, verify=tls, trust_env=False, proxy=proxy)

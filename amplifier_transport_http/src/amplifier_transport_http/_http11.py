@@ -10,6 +10,7 @@ waits there, and answers the next request. httpx's client costs ten times as muc
 from __future__ import annotations
 
 import asyncio
+import secrets
 import select
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
@@ -41,14 +42,24 @@ _HEADERS_MAX = 100
 _READ = 32 * 1024
 """Bytes read at once, into a buffer that a connection keeps: asyncio's own 256 KiB are mapped anew for each read."""
 
+_REQUEST_ID = b"x-request-id"
+_UNBOUND = "HTTP %d without the x-request-id of the request, on a kept connection: it may answer another request"
+
 _INFORMATIONAL, _SWITCHING, _SUCCESS = 100, 101, 200
 
 
 class Http11(asyncio.BufferedProtocol):
-    """One connection, for one exchange at a time. It is in ``open_`` as long as it has a socket."""
+    """One connection, for one exchange at a time. It is in ``open_`` as long as it has a socket.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, open_: set[Http11]) -> None:
+    If it is to ``bind`` responses, each request has an id of its own, and the connection is kept for another request
+    only while the server repeats the ids: nothing else tells a late second response from the one that is waited for.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, open_: set[Http11], *, bind: bool) -> None:
         self._loop = loop
+        self._bind = bind
+        self._request_id = b""
+        self._is_kept = False
         self._open = open_
         self._parser = httptools.HttpResponseParser(self)
         self._buffer = memoryview(bytearray(_READ))
@@ -67,7 +78,7 @@ class Http11(asyncio.BufferedProtocol):
         self._unread = 0
         self._since_body = 0
         self._header_count = 0
-        self._complete = self._keep_alive = self._unasked = False
+        self._complete = self._keep_alive = self._is_bound = self._unasked = False
 
     # Called by the event loop.
 
@@ -158,7 +169,18 @@ class Http11(asyncio.BufferedProtocol):
             self.headers.clear()
             self._header_count = 0
         else:
+            self._take_status(status)
+
+    def _take_status(self, status: int) -> None:
+        """Take the head of the response, unless it may be that of another request."""
+        self._is_bound = not self._bind or self._told_ids() == [self._request_id]
+        if self._is_kept and not self._is_bound:
+            self.abort(_UNBOUND % status, httpx.RemoteProtocolError)
+        else:
             self.status = status
+
+    def _told_ids(self) -> list[bytes]:
+        return [value for name, value in self.headers if name.lower() == _REQUEST_ID]
 
     def on_body(self, part: bytes) -> None:
         if not self._complete:
@@ -178,6 +200,9 @@ class Http11(asyncio.BufferedProtocol):
             headers = [header for header in headers if header[0].lower() != b"transfer-encoding"]
             headers += [(b"content-length", b"%d" % len(body))] if body else []
         head = b"%b %b HTTP/1.1\r\n" % (request.method.encode(), request.url.raw_path)
+        if self._bind:
+            self._request_id = secrets.token_hex(8).encode()  # no id tells the next one
+            headers = [*headers, (_REQUEST_ID, self._request_id)]
         head += b"".join([b"%b: %b\r\n" % header for header in headers])
         if not head.count(b"\r") == head.count(b"\n") == len(headers) + 1:
             raise httpx.LocalProtocolError("a header has the end of a line in it")
@@ -207,14 +232,17 @@ class Http11(asyncio.BufferedProtocol):
     def renew(self) -> bool:
         """Make the connection ready for another exchange, or else close it; tell whether it is ready.
 
-        Data after a complete response would answer the next request, so it closes the connection.
+        Data after a complete response would answer the next request, so it closes the connection. So does a response
+        that is not bound to its request, since another one may follow.
         """
-        if not self._keep_alive or self._unasked or self._parts or self._transport.get_write_buffer_size():
+        may_go_on = self._keep_alive and self._is_bound and not self._unasked
+        if not may_go_on or self._parts or self._transport.get_write_buffer_size():
             self.abort("the exchange is over")
         if self._end is not None:
             return False
         self._resume_reading()
         self._reset()
+        self._is_kept = True
         self._idle_since = self._loop.time()
         return True
 

@@ -26,11 +26,16 @@ _NEXT_ADDRESS_SECONDS = 0.25
 class Pool(httpx.AsyncBaseTransport):
     """An httpx transport to the origin of one URL; ``tls`` is for https. It has no limit: a request never waits.
 
+    A connection is kept for another request. If the content does not tell to which request a response belongs, use
+    ``bind=True``: then each request has an ``x-request-id``, and only the connections of a server that repeats it are
+    kept. Otherwise a second response to one request, sent late, could answer the next one.
+
     The connection that was used last is used next, so that surplus ones grow old and are closed. httpx's own pool looks
     through all its connections for each request: at 64 at once that alone costs more than all the rest.
     """
 
-    def __init__(self, url: httpx.URL, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, url: httpx.URL, tls: ssl.SSLContext | None, *, bind: bool = False) -> None:
+        self._bind = bind
         self._host = url.raw_host.decode()
         self._port = url.port or (443 if tls else 80)
         self._tls = tls
@@ -88,7 +93,7 @@ class Pool(httpx.AsyncBaseTransport):
 
     async def _connect(self) -> Http11:
         loop = asyncio.get_running_loop()
-        make = functools.partial(Http11, loop, self._open)
+        make = functools.partial(Http11, loop, self._open, bind=self._bind)
         attempt = asyncio.timeout(None)  # aclose() sets it to now: that ends the wait of another task
         self._connecting[attempt] = loop.create_future()
         try:
