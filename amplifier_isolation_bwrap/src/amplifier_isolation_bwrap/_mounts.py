@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
 _REPLACED = PSEUDO_FOLDERS[:2]  # each sandbox mounts its own
 _PSEUDO_TYPES = {"proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "bpf"}
-_PSEUDO_TYPES |= {"binfmt_misc", "mqueue", "pstore", "efivarfs", "configfs", "fusectl", "nsfs", "selinuxfs"}
+_PSEUDO_TYPES |= {
+    "binfmt_misc",
+    "mqueue",
+    "pstore",
+    "efivarfs",
+    "configfs",
+    "fusectl",
+    "nsfs",
+    "selinuxfs",
+    "hugetlbfs",
+}
 
 
 @attrs.define
