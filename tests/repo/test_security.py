@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| ([^|]+) \|([^|]*)\| ([^|]+) \|$", re.MULTILINE)
+BOLD = re.compile(r"^\* \*\*(.+?)\*\*(?!\*)", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,18 @@ def test_each_promise_has_a_row(page, rows):
     promised = set(re.findall(r"^(\d)\. \*\*", page, re.MULTILINE))
     assert len(promised) >= 7
     assert promised | {"every module"} <= {promise for promise, _, _ in rows}
+
+
+def test_each_thing_that_is_not_promised_has_a_row(page, rows):
+    _, _, section = page.partition("## What is not promised")
+    section, _, _ = section.partition("\n## ")
+    titles = {plain(title) for title in BOLD.findall(section)}
+    assert len(titles) >= 10
+    assert titles == {plain(first) for first, _, _ in rows} - {"every module"} - set(map(str, range(10)))
+
+
+def plain(title):
+    return re.sub(r"[`*.]", "", " ".join(title.split()))
 
 
 def test_each_row_names_tests_that_exist(root, rows):
