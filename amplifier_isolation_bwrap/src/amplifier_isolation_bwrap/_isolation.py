@@ -88,7 +88,8 @@ class BwrapIsolation(Isolation):
 
     def unenforced(self, capabilities: Sequence[str]) -> tuple[str, ...]:
         """List the capabilities for single hosts and for paths that no module may see, and those with ``x-``."""
-        return tuple(capability for capability in capabilities if _is_unenforceable(capability))
+        mount_points = find_mount_points() if capabilities else {}
+        return tuple(word for word in capabilities if _is_unenforceable(word, mount_points))
 
     def plan(self, launch: Launch, descriptor: ModuleDescriptor) -> BwrapConfinement:
         """Find what the command needs to start. Raises ``Unreachable`` or ``Forbidden``."""
@@ -215,13 +216,11 @@ class BwrapIsolation(Isolation):
 
     def _add_granted(self, mounts: MountTable, granted: Sequence[str]) -> None:
         """Add the paths that were granted. Raises ``Forbidden`` for those that no isolated module may see."""
-        for capability in granted:
-            namespace, _, rest = capability.partition(":")
-            action, _, path = rest.partition(":")
-            if namespace != "fs":
-                continue
+        files = [word.split(":", 2) for word in granted if word.startswith("fs:")]
+        mount_points = find_mount_points() if files else {}
+        for _, action, path in files:
             if path.split("/")[0] != _TMP:
-                mounts.grant(path, writable=action == "write")
+                mounts.grant(path, mount_points, writable=action == "write")
         self._add_scratch(mounts, _scratch_folders(granted))
 
     def _add_scratch(self, mounts: MountTable, folders: Sequence[str]) -> None:
@@ -244,13 +243,13 @@ class BwrapIsolation(Isolation):
         }
 
 
-def _is_unenforceable(capability: str) -> bool:
-    if capability.startswith("net:connect:"):
-        return capability != "net:connect:*"
-    if capability.startswith("x-"):
+def _is_unenforceable(word: str, mount_points: Mapping[str, str]) -> bool:
+    if word.startswith("net:connect:"):
+        return word != "net:connect:*"
+    if word.startswith("x-"):
         return True
-    path = capability.partition(":")[2].partition(":")[2]
-    return capability.startswith("fs:") and path.startswith("/") and bool(why_forbidden(path, find_mount_points()))
+    path = word.partition(":")[2].partition(":")[2]
+    return word.startswith("fs:") and path.startswith("/") and bool(why_forbidden(path, mount_points))
 
 
 def _scratch_folders(granted: Sequence[str]) -> list[str]:

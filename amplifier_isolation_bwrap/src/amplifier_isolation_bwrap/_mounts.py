@@ -16,7 +16,7 @@ from amplifier_core import Forbidden, Unreachable
 from ._paths import PSEUDO_FOLDERS, is_pseudo, is_within, open_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ._paths import ResolvedPath
 
@@ -61,13 +61,14 @@ class MountTable:
         self._links |= {link: target for link, target in path.links.items() if not is_pseudo(link)}
         self.binds.setdefault(path.real, False)
 
-    def grant(self, real: str, *, writable: bool) -> None:
+    def grant(self, real: str, mount_points: Mapping[str, str], *, writable: bool) -> None:
         """Bind a real path that was granted. Raises ``Forbidden`` for one that no isolated module may see."""
-        mount_points = find_mount_points()
         if reason := why_forbidden(real, mount_points):
             raise Forbidden(f"{real}: {reason}")
         self.binds[real] = writable or self.binds.get(real, False)
-        for path in sorted(path for path, kind in mount_points if kind in _PSEUDO_TYPES and is_within(path, real)):
+        for path in sorted(
+            path for path, kind in mount_points.items() if kind in _PSEUDO_TYPES and is_within(path, real)
+        ):
             if not any(is_within(path, covered) for covered in (*_REPLACED, *self._overrides)):
                 self.mask(path)
 
@@ -127,11 +128,14 @@ class MountTable:
         return [f"{option}-fd", str(fd), path] if self.by_descriptor else [option, path, path]
 
 
-def why_forbidden(real: str, mount_points: Sequence[tuple[str, str]]) -> str:
+def why_forbidden(real: str, mount_points: Mapping[str, str]) -> str:
     """Say why no isolated module may see a real path, whatever was granted; empty if it may."""
     if is_pseudo(real):
         return f"no isolated module sees the host's /{real.split('/')[1]}"
-    kind = max(((len(path), kind) for path, kind in mount_points if is_within(real, path)), default=(0, ""))[1]
+    place = real
+    while place != "/" and place not in mount_points:
+        place = place.rpartition("/")[0] or "/"
+    kind = mount_points.get(place, "")
     return f"it lies in a file system of type {kind}" if kind in _PSEUDO_TYPES else ""
 
 
@@ -152,11 +156,11 @@ class LostPathError(Unreachable):
         self.path = path
 
 
-def find_mount_points() -> list[tuple[str, str]]:
-    """List where file systems are mounted on the host, and the type of each."""
+def find_mount_points() -> dict[str, str]:
+    """Find where file systems are mounted on the host, with their types. Of several at one path the last is seen."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         lines = [line.split() for line in file]
-    return [(_unescape(words[4]), words[words.index("-") + 1]) for words in lines]
+    return {_unescape(words[4]): words[words.index("-") + 1] for words in lines}
 
 
 def _unescape(path: str) -> str:

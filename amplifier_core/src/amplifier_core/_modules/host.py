@@ -67,8 +67,7 @@ class KernelHost(Host):
         reasons: dict[str, str] = {}
         for name, options in self._candidates():
             try:
-                isolation: Isolation = self._plugins.open(ISOLATIONS, name, options=options)
-                reason = await asyncio.to_thread(isolation.trial)
+                isolation, reason = await asyncio.to_thread(self._try, name, options)
             except Exception as error:  # noqa: BLE001 - foreign code: an isolation that fails its trial is not used
                 reasons[name] = error.message if isinstance(error, KernelError) else one_line(error)
                 continue
@@ -76,6 +75,11 @@ class KernelHost(Host):
                 return isolation, reasons
             reasons[name] = reason
         return None, reasons
+
+    def _try(self, name: str, options: Mapping[str, Any]) -> tuple[Isolation, str]:
+        """Open one isolation and try it, in a thread: to import it takes time as well."""
+        isolation: Isolation = self._plugins.open(ISOLATIONS, name, options=options)
+        return isolation, isolation.trial()
 
     def _candidates(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
         if self._wanted is False:

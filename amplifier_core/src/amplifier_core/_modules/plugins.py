@@ -73,7 +73,8 @@ class Plugins:
 
     def loaded(self, group: str) -> dict[str, Any]:
         """Give the hooks of each plugin that is loaded, by name."""
-        return {name: hooks for (within, name), hooks in self._hooks.items() if within == group}
+        hooks = list(self._hooks.items())  # at once: a thread may load another one meanwhile
+        return {name: hook for (within, name), hook in hooks if within == group}
 
     def installed(self, group: str) -> list[str]:
         """List the installed names, sorted. Loads none of them."""

@@ -68,4 +68,7 @@ class IsolationSpec:
 
     @hookspec(firstresult=True)
     def open_isolation(self, options: Mapping[str, Any]) -> Isolation | None:
-        """Make an isolation from the embedder's options but ``type``. Raise ``BadRequest`` for a wrong one."""
+        """Make an isolation from the embedder's options but ``type``. Raise ``BadRequest`` for a wrong one.
+
+        The kernel calls it in a thread.
+        """
