@@ -147,12 +147,14 @@ def descriptor():
 def reply():
     """A response is a reply or an error with its status; a redirect stays at its origin."""
 
+    limit = 2**20
+
     def check(data):
         (status, method, location), body = steered(data)
         head = [(b"location", body[:location])] if location else []
         response = Response(URL, 100 + 2 * status, httpx.Headers(head), body[location:])
         try:
-            message = read_reply(response, ("invoke", "health", "describe")[method % 3])
+            message = runner.run(read_reply(response, ("invoke", "health", "describe")[method % 3], limit))
         except KernelError as error:
             assert error.details["http_status"] == response.status  # noqa: PT017 - or none at all
             check_json(encode_checked(error.body()))
@@ -161,7 +163,8 @@ def reply():
         target = response.redirect()
         assert target is None or str(target).startswith("http://127.0.0.1:8080")
 
-    yield check
+    with asyncio.Runner() as runner:
+        yield check
 
 
 @contextmanager

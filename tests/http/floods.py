@@ -106,6 +106,24 @@ def a_line_of_30_megabytes_in_gzip():
     yield from packed([b'{"chunk":"', *[b"x" * MB] * 30, b'"}\n', REPLY])
 
 
+def a_description_of_30_megabytes():
+    yield HEAD + b'\r\n{"name":"'
+    yield from itertools.repeat(b"x" * MB, 30)
+    yield b'"}'
+
+
+def a_failed_description_of_30_megabytes():
+    yield HEAD + b'\r\n{"ok":false,"error":{"code":"x","message":"'
+    yield from itertools.repeat(b"x" * MB, 30)
+    yield b'"}}'
+
+
+def a_body_of_millions_of_values():
+    yield HEAD + b'\r\n{"ok":true,"result":[0'
+    yield from itertools.repeat(b",[]" * (MB // 3), 30)
+    yield b"]}"
+
+
 def an_error_of_30_megabytes():
     yield b"HTTP/1.1 500 NO\r\n\r\n<html>"
     yield from itertools.repeat(b"\xff" * MB, 30)

@@ -2,10 +2,12 @@
 
 import gzip
 
+import httpx
 import pytest
 from tests.http.raw import DESCRIPTION, respond
 
 from amplifier_core import Internal, KernelError, Unreachable
+from amplifier_transport_http import unreachable
 
 REPLY = {"ok": True, "result": {"words": 2}}
 FAILURE = {"ok": False, "error": {"code": "no_such_word", "message": "none", "details": {"word": "x"}}}
@@ -136,6 +138,44 @@ async def test_the_limit_of_a_message_counts_to_the_byte(ask, extra):
         with pytest.raises(Internal) as raised:
             await ask(response, limits=limits)
         assert f"answered with more than {len(body) - 1} bytes (limits.message_bytes)" in raised.value.message
+
+
+async def test_a_redirect_with_a_password_is_not_followed_and_the_password_not_shown(serve, connect):
+    async def answer(request):
+        target = f"http://ada:secret@127.0.0.1:{server.port}/elsewhere?{'x' * 1000}"
+        await request.send(respond(b"moved", 307, [f"location: {target}"]))
+
+    server = await serve(answer)
+    connection = await connect(server)
+    with pytest.raises(Internal) as raised:
+        await connection.request("invoke", b"{}")
+    assert server.paths == ["/invoke"]
+    assert raised.value.details["location"] == f"http://127.0.0.1:{server.port}/elsewhere?{'x' * 1000}"[:200]
+    assert len(raised.value.message) < 500
+    assert "secret" not in raised.value.message
+
+
+async def test_a_very_long_redirect_is_not_followed(serve, connect):
+    async def answer(request):
+        await request.send(respond(b"moved", 307, [f"location: /{'x' * 5000}"]))
+
+    server = await serve(answer)
+    connection = await connect(server)
+    with pytest.raises(Internal, match="is not followed"):
+        await connection.request("invoke", b"{}")
+    assert server.paths == ["/invoke"]
+
+
+async def test_a_long_coding_is_not_shown_in_full(ask):
+    with pytest.raises(Internal) as raised:
+        await ask(respond(REPLY, headers=[f"content-encoding: {'x' * 10_000}"]))
+    assert len(raised.value.message) < 300
+
+
+def test_a_long_reason_is_cut():
+    error = unreachable(httpx.URL("http://module.test"), "x" * 10_000, OSError("y" * 10_000))
+    assert len(error.message) < 1100
+    assert [len(cause) for cause in error.details["causes"]] == [1000]
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

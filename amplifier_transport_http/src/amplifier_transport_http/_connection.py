@@ -75,7 +75,7 @@ class HttpConnection(Connection):
         """Send a request, and send it again where a redirect says, unless its response carries a reply."""
         response = await self._send(url, params, chunks)
         try:
-            return read_reply(response, method)
+            return await read_reply(response, method, self._limit)
         except KernelError:
             target = response.redirect()
             if target is None or not redirects:

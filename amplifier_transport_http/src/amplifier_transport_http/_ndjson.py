@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from amplifier_core.hookspecs import UNSET, LineBuffer, LineTooLongError, NotJson, decode_message
+from amplifier_core.hookspecs import UNSET, LineBuffer, LineTooLongError, NotJson
 
+from ._reply import read_message
 from ._turn import Turn
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ async def _take(line: bytes, final: bytes, body: Body, chunks: Chunks | None) ->
     if final:
         raise body.error("a line that is no chunk before its last line")
     try:
-        message = decode_message(line)
+        message = await read_message(line, body.limit)
     except NotJson:
         return line
     if message.chunk is UNSET:

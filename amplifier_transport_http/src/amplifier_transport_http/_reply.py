@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from amplifier_core.hookspecs import Message, NotJson, decode, decode_message
+from amplifier_core.hookspecs import (
+    LARGE,
+    Message,
+    NotJson,
+    decode,
+    decode_large,
+    decode_message,
+    decode_message_large,
+)
 
 if TYPE_CHECKING:
     from ._response import Response
@@ -17,10 +25,19 @@ _SUCCESS = range(200, 300)
 _DESCRIPTION = frozenset(("name", "version", "kind", "capabilities", "inputs", "outputs"))
 
 
-def read_reply(response: Response, method: str) -> Message:
-    """Read the reply in the body, with any status; without a reply, raise the error that the status stands for."""
+async def read_message(text: bytes, limit: int) -> Message:
+    """Read one message, a large one in slices. Raises ``NotJson``."""
+    return await decode_message_large(text, limit) if len(text) > LARGE else decode_message(text, limit)
+
+
+async def read_reply(response: Response, method: str, limit: int) -> Message:
+    """Read the reply in the body, with any status; without a reply, raise the error that the status stands for.
+
+    ``limit`` is the size of the largest message, in bytes.
+    """
     try:
-        message = decode_message(response.body) if method == "invoke" else _read_bare(response, method)
+        reading = read_message(response.body, limit) if method == "invoke" else _read_bare(response, method, limit)
+        message = await reading
     except NotJson as error:
         raise response.not_json(error) from None
     if not message.is_reply():
@@ -28,11 +45,13 @@ def read_reply(response: Response, method: str) -> Message:
     return message
 
 
-def _read_bare(response: Response, method: str) -> Message:
+async def _read_bare(response: Response, method: str, limit: int) -> Message:
     """Read the answer to ``health`` or ``describe``, which has no ``ok`` around it; an error has its usual shape."""
-    value = decode(response.body)
+    text = response.body
+    value = await decode_large(text, limit) if len(text) > LARGE else decode(text, limit)
     if isinstance(value, dict) and value.get("ok") is False:
-        return decode_message(response.body)
+        del value  # it may be large, and is read anew
+        return await read_message(text, limit)
     if response.status in _SUCCESS or _is_bare(method, value):
         return Message(ok=True, result=value, size=len(response.body))
     raise response.error(f"no answer to {method}")

@@ -6,6 +6,7 @@ Owns the table of statuses, and redirects. It does not know what a reply looks l
 from __future__ import annotations
 
 import codecs
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
@@ -28,7 +29,15 @@ _REDIRECTS = frozenset((301, 302, 307, 308))
 """Those that may repeat a POST. 303 asks for a GET, which the protocol does not have."""
 
 _EXCERPT = 200
-"""Characters of a body that an error shows."""
+"""Characters of a body, or of a URL elsewhere, that an error shows."""
+
+_REASON = 1000
+"""Characters of a reason that an error shows: a proxy may send long ones."""
+
+_LOCATION_MAX = 4096
+"""Characters of a redirect's URL that is followed."""
+
+_USERINFO = re.compile(r"//[^/?#]*@")
 
 
 class Response(NamedTuple):
@@ -42,13 +51,13 @@ class Response(NamedTuple):
     def redirect(self) -> httpx.URL | None:
         """Give the URL to send the request to instead, if there is one and it has the same origin."""
         location = self.headers.get("location")
-        if location is None or self.status not in _REDIRECTS:
+        if location is None or self.status not in _REDIRECTS or len(location) > _LOCATION_MAX:
             return None
         try:
             target = self.url.join(location)
         except httpx.InvalidURL:
             return None
-        return target if _origin(target) == _origin(self.url) else None
+        return target if _origin(target) == _origin(self.url) and not target.userinfo else None
 
     def error(self, what: str) -> KernelError:
         """Make the error that the status stands for; ``what`` continues "answered HTTP 500 with"."""
@@ -56,6 +65,7 @@ class Response(NamedTuple):
         message = f"{self.url} answered HTTP {self.status} with {what}"
         location = self.headers.get("location")
         if location is not None:
+            location = _USERINFO.sub("//", location)[:_EXCERPT]
             details["location"] = location
             message += f"; the redirect to {location!r} is not followed"
         if excerpt := self._excerpt():
@@ -77,8 +87,9 @@ class Response(NamedTuple):
 
 def unreachable(url: httpx.URL, why: str, error: Exception | None = None) -> Unreachable:
     """Make the error of a request that got no response, or only a part of one."""
-    details = {"url": str(url), **({} if error is None else {"causes": causes(error)})}
-    return Unreachable(f"{url}: {why}", details=details)
+    chain = [cause[:_REASON] for cause in causes(error)]
+    details = {"url": str(url), **({"causes": chain} if chain else {})}
+    return Unreachable(f"{url}: {why[:_REASON]}", details=details)
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
