@@ -190,6 +190,17 @@ def test_a_name_that_is_too_long_is_one_line(tmp_path):
     assert "too long" in reason_of(tmp_path / ("x" * 5000))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(file):
+    os.mkfifo(file)
+    assert "cannot be read: expected a regular file" in reason_of(file)
+
+
+def test_a_file_of_more_than_a_megabyte_is_no_descriptor(file):
+    file.write_text(json.dumps(VALID) + " " * (1 << 20))
+    assert "cannot be read: expected at most 1048576 bytes" in reason_of(file)
+
+
 def test_a_file_that_may_not_be_read_is_one_line(file):
     file.write_text("{}")
     file.chmod(0)

@@ -5,9 +5,12 @@ Owns the fields that every transport shares. It does not check a transport's own
 
 from __future__ import annotations
 
+import errno
 import functools
 import math
+import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +33,7 @@ KINDS = ("provider", "tool", "agent", "hook", "orchestrator", "context")
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 """The form of a module's name, a regular expression."""
 
+_FILE_MAX = 1 << 20  # bytes of a descriptor file
 _NUMBER = "(?:0|[1-9][0-9]*)"
 _LABEL = f"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
 _SEMANTIC_VERSION = (
@@ -167,7 +171,7 @@ def load_descriptor(path: str | Path) -> ModuleDescriptor:
 
     file = path_of(path)
     try:
-        text = Path(path).read_bytes().decode()
+        text = _read(Path(path)).decode()
     except UnicodeDecodeError as error:
         raise BadRequest(f"{file}: $: expected UTF-8, got {error.reason} at byte {error.start}") from error
     except (OSError, TypeError, ValueError) as error:
@@ -184,6 +188,17 @@ def load_descriptor(path: str | Path) -> ModuleDescriptor:
     except ValueError as error:
         raise BadRequest(f"{file}: $: expected JSON: {error}") from None
     return ModuleDescriptor.from_mapping(mapping, base=Path(path).resolve().parent, source=file)
+
+
+def _read(path: Path) -> bytes:
+    """Read a regular file without waiting: a named pipe in its place would hold the loop for ever."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "expected a regular file")
+        text = file.read(_FILE_MAX + 1)
+    if len(text) > _FILE_MAX:
+        raise OSError(errno.EFBIG, f"expected at most {_FILE_MAX} bytes")
+    return text
 
 
 # cattrs would turn "net" into three capabilities and 5 into "5". So it copies values as they are. `_FIELDS` checks
