@@ -4,10 +4,12 @@ import asyncio
 import time
 
 import pytest
+from tests.gap import LoopGap
 
 from amplifier_core import BudgetExceeded, Cancelled, Kernel, Oom, Plan, Unreachable
 from amplifier_core._modules.budget import Budget
 from amplifier_core._modules.deadline import Deadlines
+from amplifier_core._modules.meter import Meter
 from amplifier_core._protocol.descriptor import Limits
 from amplifier_core.hookspecs import Usage
 from amplifier_transport_stdio._connection import StdioConnection
@@ -39,6 +41,14 @@ async def test_memory_that_children_share_counts_once(hog, events):
     session = await hog(memory_bytes=150 * MEGABYTE)
     assert await session.invoke(HOG, "share", {"megabytes": 60, "children": 4, "seconds": 0.3}) == "share"
     assert not events("module:exit")
+
+
+async def test_what_is_costly_to_weigh_does_not_hold_the_loop(hog):
+    session = await hog(memory_bytes=1000 * MEGABYTE)
+    async with LoopGap() as gap:
+        args = {"megabytes": 60, "children": 150, "seconds": 1}
+        assert await session.invoke(HOG, "share", args, timeout=60) == "share"
+    assert gap.worst < 0.15
 
 
 async def test_an_idle_module_is_watched_too(hog, events):
@@ -86,14 +96,17 @@ async def test_a_budget_that_a_connection_cannot_keep_is_named(session, module, 
 
 
 class Metered:
-    """A connection whose ``usage`` gives the readings of a list, one after the other."""
+    """A connection whose ``usage`` gives the readings of a list, one after the other; an exception is raised."""
 
     def __init__(self, *readings):
         self.readings = list(readings)
+        self.exact = []
         self.killed = []
 
     def usage(self, *, exact):
-        reading = self.readings.pop(0)
+        reading = (self.exact if exact else self.readings).pop(0)
+        if isinstance(reading, Exception):
+            raise reading
         return reading and Usage(*reading)
 
     def kill(self, error):
@@ -102,80 +115,146 @@ class Metered:
 
 @pytest.fixture
 async def budget():
-    """Make a budget with the readings of its connection. The tests call its timer."""
+    """Make a budget with the readings of its connection, which nothing reads but the tests and what they call."""
     made = []
+    meter = Meter()
 
     def make(*readings, **limits):
         connection = Metered(*readings)
-        made.append(Budget(asyncio.get_running_loop(), "/mnt/tools/m", connection, Limits(**limits)))  # type: ignore[arg-type]
+        made.append(Budget("/mnt/tools/m", connection, Limits(**limits), meter))  # type: ignore[arg-type]
         return made[-1], connection
 
     yield make
     for each in made:
         each.close()
+    await meter.close()
 
 
+@pytest.fixture
+async def never(monkeypatch):
+    """Let no timer look while a test counts the readings."""
+    monkeypatch.setattr("amplifier_core._modules.budget._BUSY_SECONDS", 60)
+
+
+@pytest.mark.usefixtures("never")
 async def test_invocations_at_the_same_time_share_the_cost(budget):
     deadlines = Deadlines(asyncio.get_running_loop())
     watched, _ = budget((0.0, 0), (10.0, 0), (30.0, 0), (40.0, 0), cpu_ms=100)
     with deadlines.within(5, "a") as a, deadlines.within(5, "b") as b:
-        with watched.charged(a):  # 0
-            with watched.charged(b):  # 10
+        async with watched.charged(a):  # 0
+            async with watched.charged(b):  # 10
                 pass  # 30
             assert (a.cpu_ms, b.cpu_ms) == (20, 10)
         assert (a.cpu_ms, b.cpu_ms) == (30, 10)
     deadlines.close()
 
 
+@pytest.mark.usefixtures("never")
 async def test_the_turns_of_an_invocation_add_up_without_the_cost_of_others(budget):
     deadlines = Deadlines(asyncio.get_running_loop())
     watched, _ = budget((0.0, 0), (60.0, 0), (500.0, 0), (540.0, 0), (540.0, 0), (541.0, 0), cpu_ms=100)
     with pytest.raises(BudgetExceeded, match="used 101 ms"), deadlines.within(5, "a") as a:
         for expected in (60, 100, 101):
-            with watched.charged(a):
+            async with watched.charged(a):
                 pass
             assert a.cpu_ms == expected
     deadlines.close()
 
 
+@pytest.mark.usefixtures("never")
 async def test_a_new_process_begins_at_zero_and_a_cancelled_request_is_not_charged(budget):
     deadlines = Deadlines(asyncio.get_running_loop())
     watched, _ = budget((50.0, 0), None, (7.0, 0), (3.0, 0), (90.0, 0, True), (95.0, 0), cpu_ms=100)
-    with deadlines.within(5, "a") as a, watched.charged(a):
-        for expected in (0, 7, 10, 10):
-            watched._sample()
-            assert a.cpu_ms == expected
-    assert a.cpu_ms == 15
+    with deadlines.within(5, "a") as a:
+        async with watched.charged(a):
+            for expected in (0, 7, 10, 10):
+                await watched._sample()
+                assert a.cpu_ms == expected
+        assert a.cpu_ms == 15
     deadlines.close()
 
 
+@pytest.mark.usefixtures("never")
 async def test_a_reply_over_the_budget_is_not_returned(budget):
     deadlines = Deadlines(asyncio.get_running_loop())
     watched, _ = budget((0.0, 0), (101.0, 0), cpu_ms=100)
-    with pytest.raises(BudgetExceeded, match="used 101 ms"), deadlines.within(5, "a") as a, watched.charged(a):
-        pass
+    with pytest.raises(BudgetExceeded, match="used 101 ms"), deadlines.within(5, "a") as a:
+        async with watched.charged(a):
+            pass
     deadlines.close()
 
 
-async def test_the_timer_ends_invocations_over_the_budget_and_goes_on_while_one_runs(budget):
+async def test_the_timer_ends_invocations_over_the_budget_and_stops_when_none_runs(budget):
     deadlines = Deadlines(asyncio.get_running_loop())
-    watched, connection = budget((0.0, 0), (101.0, 0), (102.0, 0), cpu_ms=100)
-    with pytest.raises(BudgetExceeded), deadlines.within(5, "a") as a, watched.charged(a):
-        watched._tick()
-        assert watched._timer is not None
-        await asyncio.sleep(60)
+    watched, connection = budget((0.0, 0), (50.0, 0), (101.0, 0), (102.0, 0), cpu_ms=100)
+    with pytest.raises(BudgetExceeded), deadlines.within(5, "a") as a:
+        async with watched.charged(a):
+            await asyncio.sleep(60)
     connection.readings = [(103.0, 0)]
-    watched._tick()
-    assert watched._timer is None
+    await watched._check()
+    assert connection.readings == []
+    assert watched._look is None
     deadlines.close()
 
 
-async def test_memory_is_measured_exactly_before_a_module_is_killed(budget):
-    watched, connection = budget((0.0, 11), (0.0, 9), (0.0, 11), None, (0.0, 11), (0.0, 12), memory_bytes=10)
-    for killed in (0, 0, 1):
-        watched._tick()
-        assert len(connection.killed) == killed
-    assert connection.killed[0].details == {"memory_bytes": 12, "limit": 10}
+async def test_an_invocation_that_begins_during_a_look_is_looked_at_afterwards(budget):
+    deadlines = Deadlines(asyncio.get_running_loop())
+    watched, connection = budget((0.0, 0), (0.0, 0), (101.0, 0), cpu_ms=100)
+    watched._tick()
+    with pytest.raises(BudgetExceeded), deadlines.within(5, "a") as a:
+        async with watched.charged(a):
+            await asyncio.sleep(60)
+    assert connection.readings == []
+    deadlines.close()
+
+
+@pytest.mark.usefixtures("never")
+async def test_an_invocation_without_a_limit_of_cpu_time_waits_for_no_sample(budget):
+    deadlines = Deadlines(asyncio.get_running_loop())
+    watched, connection = budget((0.0, 0), memory_bytes=100)
+    with deadlines.within(5, "a") as a:
+        async with watched.charged(a):
+            pass
+    assert len(connection.readings) == 1
+    deadlines.close()
+
+
+EXACT = [([None], 0), ([(0, 10)], 0), ([(0, 11), (0, 9)], 0), ([(0, 11), (0, 12)], 1)]
+
+
+@pytest.mark.parametrize(("exact", "killed"), EXACT)
+async def test_memory_is_measured_exactly_and_twice_before_a_module_is_killed(budget, exact, killed):
+    watched, connection = budget((0.0, 11), (0.0, 11), memory_bytes=10)
+    connection.exact = exact
+    await watched._check()
+    weighing = watched._weighing
+    await watched._sample()  # it is being weighed already
+    await weighing
+    assert [error.details for error in connection.killed] == [{"memory_bytes": 12, "limit": 10}] * killed
+    assert not connection.exact
+    assert watched._weighing is None
+
+
+async def test_a_module_that_cannot_be_measured_any_more_is_killed(budget):
+    error = Oom("too many")
+    watched, connection = budget(error, ValueError("not now"), (5.0, 0), memory_bytes=10)
+    for _ in range(3):
+        await watched._sample()
+    assert connection.killed == [error]
+    assert watched._cpu_ms == 5
+
+
+async def test_what_is_costly_to_measure_is_measured_rarely(budget, monkeypatch):
+    watched, connection = budget((0.0, 0), memory_bytes=10)
+    monkeypatch.setattr(connection, "usage", lambda *, exact: _burn(0.05))
+    await watched._check()
+    assert watched._timer.when() - asyncio.get_running_loop().time() > 0.4
+
+
+def _burn(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
 
 
 async def test_the_session_ends_while_a_budget_is_watched(log, module):

@@ -67,12 +67,16 @@ class Launcher:
         return self._children[-1].clues() if self._children else {}
 
     def usage(self, *, exact: bool, settling: bool) -> Usage | None:
-        """Measure what the process and its descendants use; ``None`` if there is no process, or no way to measure."""
+        """Measure what the process and its descendants use; ``None`` if there is no process, or no way to measure.
+
+        It looks at ``/proc``, so call it in a thread. Raises ``Oom`` if there are too many processes.
+        """
         measure = measure_here()
-        if measure is None or not self._children or not self._children[-1].usable:
-            return None
-        cpu_ms, memory_bytes = measure(self._children[-1].pid, exact=exact)
-        return Usage(cpu_ms, memory_bytes, settling=settling)
+        for child in self._children[-1:]:
+            if measure is not None and child.usable:
+                cpu_ms, memory_bytes = measure(child.pid, exact=exact)
+                return Usage(cpu_ms, memory_bytes, settling=settling)
+        return None
 
     async def close(self) -> None:
         """End all processes, and wait until they are gone."""

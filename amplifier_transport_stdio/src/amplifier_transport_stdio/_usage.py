@@ -8,10 +8,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
+from amplifier_core import Oom
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     Measure = Callable[..., tuple[float, int]]  # of a pid: milliseconds of CPU time, bytes of memory
 
@@ -24,13 +27,23 @@ def measure_here(proc: str = "/proc/self/task") -> Measure | None:
 
 
 def by_proc(pid: int, *, exact: bool) -> tuple[float, int]:
-    """Measure with ``/proc``. ``exact`` counts a page that processes share once, where the system lets us see it."""
-    ticks = memory = 0
-    for each in _tree(pid):
+    """Measure with ``/proc``. ``exact`` counts a page that processes share once, where the system lets us see it.
+
+    Raises ``Oom`` if there is more to look at than ``MOST``.
+    """
+    ticks = memory = looked = 0
+    found = [pid]
+    while found:
+        each = found.pop()
         with contextlib.suppress(OSError, IndexError):  # it has ended meanwhile
             fields = _read(f"/proc/{each}/stat").rpartition(b")")[2].split()
+            tasks = [str(each)] if int(fields[17]) == 1 else os.listdir(f"/proc/{each}/task")
+            looked += len(tasks)
+            if looked > MOST:
+                raise Oom(f"the module has more than {MOST} processes and threads, too many to measure")
+            found += (child for task in tasks for child in _children(each, task))
             ticks += sum(map(int, fields[11:15]))  # utime, stime, and those of the children it has waited for
-            memory += (_shared_once(each) if exact else None) or int(fields[21]) * _PAGE
+            memory += _memory(each, exact=exact)
     return ticks * 1000 / _TICKS, memory
 
 
@@ -47,26 +60,35 @@ def by_psutil(pid: int, *, exact: bool) -> tuple[float, int]:
     return cpu * 1000, int(memory)
 
 
-_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+MOST = 16_384
+"""Processes and threads of one module that are looked at."""
+
+_SIZES = re.compile(rb"^(VmRSS|VmSwap|VmPTE|HugetlbPages):\s+(\d+) kB", re.MULTILINE)
+_SHARES = re.compile(rb"^(Pss|SwapPss):\s+(\d+) kB", re.MULTILINE)
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
-def _tree(pid: int) -> Iterator[int]:
-    """Walk from a process to its descendants; those whose parents have ended are not among them."""
-    found = [pid]
-    while found:
-        each = found.pop()
-        yield each
-        with contextlib.suppress(OSError):
-            for task in os.listdir(f"/proc/{each}/task"):
-                found += map(int, _read(f"/proc/{each}/task/{task}/children").split())
+def _children(pid: int, task: str) -> list[int]:
+    """List what a thread has started; those whose parents have ended are not among them."""
+    with contextlib.suppress(OSError):
+        return list(map(int, _read(f"/proc/{pid}/task/{task}/children").split()))
+    return []
 
 
-def _shared_once(pid: int) -> int | None:
-    """Give the proportional set size; ``None`` where we may not see it."""
-    with contextlib.suppress(OSError, IndexError):
-        return int(_read(f"/proc/{pid}/smaps_rollup").partition(b"\nPss:")[2].split()[0]) * 1024
-    return None
+def _memory(pid: int, *, exact: bool) -> int:
+    """Give the bytes that a process holds: with what is swapped out, huge pages and its page tables."""
+    held = {name: int(size) for name, size in _SIZES.findall(_read(f"/proc/{pid}/status"))}
+    if exact:
+        held |= _shared_once(pid)
+    return sum(held.values()) * 1024
+
+
+def _shared_once(pid: int) -> dict[bytes, int]:
+    """Give the proportional set size in place of the resident memory; nothing where we may not see it."""
+    with contextlib.suppress(OSError):
+        sizes = {name: int(size) for name, size in _SHARES.findall(_read(f"/proc/{pid}/smaps_rollup"))}
+        return {b"VmRSS": sizes[b"Pss"], b"VmSwap": sizes[b"SwapPss"]} if sizes else {}
+    return {}
 
 
 def _read(path: str) -> bytes:

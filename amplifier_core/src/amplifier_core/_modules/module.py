@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from amplifier_core._protocol.descriptor import ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Confinement, Isolation
+    from amplifier_core.hookspecs import Chunks, Confinement, Host, Isolation
 
     from .budget import Budget
 
@@ -49,8 +49,8 @@ class Module(msgspec.Struct, eq=False):
         if self.descriptor.limits.concurrency:
             self._slots = asyncio.Semaphore(self.descriptor.limits.concurrency)
 
-    async def start(self) -> None:
-        """Start the module through its transport, with the granted capabilities."""
+    async def start(self, host: Host) -> None:
+        """Start the module through its transport, with the granted capabilities. The host has the kernel's meter."""
         limits = self.descriptor.limits
         try:
             await self.connection.start(self.granted, self.confinement)
@@ -62,8 +62,9 @@ class Module(msgspec.Struct, eq=False):
             raise KernelError.from_exception(error, self._label()) from error
         if measured:
             from .budget import Budget  # noqa: PLC0415 - few modules have one
+            from .meter import Meter  # noqa: PLC0415
 
-            self.budget = Budget(asyncio.get_running_loop(), self.path, self.connection, limits)
+            self.budget = Budget(self.path, self.connection, limits, host.shared(Meter))
             self.budget.start()
 
     async def call(

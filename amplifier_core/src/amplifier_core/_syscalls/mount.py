@@ -140,7 +140,7 @@ async def _bring_up(
             module.granted = decision.granted
             if caller is not None:  # nothing that a module names is looked at before policy has allowed it
                 await _plan(module)
-            await module.start()
+            await module.start(state.runtime.host)
             await _verify(module)
     except BaseException:
         if module is not None:

@@ -18,7 +18,7 @@ from amplifier_core.hookspecs._chunks import TimedChunks
 from .emit import Emitter
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from amplifier_core._modules.budget import Budget
     from amplifier_core._modules.deadline import Deadline
@@ -63,13 +63,17 @@ def take_turn(invocation: Invocation, resume: msgspec.Raw | None = None) -> Coro
     if idle_ms is not None:
         deadline.idle_seconds = idle_ms / 1000
         chunks, sent = TimedChunks(chunks, deadline.restart_idle, deadline.pause_idle), deadline.restart_idle
-    reply = module.call("invoke", _params(invocation, resume), chunks, sent)
-    return reply if module.budget is None else _charged(module.budget, deadline, reply)
+    params = _params(invocation, resume)
+    if module.budget is not None:
+        return _charged(module.budget, invocation, params, chunks, sent)
+    return module.call("invoke", params, chunks, sent)
 
 
-async def _charged(budget: Budget, deadline: Deadline, reply: Coroutine[Any, Any, Message]) -> Message:
-    with budget.charged(deadline):
-        return await reply
+async def _charged(
+    budget: Budget, invocation: Invocation, params: bytes, chunks: Chunks | None, sent: Callable[[], None] | None
+) -> Message:
+    async with budget.charged(invocation.deadline):
+        return await invocation.module.call("invoke", params, chunks, sent)
 
 
 async def take_turns(invocation: Invocation, message: Message) -> Message:

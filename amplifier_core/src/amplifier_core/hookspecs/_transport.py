@@ -43,7 +43,7 @@ class Usage(msgspec.Struct, frozen=True):
     cpu_ms: float
     """CPU time since the start of the first process."""
     memory_bytes: int
-    """Resident memory."""
+    """Memory: what is resident or swapped out, and its page tables."""
     settling: bool = False
     """Whether a cancelled request is in its grace. No invocation is charged for the CPU time spent meanwhile."""
 
@@ -99,6 +99,9 @@ class Connection(ABC):
 
     def usage(self, *, exact: bool) -> Usage | None:
         """Measure what the module uses now. ``exact`` counts memory that processes share once, and is slower.
+
+        The kernel calls it in a thread, while the loop runs. Raises a ``KernelError`` if the module has made itself too
+        large to measure: it is killed with that error.
 
         ``None``: no process runs, or none can be measured. The kernel asks right after the start: after ``None`` it
         keeps no memory or CPU budget, and lists both as unenforced. A connection that measures also has ``kill``.
