@@ -119,6 +119,7 @@ TABLE = [
     Attack("sysv_shm"),
     Attack("own_queue"),
     Attack("big_pipe"),
+    Attack("core_file", OPEN, host="kernel.core_pattern"),
     Attack("timers", host="RLIMIT_SIGPENDING"),
     Attack("realtime", root=True, host="CONFIG_RT_GROUP_SCHED"),
     Attack("descriptors"),
