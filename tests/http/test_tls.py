@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 
 import pytest
 from tests.http.raw import as_module, describe_remote, echo, respond
@@ -54,10 +55,34 @@ async def test_plain_http_to_a_server_that_speaks_tls_is_unreachable(serve, conn
         await connection.request("invoke", PARAMS)
 
 
-@pytest.mark.parametrize("content", [None, "no certificate"])
-async def test_a_file_without_certificates_fails_the_start(tmp_path, content):
-    if content is not None:
-        (tmp_path / "ca.pem").write_text(content)
+async def test_comments_in_the_file_may_be_in_any_language(serve, connect, authority, tmp_path):
+    ca, tls = authority
+    (tmp_path / "commented.pem").write_text(f"# Főtanúsítvány\n{ca.read_text()}", "utf-8")
+    connection = await connect(await serve(echo, tls=tls), transport={"ca": str(tmp_path / "commented.pem")})
+    assert (await connection.request("invoke", PARAMS)).result == {"n": 1}
+
+
+def pipe(path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("there are no named pipes")
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: None,
+        lambda path: path.write_text("no certificate"),
+        lambda path: path.write_text(""),
+        lambda path: path.write_bytes(b"\xff" * 100),
+        lambda path: path.write_text("x" * ((4 << 20) + 1)),
+        lambda path: path.mkdir(),
+        pipe,
+    ],
+    ids=["none", "other text", "empty", "no text", "large", "folder", "pipe"],
+)
+async def test_a_file_without_certificates_fails_the_start(tmp_path, make):
+    make(tmp_path / "ca.pem")
     connection = open_transport(describe_remote("https://127.0.0.1:1", transport={"ca": str(tmp_path / "ca.pem")}))
     with pytest.raises(Unreachable) as raised:
         await connection.start((), None)

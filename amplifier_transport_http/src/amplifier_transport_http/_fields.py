@@ -5,8 +5,10 @@ Owns their meaning and their errors. It opens nothing.
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
+import stat
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _KNOWN = ("type", "url", "headers", "ca", "proxy", "http2")
 _URL = "an absolute URL like https://example.com/path"
 _HIGHEST_PORT = 65535
+_CA_MAX = 4 << 20  # bytes; all public authorities take a quarter of a megabyte
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?\Z")
 _RESERVED = "accept-encoding|connection|content-.*|expect|host|keep-alive|te|trailer|transfer-encoding|upgrade"
@@ -48,9 +51,20 @@ class HttpFields:
         try:
             if self.ca is None:
                 return httpx.create_ssl_context(trust_env=False)
-            return ssl.create_default_context(cafile=self.ca)
+            return ssl.create_default_context(cadata=_certificates(self.ca))
         except OSError as error:
             raise unreachable(self.url, f"no certificates to trust in {self.ca}: {error}", error) from error
+
+
+def _certificates(file: Path) -> str:
+    """Read a regular file without waiting: a named pipe in its place would hold the loop for ever."""
+    with open(file, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as opened:
+        regular = stat.S_ISREG(os.fstat(opened.fileno()).st_mode)
+        data = opened.read(_CA_MAX + 1) if regular else b""
+    text = data.decode("ascii", "ignore")  # comments may be in any language
+    if not text or len(data) > _CA_MAX:  # without a text, the public authorities would be trusted
+        raise OSError(f"expected a text file of at most {_CA_MAX} bytes")
+    return text
 
 
 def read_fields(
