@@ -244,6 +244,18 @@ def test_the_numbers_are_those_of_the_systems_headers(machine):
         )
 
 
+def test_the_page_about_the_filter_says_what_it_does():
+    page = Path(_seccomp.__file__).parents[2] / "FILTER.md"
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| .* \|$", page.read_text("utf-8"), re.MULTILINE)
+    listed = {*_seccomp._EPERM, *_seccomp._ENOSYS, *_seccomp._MODES, *_seccomp._OPENS, *_seccomp._JUDGED}
+    told: dict[bool, set[str]] = {True: set(), False: set()}
+    for calls, ours in rows:
+        told[ours == "allowed"] |= set(re.findall(r"`([a-z0-9_]+)`", calls)) - {"mseal"}
+    assert len(told[False]) > 40
+    assert told[False] <= listed
+    assert not told[True] & listed
+
+
 PROBE = r"""
 #include <errno.h>
 #include <stdio.h>
