@@ -1,8 +1,11 @@
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from tests.core.strategies import json_values
 
 import amplifier_core
 from amplifier_core import BadRequest, Cancelled, Internal, KernelError, Timeout
@@ -146,11 +149,60 @@ def test_a_wrong_value_is_shown_in_short(value, text):
 
 
 def test_a_value_without_a_repr_is_named_by_its_class():
+    thing = Unprintable()
+    assert short(thing) == "a Unprintable that cannot be shown"
+
+
+def nested(levels):
     value: list = []
-    for _ in range(100_000):
+    for _ in range(levels):
         value = [value]
-    for thing in (value, Unprintable()):
-        assert short(thing) == f"a {type(thing).__name__} that cannot be shown"
+    return value
+
+
+LARGE = [
+    ("x" * 30_000_000, "'xxxx"),
+    (b"x" * 30_000_000, "b'xxx"),
+    (list(range(1_000_000)), "[0, 1, 2"),
+    ((["x" * 1000] * 1000,) * 1000, "(['xxxx"),
+    ({n: {"a": "x" * 1000} for n in range(100_000)}, "{0: {'a': 'xx"),
+    ({"k" * 30_000_000: 0}, "{'kkkk"),
+    (nested(100_000), "[[[[[["),
+]
+
+
+@pytest.mark.parametrize(("value", "start"), LARGE, ids=range(len(LARGE)))
+@pytest.mark.parametrize("width", [60, 200])
+def test_of_a_large_value_no_more_is_looked_at_than_is_shown(value, start, width):
+    began = time.thread_time()
+    shown = short(value, width)
+    assert time.thread_time() - began < 0.02
+    assert shown.startswith(start)
+    assert len(shown) == width
+
+
+@given(json_values)
+@example([[], {}, (), "it's", 'say "it"', {"a": [1, {"b": "x" * 100}]}])
+def test_what_is_shown_is_the_start_of_the_repr(value):
+    text = repr(value).encode(errors="backslashreplace").decode()
+    shown = short(value)
+    assert (shown == text) if len(text) <= 60 else shown.endswith("…")
+    assert shown[:59].replace('"', "'")[:20] == text[:59].replace('"', "'")[:20]
+
+
+def test_an_error_is_shown_on_one_line():
+    error = KernelError("one\ntwo\r\u2028\x1b[31m\x9b é 中", code="mi\nne")
+    assert str(error) == r"mi\nne: one\ntwo\r\u2028\x1b[31m\x9b é 中"
+    assert error.message.startswith("one\ntwo")
+
+
+def test_a_long_line_of_foreign_code_is_cut():
+    assert len(one_line(ValueError("x" * 1_000_000))) < 3000
+
+
+def test_a_path_that_is_too_long_is_shown_in_short():
+    assert path_of("/x" * 2048) == "/x" * 2048
+    assert len(path_of("/x" * 2049)) == 60
 
 
 def test_a_path_is_shown_whole_if_it_is_one_line_of_text():

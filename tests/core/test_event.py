@@ -146,6 +146,7 @@ def test_emitted_data_is_kept_member_by_member_within_the_limit(data, limit):
     assert fault == ""
     logged = json.loads(encode_checked(shown))
     assert logged.keys() == data.keys()
+    assert json.loads(encode_checked(checked_data(data, SizeLimit(limit), decoded=True)[0])) == logged
     for key, value in data.items():
         size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
         whole = json.dumps(logged[key]) == json.dumps(value)
@@ -172,6 +173,48 @@ def test_emitted_data_is_kept_member_by_member_within_the_limit(data, limit):
 def test_members_that_are_not_json_are_left_out_and_named(data, kept, fault):
     shown, said = checked_data(data, SizeLimit(20))
     assert (json.loads(encode_checked(shown)), said) == (kept, fault)
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [
+        ({str(n): "x" * 7000 for n in range(1000)}, 9),
+        ({str(n): "x" * 9000 for n in range(10_000)}, 625),
+        ({"small": 1, "k" * 8_000_000: 0, "after": 1}, 1),
+        (dict.fromkeys(map(str, range(100_000)), 0), 9520),
+    ],
+    ids=range(4),
+)
+def test_what_is_beyond_eight_times_the_limit_is_left_out_and_counted(data, kept, decoded):
+    shown, fault = checked_data(data, SizeLimit(), decoded=decoded)
+    assert fault == ""
+    assert shown.pop("$omitted_members") == len(data) - len(shown)
+    assert len(shown) == kept
+    assert list(shown) == list(data)[:kept]
+    assert len(encode_checked(shown)) < 100 * 1024
+
+
+def test_an_embedder_that_lifts_the_limit_has_everything():
+    data = {"k" * 1_000_000: "x" * 1_000_000, **{str(n): "x" * 100 for n in range(10_000)}}
+    for decoded in (False, True):
+        shown, _ = checked_data(data, SizeLimit(math.inf), decoded=decoded)
+        assert json.loads(encode_checked(shown)) == data
+
+
+def test_what_a_transport_made_itself_is_looked_at_all_the_same():
+    assert checked_data({"a": object(), "b": 1}, SizeLimit(), decoded=True) == (
+        {"b": 1},
+        "data.a: expected JSON, got object",
+    )
+
+
+def test_a_name_has_at_most_128_characters():
+    assert is_event_name("a:" + "b" * 126)
+    assert not is_event_name("a:" + "b" * 127)
+    assert is_event_pattern("a:" + "b" * 126)
+    assert not is_event_pattern("a:" + "b" * 127)
+    assert not is_event_pattern("a" * 127 + ":*")
 
 
 def test_the_limit_is_eight_kibibytes():

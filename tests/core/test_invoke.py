@@ -214,6 +214,7 @@ async def test_the_kernels_bug_is_an_event_too(echo, events, monkeypatch):
         raise RuntimeError("broken")
 
     monkeypatch.setattr("amplifier_core._syscalls.invoke.result_of", broken)
-    with pytest.raises(RuntimeError, match="broken"):
+    with pytest.raises(Internal, match="the kernel broke its contract: RuntimeError: broken") as caught:
         await echo.invoke(ECHO, "echo", {})
+    assert isinstance(caught.value.__cause__, RuntimeError)
     assert events("module:invoke")[0]["error"]["code"] == "internal"

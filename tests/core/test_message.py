@@ -229,3 +229,52 @@ def test_a_message_that_a_program_makes_is_encoded_without_its_size():
 def test_a_message_that_is_not_json_is_refused_with_its_path(message, path):
     with pytest.raises(NotJson, match=f"^{path}"):
         encode_message(message)
+
+
+def error_of(code="mine", message="no", details=None):
+    """Give the error that a module's reply becomes."""
+    reply = {"ok": False, "error": {"code": code, "message": message, "details": details or {}}}
+    with pytest.raises(KernelError) as caught:
+        result_of(decode_message(text(reply)), "/mnt/tools/m")
+    return caught.value
+
+
+@pytest.mark.parametrize("code", ["oom", "budget_exceeded", "unreachable"])
+def test_the_kernels_own_codes_are_not_for_modules(code):
+    error = error_of(code, "used too much")
+    assert type(error) is Internal
+    assert error.message == (
+        f"/mnt/tools/m broke its contract: it replied with the code {code!r}, which is the kernel's own: used too much"
+    )
+
+
+@pytest.mark.parametrize("code", ["timeout", "bad_request", "forbidden", "internal", "unsupported_op", "cancelled"])
+def test_the_other_codes_of_section_5_are(code):
+    assert (error_of(code).code, error_of(code).message) == (code, "no")
+
+
+@pytest.mark.parametrize("code", ["x" * 65, "a\nb", "a\x1bb"])
+def test_a_code_is_a_short_word(code):
+    assert error_of("x" * 64).code == "x" * 64
+    assert str(error_of(code)).startswith("internal: /mnt/tools/m broke its contract: it replied with a code that is")
+
+
+def test_what_a_module_claims_of_what_the_kernel_says_is_apart():
+    claimed = {"module": "/mnt/tools/other", "stderr": "x", "exit_code": 1, "signal": "SIGKILL", "pid": 1, "causes": []}
+    assert error_of(details={**claimed, "mine": 1}).details == {"mine": 1, "claimed": claimed}
+    assert error_of(details={"claimed": 1}).details == {"claimed": {"claimed": 1}}
+    assert error_of(details={"mine": {"module": 1}}).details == {"mine": {"module": 1}}
+
+
+def test_a_long_message_is_cut():
+    assert error_of(message="x" * 8192).message == "x" * 8192
+    assert error_of(message="x" * 8193).message == "x" * 8191 + "…"
+
+
+@pytest.mark.parametrize("details", [{"a": "x" * 70_000}, {str(n): "x" * 300 for n in range(1000)}])
+def test_large_details_are_left_out(details):
+    assert error_of(details=details).details.keys() == {"$omitted"}
+
+
+def test_details_have_at_most_so_many_members():
+    assert len(error_of(details={str(n): 0 for n in range(1000)}).details) == 257

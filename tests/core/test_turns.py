@@ -3,10 +3,11 @@
 import asyncio
 import time
 
+import attrs
 import pytest
 
 from amplifier_core import BadRequest, Cancelled, Internal, KernelError, Session, Timeout
-from amplifier_core._syscalls import turns
+from amplifier_core._syscalls import table, turns
 
 CALLER = "/mnt/orchestrators/caller"
 ECHO = "/mnt/tools/echo"
@@ -559,3 +560,114 @@ async def test_a_session_that_is_ending_already_is_not_ended_again_with_its_crea
     await asyncio.gather(kernel.session.end(first), kernel.session.end(session.session_id))
     ended = [event["session_id"] for event in events("session:end")]
     assert sorted(ended) == sorted([first, second, session.session_id])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("number", [10**400, 2**53 + 1, -(10**30)])
+async def test_a_number_that_is_too_large_is_its_modules_result(mounted, count, number):
+    session = await mounted("sys:invoke", "sys:register_hook")
+    for each in (
+        call("invoke", path=ECHO, op="echo", args={}, timeout_ms=number),
+        call("register_hook", event="a:*", endpoint_ref=ECHO, priority=number),
+    ):
+        for result in await make(session, *[each] * count):
+            assert result["error"]["code"] == "bad_request"
+            assert result["error"]["message"].startswith("args.")
+            assert "expected a" in result["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "each",
+    [
+        call("invoke", path="x" * 100_000, op="echo", args={}),
+        call("session.end", session_id="x" * 2000),
+        call("session.fork", parent_id="x" * 2000),
+        call("register_hook", event="a:b", endpoint_ref="x" * 2000, priority=0),
+        call("x" * 1_000_000),
+    ],
+    ids=range(5),
+)
+async def test_a_text_that_is_too_long_is_its_modules_result(mounted, each):
+    session = await mounted("sys:invoke", "sys:session.end", "sys:session.fork", "sys:register_hook")
+    (result,) = await make(session, each)
+    assert result["error"]["code"] in ("bad_request", "unsupported_op")
+    assert len(str(result["error"])) < 1000
+
+
+async def test_two_bugs_of_the_kernel_at_once_are_one_error(mounted, monkeypatch):
+    session = await mounted("sys:invoke")
+
+    async def broken(caller, call, resource):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(table, "_authorize", broken)
+    with pytest.raises(Internal, match="the kernel broke its contract: RuntimeError: broken"):
+        await make(session, echo(1), echo(2))
+
+
+async def test_results_that_are_too_large_end_the_turn_before_more_are_made(mounted, module, events):
+    session = await mounted("sys:context.get", "sys:context.set_fragment")
+    caller = module("caller.py", name="small", kind="orchestrator", capabilities=["sys:context.get"])
+    small = attrs.evolve(caller, limits=attrs.evolve(caller.limits, message_bytes=100_000))
+    await session.mount("/mnt/orchestrators", small, trusted=True)
+    await session.context.set_fragment("large", "x" * 10_000)
+    before = len(events("context:get"))
+    with pytest.raises(BadRequest, match=r"its system calls are more than 100000 bytes \(limits.message_bytes\)"):
+        await session.invoke("/mnt/orchestrators/small", "call", {"syscalls": [call("context.get")] * 1000})
+    assert len(events("context:get")) - before < 20
+
+
+async def test_others_have_their_turn_while_many_system_calls_are_made(mounted):
+    session = await mounted("sys:mounts")
+    task = asyncio.create_task(make(session, *[call("mounts")] * 1000))
+    longest, last = 0.0, time.thread_time()
+    while not task.done():
+        await asyncio.sleep(0)
+        longest, last = max(longest, time.thread_time() - last), time.thread_time()
+    assert len(await task) == 1000
+    assert longest < 0.1
+
+
+async def test_fragments_are_handed_out_as_they_are_kept(mounted):
+    session = await mounted("sys:context.get")
+    await session.context.set_fragment("a", {"n": 2**70, "text": "ü"})
+    await session.context.set_fragment("b", None)
+    (result,) = await make(session, call("context.get"))
+    assert result["result"] == {"fragments": {"a": {"n": 2**70, "text": "ü"}, "b": None}}
+
+
+async def test_the_culprit_is_named_by_the_kernel(mounted):
+    session = await mounted()
+    error = {"code": "oom", "message": "innocent used too much", "details": {"module": ECHO, "stderr": "planted"}}
+    with pytest.raises(Internal, match="which is the kernel's own") as caught:
+        await session.invoke(CALLER, "raw", {"reply": {"ok": False, "error": error}})
+    assert caught.value.details == {"module": CALLER, "claimed": {"module": ECHO, "stderr": "planted"}}
+
+
+async def test_a_path_that_is_none_is_named_in_short(mounted):
+    session = await mounted()
+    with pytest.raises(BadRequest) as caught:
+        await session.invoke("x" * 1_000_000, "echo", {})
+    assert len(caught.value.details["module"]) == 60
+
+
+async def test_the_rest_of_the_events_of_a_cancelled_invocation_is_counted(mounted, events):
+    session = await mounted()
+    emitted = [{"event": "my:event", "data": {"n": n}} for n in range(100)]
+    task = asyncio.create_task(session.invoke(CALLER, "emit", {"events": emitted}))
+    while not events("my:event"):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (dropped,) = events("events:dropped")
+    assert dropped["error"]["code"] == "cancelled"
+    assert len(events("my:event")) + dropped["data"]["count"] == 100
+
+
+async def test_a_name_that_is_too_long_is_dropped_and_counted(mounted, events):
+    session = await mounted()
+    await session.invoke(CALLER, "emit", {"events": [{"event": "a:" + "b" * 1_000_000, "data": {}}]})
+    (dropped,) = events("events:dropped")
+    assert dropped["data"] == {"event": "a:" + "b" * 126, "count": 1}
+    assert len(dropped["error"]["message"]) < 200

@@ -6,12 +6,15 @@ Owns the mapping between exceptions and wire bodies. It does not decide when an 
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _CHAIN_MAX = 16  # a chain of causes may be a circle
+_LINE_MAX = 2000  # characters of a line that foreign code wrote
+_PATH_MAX = 4096  # characters, as in Linux
 
 
 class KernelError(Exception):
@@ -35,7 +38,7 @@ class KernelError(Exception):
             self.code = code
 
     def __str__(self) -> str:
-        return f"{self.code}: {self.message}"
+        return printable(f"{self.code}: {self.message}")
 
     def body(self) -> dict[str, Any]:
         """Return the wire form: ``code``, ``message`` and, if there are any, ``details``."""
@@ -107,20 +110,41 @@ def failure_of(error: BaseException) -> KernelError:
 
 def one_line(error: BaseException) -> str:
     """Describe any exception in one line: its class and the first line of its text."""
-    text = _say(str, error).strip()
+    text = _say(str, error)[:_LINE_MAX].strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Show text on one line: line ends, control characters and the like are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def short(value: object, width: int = 60) -> str:
     """Show a value in an error message: its ``repr``, cut to ``width`` characters."""
-    text = _say(repr, value) or f"a {type(value).__name__} that cannot be shown"
+    text = _say(repr, _start_of(value, [width])) or f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _start_of(value: Any, left: list[int]) -> Any:
+    """Copy of a value what is shown if at most ``left`` characters are: each item has one."""
+    left[0] -= 1
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return value[: max(left[0], 0) + 2]
+    if kind is dict:
+        some = islice(value.items(), max(left[0], 0))
+        return {_start_of(key, left): _start_of(child, left) for key, child in some}
+    if kind is list or kind is tuple:
+        return kind(_start_of(child, left) for child in islice(value, max(left[0], 0)))
+    return value
 
 
 def path_of(path: object) -> str:
     """Show a path in an error message: as it is if it is printable, else its ``repr``."""
     text = str(path)
-    return text if text.isprintable() else short(text)
+    return text if len(text) <= _PATH_MAX and text.isprintable() else short(text)
 
 
 def reason_of(error: Exception) -> str:

@@ -5,6 +5,7 @@ Owns the form of an event. It does not know the observers and the sinks.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import struct
@@ -17,6 +18,11 @@ from .json import NotJson, encode, encode_checked
 
 DATA_LIMIT = 8192
 """Bytes of JSON above which a value in ``data`` is left out, unless the embedder says otherwise."""
+
+NAME_MAX = 128
+"""The most characters of an event's name, and of a pattern."""
+
+_LEAST_SIZE, _OMITTED_SIZE = 1024, 100  # bytes
 
 KERNEL_EVENTS = frozenset((
     "session:start", "session:fork", "session:end", "mount:add", "mount:remove", "hook:register", "context:get",
@@ -69,8 +75,8 @@ _pack = struct.Struct(">qI").pack
 
 
 def is_event_name(name: object) -> bool:
-    """Tell whether a name is of the form ``namespace:verb``."""
-    return isinstance(name, str) and _is_event_name(name)
+    """Tell whether a name is of the form ``namespace:verb``, and of at most 128 characters."""
+    return isinstance(name, str) and len(name) <= NAME_MAX and _is_event_name(name)
 
 
 @functools.lru_cache(256)  # a cache, since names are few; bounded, since modules make up their own
@@ -80,7 +86,7 @@ def _is_event_name(name: str) -> bool:
 
 def is_event_pattern(pattern: object) -> bool:
     """Tell whether a pattern is ``*``, ``prefix:*`` or a name. A name like the kernel's own has to be one of them."""
-    if not isinstance(pattern, str) or re.fullmatch(_PATTERN, pattern) is None:
+    if not isinstance(pattern, str) or len(pattern) > NAME_MAX or re.fullmatch(_PATTERN, pattern) is None:
         return False
     return pattern.endswith("*") or pattern in KERNEL_EVENTS or pattern.partition(":")[0] not in _KERNEL_NAMESPACES
 
@@ -105,11 +111,20 @@ class SizeLimit(msgspec.Struct, frozen=True):
         return {"$omitted": len(text), "$sha256": sha256(text).hexdigest()}
 
     def apply(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Replace each value that is too large."""
-        return {
-            key: value if len(text := encode_checked(value)) <= self.size else self.omitted(text)
-            for key, value in data.items()
-        }
+        """Replace each value that is too large.
+
+        Once eight times the limit is full, the other members are left out, and their number is told.
+        """
+        kept: dict[str, Any] = {}
+        left = 8 * max(self.size, _LEAST_SIZE)
+        for key, value in data.items():
+            text = encode_checked(value)
+            shown = value if len(text) <= self.size else self.omitted(text)
+            left -= len(encode_checked(key)) + (len(text) if shown is value else _OMITTED_SIZE)
+            if left < 0:
+                return {**kept, "$omitted_members": len(data) - len(kept)}
+            kept[key] = shown
+        return kept
 
     def cut(self, error: Mapping[str, Any]) -> dict[str, Any]:
         """Shorten an error for the log: its text, and each value of its details."""
@@ -117,14 +132,17 @@ class SizeLimit(msgspec.Struct, frozen=True):
         return {**error, **texts, "details": self.apply(error.get("details", {}))}
 
 
-def checked_data(data: object, limit: SizeLimit) -> tuple[Any, str]:
+def checked_data(data: object, limit: SizeLimit, *, decoded: bool = False) -> tuple[Any, str]:
     """Return an emitter's data as the log has it, and the first problem in one line, "" if there is none.
 
-    Members that are not JSON are left out. The others are kept.
+    Members that are not JSON are left out. The others are kept. ``decoded``: it came as JSON, and is looked at once.
     """
     if data is None:
         return None, ""
     if type(data) is dict:
+        if decoded:
+            with contextlib.suppress(TypeError, ValueError):  # a transport that decoded nothing made it
+                return limit.apply(data), ""
         try:
             text = encode(data, "data")
         except NotJson:

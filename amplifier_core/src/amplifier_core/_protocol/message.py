@@ -6,6 +6,7 @@ Owns their shapes, in and out. It does no I/O and knows no framing.
 from __future__ import annotations
 
 import functools
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -137,8 +138,48 @@ def result_of(message: Message, who: str) -> Any:
     if not message.is_reply():
         raise Internal(f"{who} broke its contract: the reply is none of the three shapes of section 2")
     if message.error is not UNSET:
-        raise KernelError.from_body(message.error.code, message.error.message, message.error.details)
+        raise _error_of(message.error, who)
     raise Internal(f"{who} answered pending where no system calls are made")
+
+
+def _error_of(error: ErrorBody, who: str) -> KernelError:
+    """Make the error that a module replied with, without what only the kernel may say. Whatever is too large is cut."""
+    code, message = error.code, error.message
+    if len(message) > _MESSAGE_MAX:
+        message = f"{message[: _MESSAGE_MAX - 1]}…"
+    own = {name: value for name, value in islice(error.details.items(), _DETAILS_MAX) if name not in _KERNEL_DETAILS}
+    if len(own) < len(error.details):
+        own["claimed"] = {name: error.details[name] for name in _KERNEL_DETAILS if name in error.details}
+    size = len(encode_checked(own))
+    details = own if size <= _DETAILS_BYTES else {"$omitted": size}
+    if code in _KERNEL_CODES:
+        return Internal(f"{_broke(who)} with the code {code!r}, which is the kernel's own: {message}", details=details)
+    if len(code) > _CODE_MAX or not code.isprintable():
+        return Internal(f"{_broke(who)} with a code that is too long or not printable: {message}", details=details)
+    return KernelError.from_body(code, message, details)
+
+
+def _broke(who: str) -> str:
+    return f"{who} broke its contract: it replied"
+
+
+_CODE_MAX = 64  # characters
+_MESSAGE_MAX = 8192  # characters
+_DETAILS_MAX = 256  # members
+_DETAILS_BYTES = 64 * 1024  # of JSON
+_KERNEL_CODES = ("oom", "budget_exceeded", "unreachable")
+_KERNEL_DETAILS = (
+    "module",
+    "stderr",
+    "exit_code",
+    "signal",
+    "pid",
+    "causes",
+    "noise",
+    "line",
+    "http_status",
+    "claimed",
+)
 
 
 def result_size(message: Message) -> int:

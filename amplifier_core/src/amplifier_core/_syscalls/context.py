@@ -12,16 +12,22 @@ from amplifier_core._protocol.errors import BadRequest
 from amplifier_core._protocol.json import NotJson, decode_checked, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from amplifier_core._protocol.ids import Span
     from amplifier_core._sessions.state import SessionState
 
 
-def get(state: SessionState, span: Span | None = None) -> dict[str, Any]:
+def get(state: SessionState) -> dict[str, Any]:
     """Give ``{"fragments": {key: value}}``, in the order in which the keys were first set."""
+    return {"fragments": {key: decode_checked(text) for key, text in read(state).items()}}
+
+
+def read(state: SessionState, span: Span | None = None) -> Mapping[str, bytes]:
+    """Give the fragments as they are kept."""
     state.check_open()
-    fragments = {key: decode_checked(text) for key, text in state.fragments.items()}
-    state.record("context:get", span, status="ok", data={"keys": len(fragments)})
-    return {"fragments": fragments}
+    state.record("context:get", span, status="ok", data={"keys": len(state.fragments)})
+    return state.fragments
 
 
 def set_fragment(state: SessionState, key: object, value: object, span: Span | None = None) -> dict[str, Any]:

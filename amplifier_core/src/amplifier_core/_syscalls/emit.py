@@ -5,12 +5,13 @@ Owns the check of names and of data. `SessionState.record` takes what passes.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from amplifier_core._protocol.errors import BadRequest, Forbidden, short
-from amplifier_core._protocol.event import KERNEL_EVENTS, checked_data, is_event_name
+from amplifier_core._protocol.errors import BadRequest, Cancelled, Forbidden, short
+from amplifier_core._protocol.event import KERNEL_EVENTS, NAME_MAX, checked_data, is_event_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +41,8 @@ class Emitter(msgspec.Struct, frozen=True):
             raise Forbidden(f"event: {event} is the kernel's own")
         if not self.answering:
             self.state.check_open()
-        shown, fault = checked_data(data, self.state.runtime.bus.limit)
+        by_module = self.component != "kernel"
+        shown, fault = checked_data(data, self.state.runtime.bus.limit, decoded=by_module)
         self._record(event, shown, BadRequest(fault) if fault else None)
 
     def emit_or_drop(self, event: Any, data: object) -> None:
@@ -48,16 +50,28 @@ class Emitter(msgspec.Struct, frozen=True):
         try:
             self.emit(event, data)
         except (BadRequest, Forbidden) as error:
-            name = event[:_NAME_MAX] if isinstance(event, str) else short(event)
+            name = event[:NAME_MAX] if isinstance(event, str) else short(event)
             self._record("events:dropped", {"event": name, "count": 1}, error)
 
-    def emit_all(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """Emit the events of one reply. Those beyond a thousand are counted in one ``events:dropped``."""
-        for event in events[:_EVENTS_MAX]:
-            self.emit_or_drop(event.get("event"), event.get("data"))
-        if (more := len(events) - _EVENTS_MAX) > 0:
-            error = BadRequest(f"events: expected at most {_EVENTS_MAX} in one reply, got {len(events)}")
-            self._record("events:dropped", {"count": more}, error)
+    async def emit_all(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Emit the events of one reply, and let other tasks run in between.
+
+        Those beyond a thousand are counted in one ``events:dropped``, and so are the rest if this is cancelled.
+        """
+        emitted = 0
+        error: KernelError = BadRequest(f"events: expected at most {_EVENTS_MAX} in one reply, got {len(events)}")
+        try:
+            for event in events[:_EVENTS_MAX]:
+                self.emit_or_drop(event.get("event"), event.get("data"))
+                emitted += 1
+                if emitted % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            error = Cancelled("events: the invocation ended before they were emitted")
+            raise
+        finally:
+            if more := len(events) - emitted:
+                self._record("events:dropped", {"count": more}, error)
 
     def _record(self, event: str, data: Any, error: KernelError | None) -> None:
         self.state.record(
@@ -73,4 +87,4 @@ class Emitter(msgspec.Struct, frozen=True):
 
 
 _EVENTS_MAX = 1000  # more would keep the event loop from other tasks, and fill the log
-_NAME_MAX = 128  # characters of a refused name that the log shows
+_AT_ONCE = 8  # events between two turns of the loop

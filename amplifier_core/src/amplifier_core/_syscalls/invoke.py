@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from amplifier_core._modules.deadline import seconds_of
-from amplifier_core._protocol.errors import BadRequest, Timeout, Unreachable, failure_of, short
+from amplifier_core._protocol.errors import BadRequest, KernelError, Timeout, Unreachable, failure_of, short
 from amplifier_core._protocol.json import NotJson, encode, encode_checked
 from amplifier_core._protocol.message import result_of, result_size
 from amplifier_core._sessions.policy import INVOKE, Question, authorize
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from amplifier_core._modules.module import Module
-    from amplifier_core._protocol.errors import KernelError
     from amplifier_core._protocol.event import Event, SizeLimit
     from amplifier_core._protocol.ids import Span
     from amplifier_core._protocol.message import Message
@@ -76,8 +75,11 @@ async def invoke(
         result = result_of(message, path)
         data["result"] = result if message.size <= runtime.bus.limit.size else _shown_result(message, runtime.bus.limit)
     except BaseException as error:
-        _record_failure(state, span, began, request, data, failure_of(error))
-        raise
+        failure = failure_of(error)
+        _record_failure(state, span, began, request, data, failure)
+        if isinstance(error, KernelError) or not isinstance(error, Exception):
+            raise
+        raise failure from error
     _record(state, span, path, began, data)
     return result
 
@@ -101,7 +103,7 @@ async def tell_module(state: SessionState, module: Module, line: bytes) -> None:
     with state.runtime.deadlines.within(state.runtime.settings.timeout, module.path):
         message = await module.call("invoke", params)
     if message.events:
-        Emitter(state, module.path, answering=True).emit_all(message.events)
+        await Emitter(state, module.path, answering=True).emit_all(message.events)
     result_of(message, module.path)
 
 
@@ -185,12 +187,12 @@ def _record_failure(
     state: SessionState, span: Span, began: float, request: InvokeRequest, data: dict[str, Any], failure: KernelError
 ) -> None:
     path, op = request.path, request.op
-    failure.details.setdefault("module", path)
+    path_shown = path if isinstance(path, str) and len(path) <= _NAME_MAX else None
+    failure.details["module"] = path_shown or short(path)
     mount = state.namespace.mounts.get(path) if isinstance(failure, Timeout) else None
     for name, clue in (mount.module.clues() if mount else {}).items():
         failure.details.setdefault(name, clue)
     op_shown = op if isinstance(op, str) and len(op) <= _NAME_MAX else short(op)
-    path_shown = path if isinstance(path, str) and len(path) <= _NAME_MAX else None
     _record(state, span, path_shown, began, {**data, "op": op_shown}, failure)
 
 

@@ -15,7 +15,7 @@ from amplifier_core._protocol.errors import BadRequest, Forbidden, KernelError, 
 from amplifier_core._protocol.json import encode_checked, scrub
 from amplifier_core._sessions.policy import INVOKE, MOUNT, Question, authorize
 
-from .context import get, set_fragment
+from .context import read, set_fragment
 from .emit import Emitter
 from .hooks import register_hook
 from .invoke import InvokeRequest, invoke
@@ -100,7 +100,7 @@ class SystemCalls:
             raise BadRequest(f"args.timeout_ms: expected a positive integer, got {timeout_ms}")
         timeout = None if timeout_ms is None else timeout_ms / 1000
         chunks = caller.chunks if _optional(args, "stream", bool) else None
-        request = InvokeRequest(path, op, _required(args, "args", dict), timeout, chunks)
+        request = InvokeRequest(path, op, Raw(encode_checked(_required(args, "args", dict))), timeout, chunks)
         return await invoke(caller.state, request, caller)
 
     async def _emit(self, caller: Invocation, args: Args) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class SystemCalls:
         return register_hook(caller.state, event, endpoint, _required(args, "priority", int), caller)
 
     async def _context_get(self, caller: Invocation, _: Args) -> dict[str, Any]:
-        return get(caller.state, caller.span)
+        return {"fragments": {key: Raw(text) for key, text in read(caller.state, caller.span).items()}}
 
     async def _context_set_fragment(self, caller: Invocation, args: Args) -> dict[str, Any]:
         if "value" not in args:
@@ -160,6 +160,8 @@ def _check_mounted(caller: Invocation) -> None:
         raise Forbidden(f"{caller.module.path} is no longer mounted, and its grants have ended")
 
 
+_TEXT_MAX = 1024  # characters: of paths, names, ids and keys
+_INTEGER_MAX = 2**53  # what a float holds exactly
 _NOUNS = {str: "text", bool: "true or false", int: "an integer", dict: "an object"}
 
 
@@ -169,7 +171,12 @@ def _required(args: Args, name: str, kind: type) -> Any:
         raise BadRequest(f"args.{name}: expected {_NOUNS[kind]}, got nothing")
     if type(args[name]) is not kind:
         raise BadRequest(f"args.{name}: expected {_NOUNS[kind]}, got {type(args[name]).__name__}")
-    return args[name]
+    value = args[name]
+    if kind is str and len(value) > _TEXT_MAX:
+        raise BadRequest(f"args.{name}: expected at most {_TEXT_MAX} characters, got {len(value)}")
+    if kind is int and abs(value) > _INTEGER_MAX:
+        raise BadRequest(f"args.{name}: expected an integer of at most 2**53, got one of {value.bit_length()} bits")
+    return value
 
 
 def _optional(args: Args, name: str, kind: type) -> Any:

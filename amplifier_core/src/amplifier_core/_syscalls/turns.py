@@ -13,6 +13,7 @@ import msgspec
 
 from amplifier_core._protocol.errors import BadRequest, Internal
 from amplifier_core._protocol.json import encode_checked
+from amplifier_core._protocol.message import Message
 from amplifier_core.hookspecs._chunks import TimedChunks
 
 from .emit import Emitter
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from amplifier_core._modules.deadline import Deadline
     from amplifier_core._modules.module import Module
     from amplifier_core._protocol.ids import Span
-    from amplifier_core._protocol.message import Message, SystemCall
+    from amplifier_core._protocol.message import SystemCall
     from amplifier_core._sessions.state import SessionState
     from amplifier_core.hookspecs._chunks import Chunks
 
@@ -80,13 +81,17 @@ async def take_turns(invocation: Invocation, message: Message) -> Message:
     """Make the system calls of a ``pending`` reply and call the module again, until a reply is final."""
     while True:
         if message.events:
-            Emitter(invocation.state, invocation.module.path, invocation.span).emit_all(message.events)
+            await Emitter(invocation.state, invocation.module.path, invocation.span).emit_all(message.events)
         if not message.pending or not message.is_reply():
             return message
         invocation.deadline.pause_idle()
-        results = await _make_calls(invocation, message.pending.syscalls)
-        text = b'{"state":%b,"results":%b}' % (message.pending.state, encode_checked(results))
-        message = await take_turn(invocation, msgspec.Raw(text))
+        pending, message = message.pending, _NOTHING  # the kernel keeps no more than it needs: each may be large
+        results = await _make_calls(invocation, pending.syscalls)
+        resume = encode_checked({"state": pending.state, "results": results})
+        del pending, results
+        turn = take_turn(invocation, msgspec.Raw(resume))
+        del resume
+        message = await turn
 
 
 def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:
@@ -95,24 +100,52 @@ def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:
     args = msgspec.Raw(invocation.args)
     session_id = invocation.state.session_id
     params = encode_checked(InvokeParams(invocation.op, args, session_id, span.request_id, span.span_id, left, resume))
-    if resume is not None and len(params) > (limit := invocation.module.descriptor.message_bytes):
-        raise BadRequest(f"the results of its system calls are more than {limit} bytes (limits.message_bytes)")
+    if resume is not None:
+        _check_room(invocation, len(params))
     return params
 
 
+def _check_room(invocation: Invocation, size: int) -> None:
+    if size > (limit := invocation.module.descriptor.message_bytes):
+        raise BadRequest(f"the results of its system calls are more than {limit} bytes (limits.message_bytes)")
+
+
 async def _make_calls(invocation: Invocation, calls: Sequence[SystemCall]) -> list[msgspec.Raw]:
+    """Make system calls at once. Once their results are more than fits, no more are made: ``BadRequest``."""
     _check_count(invocation, len(calls))
-    make = invocation.state.runtime.system_call
     tree = invocation.span.tree
     tree.calls += len(calls)
     try:
         if len(calls) == 1:  # it needs no task of its own
-            return [await make(invocation, calls[0])]
+            return [await invocation.state.runtime.system_call(invocation, calls[0])]
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(make(invocation, call)) for call in calls]
+            results = _Results(invocation)
+            tasks = []
+            for call in calls:
+                tasks.append(group.create_task(results.add(call)))
+                if len(tasks) % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
         return [task.result() for task in tasks]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
     finally:
         tree.calls -= len(calls)
+
+
+class _Results:
+    """The results of one ``pending``, counted as they are made."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        self._size = 0
+
+    async def add(self, call: SystemCall) -> msgspec.Raw:
+        """Make one call."""
+        _check_room(self._invocation, self._size)
+        result = await self._invocation.state.runtime.system_call(self._invocation, call)
+        self._size += len(result)
+        _check_room(self._invocation, self._size)
+        return result
 
 
 def _check_count(invocation: Invocation, count: int) -> None:
@@ -126,5 +159,7 @@ def _check_count(invocation: Invocation, count: int) -> None:
         raise BadRequest(f"{path}: with its system calls more than {_TREE_MAX} would be in progress in one request")
 
 
+_AT_ONCE = 8  # begun in one turn of the loop
+_NOTHING = Message()
 _CALLS_MAX = 1000  # of one `pending`: more would keep the event loop from other tasks
 _TREE_MAX = 4000  # in progress in one request: a cycle that calls itself twice doubles them at each of 32 levels
