@@ -29,12 +29,12 @@ DESCRIPTION = {
     "inputs": {"complete": {"type": "object", "required": ["messages"], "properties": {**MESSAGES, **TOOLS}}},
     "outputs": {"complete": {"type": "object", "required": ["message"], "properties": {"message": {"type": "object"}}}},
 }
-CODES = {  # as for the status of a module (section 4 of the protocol)
+CODES = {  # much as for the status of a module (section 4 of the protocol)
     **dict.fromkeys((400, 413, 422), "bad_request"),
     **dict.fromkeys((401, 403), "forbidden"),
     **dict.fromkeys((404, 405, 501), "unsupported_op"),
     **dict.fromkeys((408, 504), "timeout"),
-    **dict.fromkeys((429, 502, 503), "unreachable"),
+    **dict.fromkeys((429, 502, 503), "unavailable"),  # "unreachable" is the kernel's own word
 }
 OK = 200
 JSON_TYPE, NDJSON_TYPE = "application/json", "application/x-ndjson"
@@ -69,7 +69,7 @@ def complete(args: dict[str, Any], seconds: float, kernel: socket) -> Iterator[d
     except TimeoutError:
         yield failure("timeout", f"{url.geturl()}: nothing came within {seconds:g} s")
     except (OSError, HTTPException) as error:
-        yield failure("unreachable", f"{url.geturl()}: {error!r}")
+        yield failure("unavailable", f"{url.geturl()}: {error!r}")
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # not JSON, or of another shape
         yield failure("internal", f"{url.geturl()} broke the interface of chat completions: {error!r}")
 
@@ -125,7 +125,7 @@ def streamed(lines: HTTPResponse) -> Iterator[dict[str, Any]]:
             for part in choice["delta"].get("tool_calls") or ():
                 add(calls, part)
     if reason is None:
-        yield failure("unreachable", "the endpoint went away before its answer was complete")
+        yield failure("unavailable", "the endpoint went away before its answer was complete")
         return
     message: dict[str, Any] = {"role": "assistant", "content": text or None}
     if calls:

@@ -385,13 +385,13 @@ REFUSAL = json.dumps({"error": {"message": "so it is", "type": "some_error"}})
     [
         ((401, "application/json", REFUSAL), "forbidden", "answered HTTP 401: so it is"),
         ((404, "text/html", "<h1>No</h1>"), "unsupported_op", "answered HTTP 404: <h1>No</h1>"),
-        ((429, "application/json", REFUSAL), "unreachable", "answered HTTP 429: so it is"),
+        ((429, "application/json", REFUSAL), "unavailable", "answered HTTP 429: so it is"),
         ((500, "text/plain", ""), "internal", "answered HTTP 500: nothing"),
-        ((200, "text/html", "<h1>Welcome</h1>"), "unreachable", "before its answer was complete"),
+        ((200, "text/html", "<h1>Welcome</h1>"), "unavailable", "before its answer was complete"),
         ((200, "application/json", "{}"), "internal", "broke the interface of chat completions: KeyError"),
         ((200, "text/event-stream", "data: {oops\n\n"), "internal", "broke the interface of chat completions"),
         ((200, "text/event-stream", f"data: {REFUSAL}\n\n"), "internal", "broke off: so it is"),
-        (list(say("Half of"))[:2], "unreachable", "before its answer was complete"),
+        (list(say("Half of"))[:2], "unavailable", "before its answer was complete"),
     ],
 )
 def test_what_the_endpoint_does_wrong_has_its_code(start, answer, code, told):
@@ -411,7 +411,7 @@ def test_an_endpoint_that_is_not_there(start):
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
     run = start(OPENAI_BASE_URL=url, OPENAI_MODEL="some-model")
     assert run.end() == 1
-    assert f"\nunreachable: {url}/chat/completions: ConnectionRefusedError" in run.text
+    assert f"\nunavailable: {url}/chat/completions: ConnectionRefusedError" in run.text
 
 
 def test_without_a_model_it_says_what_is_missing(start):

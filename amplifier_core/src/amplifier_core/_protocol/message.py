@@ -168,18 +168,7 @@ _MESSAGE_MAX = 8192  # characters
 _DETAILS_MAX = 256  # members
 _DETAILS_BYTES = 64 * 1024  # of JSON
 _KERNEL_CODES = ("oom", "budget_exceeded", "unreachable")
-_KERNEL_DETAILS = (
-    "module",
-    "stderr",
-    "exit_code",
-    "signal",
-    "pid",
-    "causes",
-    "noise",
-    "line",
-    "http_status",
-    "claimed",
-)
+_KERNEL_DETAILS = ("module", "stderr", "exit_code", "signal", "pid", "causes", "noise", "claimed")
 
 
 def result_size(message: Message) -> int:
