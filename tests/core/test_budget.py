@@ -224,11 +224,11 @@ EXACT = [([None], 0), ([(0, 10)], 0), ([(0, 11), (0, 9)], 0), ([(0, 11), (0, 12)
 
 @pytest.mark.parametrize(("exact", "killed"), EXACT)
 async def test_memory_is_measured_exactly_and_twice_before_a_module_is_killed(budget, exact, killed):
-    watched, connection = budget((0.0, 11), (0.0, 11), memory_bytes=10)
+    watched, connection = budget((0.0, 11), memory_bytes=10)
     connection.exact = exact
     await watched._check()
     weighing = watched._weighing
-    await watched._sample()  # it is being weighed already
+    watched._count(Usage(0.0, 11))  # it is being weighed already
     await weighing
     assert [error.details for error in connection.killed] == [{"memory_bytes": 12, "limit": 10}] * killed
     assert not connection.exact

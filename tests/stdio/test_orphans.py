@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,7 @@ def test_the_watch_ends_what_is_left_when_its_kernel_ends():
     with watched(f"feed{MINE}", *READY) as (kernel, watch):
         kernel.kill()
         assert left.wait(10) == -signal.SIGKILL
+        time.sleep(0.5)  # until the first search has ended, of which nothing tells
         late = sleeper(**{search.VARIABLE: f"feed{MINE}.8"})  # as one that the kernel was starting: it holds the pipe
         assert late.wait(10) == -signal.SIGKILL
         watch.stdin.close()

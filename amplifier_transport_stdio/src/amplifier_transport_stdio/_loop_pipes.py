@@ -47,6 +47,7 @@ class LoopPipes:
         self._flushing = False
         self._paused = False
         self._finishing = False
+        self._pause: asyncio.TimerHandle | None = None  # of stderr
         self._wide = False
         for fd in (self._stdin, self._stdout, self._stderr):
             os.set_blocking(fd, False)
@@ -99,6 +100,8 @@ class LoopPipes:
         for data in takewhile(bool, (_read(self._stdout) for _ in range(_LAST_READS))):
             self._reader.received(data)
             await self._reader.taken()
+        if self._pause is not None:
+            self._pause.cancel()
         self._take_stderr(_rest(self._stderr))
         self.close_stdin()
         for stream in filter(None, (self._popen.stdout, self._popen.stderr)):
@@ -121,11 +124,7 @@ class LoopPipes:
         if len(data) in (0, READ):
             self._loop.remove_reader(self._stderr)
         if len(data) == READ:
-            self._loop.call_later(STDERR_PAUSE, self._watch_stderr)
-
-    def _watch_stderr(self) -> None:
-        if self._popen.stderr and not self._popen.stderr.closed:
-            self._loop.add_reader(self._stderr, self._on_stderr)
+            self._pause = self._loop.call_later(STDERR_PAUSE, self._loop.add_reader, self._stderr, self._on_stderr)
 
     def _send(self, data: bytes | memoryview) -> int:
         try:
