@@ -184,6 +184,37 @@ async def test_the_limit_is_for_each_message_not_for_the_stream(ask):
             await ask(ndjson(long), limits=limits)
 
 
+async def test_blank_lines_are_counted(ask):
+    limits = {"message_bytes": 1000}
+    body = b"\n" * 60_000 + b'{"chunk": 1}\n'
+    assert (await ask(ndjson(body * 3 + b'{"ok": true, "result": 3}'), limits=limits))[0] == [1, 1, 1]
+    with pytest.raises(Internal, match="more than 1000 bytes"):
+        await ask(ndjson(b"\n" * 200_000 + body), limits=limits)
+
+
+async def test_many_chunks_give_others_a_turn(serve, connect):
+    turns = 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    packed = gzip.compress(b'{"chunk":1}\n' * 30_000 + b'{"ok":true,"result":3}')
+
+    async def answer(request):
+        await request.send(ndjson(packed, headers=["content-encoding: gzip"]))
+
+    connection = await connect(await serve(answer))
+    chunks = Chunks()
+    chunks.discard()
+    reply = await connection.request("invoke", b"{}", chunks)
+    counting.cancel()
+    assert (reply.result, turns > 3) == (3, True)
+
+
 async def test_a_slow_reader_holds_its_module_back_and_loses_nothing(session, mounted):
     done = asyncio.Event()
 

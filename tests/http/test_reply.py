@@ -1,6 +1,7 @@
 """What a response means: a reply of the right shape decides, whatever the status; without one the status does."""
 
 import gzip
+import json
 
 import httpx
 import pytest
@@ -164,6 +165,63 @@ async def test_a_very_long_redirect_is_not_followed(serve, connect):
     with pytest.raises(Internal, match="is not followed"):
         await connection.request("invoke", b"{}")
     assert server.paths == ["/invoke"]
+
+
+GZIP = ["content-encoding: gzip"]
+
+
+@pytest.mark.parametrize("cut", [0, 5, 36])
+async def test_gzip_may_have_several_members(ask, cut):
+    body = json.dumps(REPLY).encode()
+    packed = gzip.compress(body[:cut]) + gzip.compress(body[cut:]) + gzip.compress(b"")
+    assert (await ask(respond(packed, headers=GZIP))).result == {"words": 2}
+
+
+async def test_what_follows_a_member_of_gzip_is_another_member(ask):
+    with pytest.raises(Internal, match="answered with gzip that cannot be unpacked"):
+        await ask(respond(gzip.compress(b"{}") + b"more", headers=GZIP))
+    with pytest.raises(Internal, match="answered with gzip without its end"):
+        await ask(respond(gzip.compress(b"{}") + gzip.compress(b"{}")[:-1], headers=GZIP))
+
+
+async def test_gzip_that_unpacks_to_nothing_is_counted(ask):
+    with pytest.raises(Internal, match="more than 65536 bytes of gzip in a row that unpack to nothing"):
+        await ask(respond(gzip.compress(b"") * 4000, headers=GZIP))
+    packed = (gzip.compress(b"") * 2000 + gzip.compress(b" ")) * 3 + gzip.compress(json.dumps(REPLY).encode())
+    assert (await ask(respond(packed, headers=GZIP))).result == {"words": 2}
+
+
+async def test_a_large_answer_is_read_like_a_small_one(ask):
+    for method in ("health", "describe"):
+        assert (await ask(respond({"status": "ok", "more": "x" * 300_000}), method)).result["status"] == "ok"
+        failure = {"ok": False, "error": {"code": "mine", "message": "x" * 300_000}}
+        assert (await ask(respond(failure), method)).error.code == "mine"
+    assert (await ask(respond({"ok": True, "result": "x" * 300_000}))).result == "x" * 300_000
+
+
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        (["x: y"] * 100, "more than 100 headers"),
+        (["x: " + "y" * 16_384], "a header of more than 16384 bytes"),
+        (["x" * 10_000 + ": " + "y" * 10_000], "a header of more than 16384 bytes"),
+    ],
+)
+async def test_more_headers_than_a_server_needs_end_its_answer(ask, headers, why):
+    with pytest.raises(Unreachable, match=f"the answer is not HTTP/1.1: {why}"):
+        await ask(respond(REPLY, headers=headers))
+    assert (await ask(respond(REPLY, headers=["x: " + "y" * 10_000, *["x: y"] * 90]))).result == {"words": 2}
+
+
+async def test_trailers_are_counted_as_headers(ask):
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n"
+    with pytest.raises(Unreachable, match="more than 100 headers"):
+        await ask(head + b"x: y\r\n" * 101 + b"\r\n")
+
+
+async def test_informational_responses_may_come_for_long(ask):
+    informational = b"HTTP/1.1 102 Processing\r\nx: y\r\n\r\n" * 1000
+    assert (await ask(informational + respond(REPLY))).result == {"words": 2}
 
 
 async def test_a_long_coding_is_not_shown_in_full(ask):

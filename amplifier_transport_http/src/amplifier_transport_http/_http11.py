@@ -188,7 +188,7 @@ class Http11(asyncio.BufferedProtocol):
             self._since_body = 0
 
     def on_message_complete(self) -> None:
-        if self.status and not self._complete:
+        if self.status and not self._complete and self._end is None:
             self._complete, self._keep_alive = True, self._parser.should_keep_alive()
 
     # Called for an exchange.
