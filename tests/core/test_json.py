@@ -19,7 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.core.strategies import json_values, thorough
 
-from amplifier_core._protocol.json import NotJson, decode, encode, scrub
+from amplifier_core._protocol.json import NotJson, decode, encode, printable_json, scrub
 from amplifier_core._protocol.weight import MAX_DEPTH
 
 
@@ -349,3 +349,18 @@ def test_two_readers_agree_on_what_json_is(text):
     except NotJson:
         value = None
     assert exact(value) == exact(expected)
+
+
+@thorough
+@given(
+    json_values
+    | st.text(st.sampled_from("a\x7f\x80\x85\x9b\x9f\xa0\u2027\u2028\u2029\u202e\u202f\u2065\u2066\u2069\u206aé‡中😀"))
+)
+@example({"\u2028": ["\x85", "\x9b2J"]})
+def test_json_for_people_is_one_line_for_every_reader_and_means_the_same(value):
+    text = printable_json(encode(value, "value"))
+    assert exact(json.loads(text)) == exact(value)
+    assert len(text.decode().splitlines()) == 1
+    assert not set(text.decode()) & set(map(chr, [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, 0x202E, 0x2066]))
+    if not set(repr(value)) & set("\\"):
+        assert text == encode(value, "value")  # nothing else is escaped

@@ -1,3 +1,5 @@
+import contextlib
+import itertools
 import json
 import os
 import signal
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from amplifier_core import BadRequest, Kernel, Plan
+from amplifier_core import BadRequest, Internal, Kernel, Plan
 from amplifier_core._events import jsonl
 from amplifier_core._events.jsonl import JsonlSink, open_sink
 
@@ -159,10 +161,66 @@ class TestADiskThatFillsUp:
         sink.write(b'{"n":1}\n')
         with disk_of(12), pytest.raises(OSError, match="too large"):
             sink.write(b'{"n":2}\n')
-        assert log.read_bytes() == b'{"n":1}\n{"n"'
+        assert log.read_bytes() == b'{"n":1}\n{"n\n'
         sink.write(b'{"n":3}\n')
         sink.write(b'{"n":4}\n')
-        assert log.read_bytes() == b'{"n":1}\n{"n"\n{"n":3}\n{"n":4}\n'
+        assert log.read_bytes() == b'{"n":1}\n{"n\n{"n":3}\n{"n":4}\n'
+
+    def test_a_line_that_was_cut_off_spoils_no_line_of_another_kernel(self, sink, log):
+        other = JsonlSink(log)
+        with disk_of(4), pytest.raises(OSError, match="too large"):
+            sink.write(b'{"n":1}\n')
+        other.write(b'{"n":2}\n')
+        sink.write(b'{"n":3}\n')
+        other.close()
+        assert log.read_bytes() == b'{"n\n{"n":2}\n{"n":3}\n'
+
+    @pytest.mark.parametrize("how", [Path.unlink, lambda log: log.rename(log.with_suffix(".old"))])
+    def test_of_a_file_that_is_somewhere_else_the_next_line_ends_the_fragment(self, sink, log, how):
+        kept = os.open(log, os.O_RDONLY)
+        how(log)
+        log.write_bytes(b"another one's")
+        with disk_of(4), pytest.raises(OSError, match="too large"):
+            sink.write(b'{"n":1}\n')
+        sink.write(b'{"n":2}\n')
+        assert os.read(kept, 100) == b'{"n"\n{"n":2}\n'
+        os.close(kept)
+        assert log.read_bytes() == b"another one's"
+
+    async def test_two_kernels_on_one_log_lose_nothing_on_a_full_disk_that_is_not_counted(self, log):
+        kernels = [Kernel(event_log=log, event_log_bytes=3000) for _ in range(2)]
+        for kernel in kernels:
+            await kernel.__aenter__()
+        sessions = [await kernel.session.create(Plan("x")) for kernel in kernels]
+
+        def emit(count):
+            for n in range(count):
+                for session in sessions:
+                    session.emit("a:b", {"text": "x" * (n % 50), "kernel": sessions.index(session)})
+
+        emit(20)
+        with disk_of(2000):  # the file of now is larger: nothing can be added
+            emit(20)
+        emit(20)
+        for _ in range(5):
+            with disk_of(log.stat().st_size + 100):
+                emit(3)
+            emit(3)
+        lost = []
+        for kernel in kernels:
+            with pytest.raises(Internal, match="lost") as caught:
+                await kernel.__aexit__(None, None, None)
+            lost.append(caught.value.details["lost"])
+        found: dict[str, set[int]] = {}
+        for line in itertools.chain.from_iterable(lines_of(log)):
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                found.setdefault(event["id"][-8:], set()).add(event["seq"])
+        assert len(found) == 2
+        missing = [max(seqs) - len(seqs) for seqs in found.values()]
+        for not_found, counted in zip(sorted(missing), sorted(lost), strict=True):
+            assert not_found <= counted + 1  # sink:error is for other sinks
+            assert counted - not_found < 6  # a line that lacks its end alone is counted, too
 
     def test_a_line_of_which_nothing_was_written_leaves_no_trace(self, sink, log):
         sink.write(b"1\n")
@@ -335,3 +393,78 @@ def test_a_log_that_another_kernel_is_rotating_is_not_rotated(log):
     assert sorted(line for lines in lines_of(log) for line in lines) == [b'{"n":%05d}' % n for n in range(30)]
     first.close()
     second.close()
+
+
+def test_a_log_whose_lock_a_stranger_holds_is_rotated_later(log):
+    sink = JsonlSink(log, 100)
+    program = "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
+    stranger = subprocess.Popen([sys.executable, "-c", program, log], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert stranger.stdout
+    stranger.stdout.readline()
+    for n in range(50):
+        sink.write(b'{"n":%05d}\n' % n)
+    assert len(lines_of(log)) == 1
+    stranger.communicate(b"\n", timeout=20)
+    for n in range(50, 70):
+        sink.write(b'{"n":%05d}\n' % n)
+    sink.close()
+    assert len(lines_of(log)) > 1
+    assert [line for lines in lines_of(log) for line in lines] == [b'{"n":%05d}' % n for n in range(70)]
+
+
+def test_a_log_that_somebody_took_away_is_made_again(log):
+    sink = JsonlSink(log, 100)
+    sink.write(b"1\n")
+    log.rename(log.with_name("taken"))
+    sink.write(b"x" * 100 + b"\n")
+    sink.write(b"3\n")
+    sink.close()
+    assert log.read_bytes() == b"3\n"
+
+
+def test_a_file_that_another_kernel_has_made_meanwhile_is_not_overwritten(log, monkeypatch):
+    sink = JsonlSink(log, 10)
+    real = os.open
+
+    def refuse(*_):
+        log.write_bytes(b"another one's\n")
+        raise PermissionError
+
+    monkeypatch.setattr(os, "open", refuse)
+    sink.write(b"123456789\n")
+    monkeypatch.setattr(os, "open", real)
+    sink.write(b"2\n")
+    sink.close()
+    assert log.read_bytes() == b"another one's\n"
+    assert log.with_name(f"{log.name}.1").read_bytes() == b"123456789\n2\n"
+
+
+async def test_a_pipe_whose_reader_stops_for_a_while_loses_what_is_counted(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    kernel = Kernel(event_log=pipe)
+    await kernel.__aenter__()
+    session = await kernel.session.create(Plan("x"))
+    taken = bytearray()
+
+    def take():
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(reader, 65536):
+                taken.extend(data)
+
+    for _ in range(3):
+        for n in range(40):
+            session.emit("a:b", {"text": "x" * 6000, "n": n})
+        take()
+    with pytest.raises(Internal, match="lost") as caught:
+        await kernel.__aexit__(None, None, None)
+    take()
+    os.close(reader)
+    seqs = []
+    for line in taken.splitlines():
+        with contextlib.suppress(ValueError):
+            seqs.append(json.loads(line)["seq"])
+    assert seqs == sorted(seqs)
+    assert seqs[0] == 1
+    assert 122 <= len(seqs) + caught.value.details["lost"] <= 124  # the start, the end, and perhaps sink:error

@@ -12,7 +12,7 @@ from msgspec import convert, structs
 
 from amplifier_core._protocol.errors import KernelError, one_line
 from amplifier_core._protocol.event import Event, event_id
-from amplifier_core._protocol.json import encode_checked, scrub
+from amplifier_core._protocol.json import encode_checked, printable_json, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,6 +62,8 @@ class Bus:
             line = encode_checked(event)
         if len(line) > self.limit.size:
             line = self._shortened(event, bounded=bounded)
+        if not line.isascii() or b"\x7f" in line:
+            line = printable_json(line)
         line += b"\n"
         failed: tuple[tuple[Sink, Exception], ...] = ()
         for sink in self._sinks:

@@ -45,19 +45,33 @@ class JsonlSink:
             raise BadRequest(f"event log {path_of(path)}: {reason_of(error)}") from error
 
     def write(self, line: bytes) -> None:
-        """Append one line. If a full disk cut off the line before, a line feed ends that one first."""
+        """Append one line. What a full disk leaves of one becomes a line of its own."""
         whole = b"\n" + line if self._torn else line
         view: bytes | memoryview = whole
         try:
             while (written := os.write(self._fd, view)) < len(view):
                 view = memoryview(view)[written:]
         except OSError:
-            self._torn = self._torn or len(view) < len(whole)
+            if len(view) < len(whole):
+                self._torn = not self._end_fragment()
             raise
         self._torn = False
         self._size += len(whole)
         if self._size >= self._rotate_at:
             self._rotate()
+
+    def _end_fragment(self) -> bool:
+        """Make a line feed of the last byte that was written: a full disk has room for that. ``False`` if it cannot be.
+
+        Otherwise a line feed comes before the next line; but another kernel may write to the file before.
+        """
+        with contextlib.suppress(OSError):  # a pipe, or a file that is not there any more
+            end = os.lseek(self._fd, 0, os.SEEK_CUR)
+            with self.path.open("r+b", buffering=0) as file:
+                if self._is_current(os.fstat(file.fileno())):
+                    file.seek(end - 1)
+                    return file.write(b"\n") == 1
+        return False
 
     def _rotate(self) -> None:
         """Continue in a new file. If that fails, continue in the old one, and try again ``rotate_bytes`` later."""
@@ -70,15 +84,15 @@ class JsonlSink:
     def _next_file(self) -> int:
         """Open the next file. The old one is renamed first, unless another kernel with the same log has done so."""
         with _locked(self._fd):
-            found = self.path.stat()
-            if (found.st_dev, found.st_ino) != self._identity:
+            if not self.path.exists() or not self._is_current(self.path.stat()):
                 return os.open(self.path, _FLAGS, 0o600)
             kept = self._free_name()
             self.path.rename(kept)
             try:
                 return os.open(self.path, _FLAGS, 0o600)
             except OSError:
-                kept.rename(self.path)
+                os.link(kept, self.path)  # fails if another kernel has made the file meanwhile
+                kept.unlink()
                 raise
 
     def _take(self, fd: int) -> None:
@@ -89,6 +103,10 @@ class JsonlSink:
         self._identity = found.st_dev, found.st_ino
         is_file = stat.S_ISREG(found.st_mode)  # a terminal or a pipe is not rotated
         self._rotate_at = (is_file and self._rotate_bytes) or math.inf
+
+    def _is_current(self, found: os.stat_result) -> bool:
+        """Tell whether this is the file that is written now."""
+        return (found.st_dev, found.st_ino) == self._identity
 
     def _free_name(self) -> Path:
         while (name := self.path.with_name(f"{self.path.name}.{self._number}")).exists():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,19 @@ async def finish_in_turns(slices: Iterator[None]) -> None:
     """Do work that is cut into slices, and let other tasks run after each one."""
     for _ in slices:
         await asyncio.sleep(0)
+
+
+def printable_json(text: bytes) -> bytes:
+    """Escape what other readers take for the end of a line, and what a terminal obeys. The value stays the same.
+
+    That are the control characters beyond those that JSON escapes, U+2028, U+2029, and those that turn the direction.
+    """
+    if b"\x7f" in text or b"\xc2" in text or b"\xe2" in text:  # the first bytes of all of them
+        return _CONTROLS.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), text)
+    return text
+
+
+_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2(?:\x80[\xa8-\xae]|\x81[\xa6-\xa9])")
 
 
 def scrub(value: object, depth: int = 0) -> Any:
