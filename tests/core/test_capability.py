@@ -2,6 +2,7 @@ import ntpath
 import os
 import posixpath
 import re
+import time
 from itertools import product
 from pathlib import Path, PureWindowsPath
 
@@ -11,7 +12,14 @@ from hypothesis import strategies as st
 from tests.core.oracle import WORDS, includes, permits
 from tests.core.strategies import thorough
 
-from amplifier_core._protocol.capability import _canonical_path, canonical, covers, enforced_by_kernel, system_calls
+from amplifier_core._protocol.capability import (
+    _canonical_path,
+    canonical,
+    covers,
+    enforced_by_kernel,
+    reach,
+    system_calls,
+)
 
 BASE = Path("/base")
 
@@ -402,3 +410,41 @@ def test_a_drive_is_below_no_other_and_a_folder_below_none_of_the_same_beginning
 def test_a_backslash_is_a_letter_on_posix(tmp_path):
     base = tmp_path.resolve()
     assert _canonical_path("a\\..\\b", base, posixpath) == f"{base}/a\\..\\b"
+
+
+@pytest.mark.parametrize("word", ["sys:emit:" + "*" * 30_000 + "a", "fs:read:/" + "a/" * 3000, "x-a:" + "b" * 5000])
+def test_a_long_word_is_refused_by_its_length(word):
+    with pytest.raises(ValueError, match=f"^expected at most 4352 characters in a capability, got {len(word)}$"):
+        canonical(word, BASE)
+
+
+def test_the_longest_word_is_read_at_once():
+    word = "sys:emit:" + "*" * 4342 + "a"
+    with pytest.raises(ValueError, match="only at its end") as caught:
+        canonical(word, BASE)
+    assert len(str(caught.value)) < 300
+    assert canonical("sys:emit:a" + "*" * 4000, BASE) == "sys:emit:a*"
+
+
+def test_a_path_can_be_taken_by_its_letters(tmp_path):
+    (tmp_path / "link").symlink_to("/etc")
+    assert canonical(f"fs:read:{tmp_path}/link", BASE, resolve=False) == f"fs:read:{tmp_path}/link"
+    assert canonical("fs:read:link/../b", tmp_path, resolve=False) == f"fs:read:{tmp_path}/b"
+    assert canonical("fs:read://etc//b/", None, resolve=False) == "fs:read:/etc/b"
+    assert canonical("fs:write:$tmp/a", None, resolve=False) == "fs:write:$tmp/a"
+    with pytest.raises(ValueError, match="^expected an absolute path, got 'a'$"):
+        canonical("fs:read:a", None, resolve=False)
+
+
+def test_a_host_has_one_spelling():
+    assert canonical("net:connect:API.Example:443", BASE) == "net:connect:api.example:443"
+
+
+@pytest.mark.parametrize("length", [1, 4000])
+def test_two_long_lists_are_compared_in_no_time(length):
+    grants = [f"fs:read:/{'x' * length}{n}" for n in range(256)]
+    within = reach(grants)
+    began = time.process_time()
+    assert not any(within.covers(f"{grant}x/y") for grant in grants)
+    assert all(within.covers(f"{grant}/y") for grant in grants)
+    assert time.process_time() - began < 0.1

@@ -526,3 +526,33 @@ def scrambled(text, seed):
 def test_any_bytes_are_a_descriptor_or_one_line(one_file, text):
     one_file.write_bytes(text)
     one_line_or_descriptor(one_file)
+
+
+def descriptor_of(**fields):
+    told = {"name": "m", "kind": "tool", "transport": {"type": "stdio"}, "capabilities": []}
+    return {**told, **fields}
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"capabilities": [f"env:A{n}" for n in range(257)]}, "$.capabilities: expected at most 256, got 257"),
+        ({"capabilities": ["env:" + "A" * 4349]}, "$.capabilities[0]: expected at most 4352 characters"),
+        ({"version": "1.0.0-" + "a" * 251}, "$.version: expected a semantic version like 1.2.0"),
+    ],
+)
+def test_words_and_versions_have_a_size(fields, problem):
+    with pytest.raises(BadRequest) as caught:
+        ModuleDescriptor.from_mapping(descriptor_of(**fields))
+    assert problem in caught.value.message
+
+
+def test_a_descriptor_that_a_module_sent_looks_at_no_file(tmp_path):
+    (tmp_path / "link").symlink_to("/etc")
+    word = f"fs:read:{tmp_path}/link"
+    sent = ModuleDescriptor.from_mapping(descriptor_of(capabilities=[word]), caller="/mnt/agents/a")
+    assert (sent.capabilities, sent.spellings, sent.caller) == ((word,), (word,), "/mnt/agents/a")
+    named = ModuleDescriptor.from_mapping(descriptor_of(capabilities=["fs:read:link"]), base=tmp_path)
+    assert (named.capabilities, named.spellings) == (("fs:read:/etc",), ("fs:read:link", word))
+    with pytest.raises(BadRequest, match=r"capabilities\[0\]: expected an absolute path, got 'link'"):
+        ModuleDescriptor.from_mapping(descriptor_of(capabilities=["fs:read:link"]), caller="/mnt/agents/a")

@@ -1,4 +1,6 @@
 import json
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -381,3 +383,40 @@ def test_a_capability_that_a_process_has_can_not_be_withdrawn_for_one_call(runni
 def test_only_system_calls_can_be_narrowed_while_a_module_runs(running, granted):
     kept = all(word.startswith("sys:") or any(includes(grant, word) for grant in granted) for word in running)
     assert (narrowed_below(running, spelled(granted)) is None) is kept
+
+
+ALLOW = {"decision": "allow"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        ({**ALLOW, "reason": "r" * 1025}, "reason: expected at most 1024 characters, got 1025"),
+        ({**ALLOW, "capabilities": ["env:A"] * 257}, "capabilities: expected at most 256, got 257"),
+        ({**ALLOW, "capabilities": ["env:" + "A" * 5000]}, "capabilities[0]: expected at most 4352 characters"),
+    ],
+)
+def test_an_answer_has_a_size(answer, problem):
+    with pytest.raises(ValueError, match=f"^{re.escape(problem)}"):
+        read_answer(answer, "hook", ["env:A"], BASE, may_grant=True)
+
+
+def test_the_paths_of_a_modules_answer_are_taken_by_their_letters(tmp_path):
+    (tmp_path / "link").symlink_to("/etc")
+    wanted = [f"fs:read:{tmp_path}"]
+    narrowed = {**ALLOW, "capabilities": [f"fs:read:{tmp_path}/link"]}
+    assert read_answer(narrowed, "hook", wanted, None, may_grant=True).capabilities == (f"fs:read:{tmp_path}/link",)
+    with pytest.raises(ValueError, match="is not below anything that was wanted"):
+        read_answer(narrowed, "hook", wanted, tmp_path, may_grant=True)
+    with pytest.raises(ValueError, match="expected an absolute path"):
+        read_answer({**ALLOW, "capabilities": ["fs:read:link"]}, "hook", wanted, None, may_grant=True)
+
+
+def test_the_longest_lists_are_decided_in_no_time():
+    wanted = ["fs:read:/" + "/".join("x" * (n + 1)) for n in range(256)]
+    below = [f"{wanted[-1]}/{n}" for n in range(256)]
+    began = time.process_time()
+    answer = read_answer({**ALLOW, "capabilities": below}, "hook", wanted, None, may_grant=True)
+    decision = decide(wanted, [answer])
+    assert time.process_time() - began < 1
+    assert (decision.allowed, decision.granted) == (True, tuple(below))

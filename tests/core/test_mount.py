@@ -1,10 +1,13 @@
 import asyncio
 import json
 import sys
+import time
 
 import pytest
+from tests.core.scripted import SCRIPTED, scripted
 
 from amplifier_core import BadRequest, Forbidden, Internal, KernelError, ModuleDescriptor, Timeout, Unreachable
+from amplifier_core.hookspecs import TRANSPORTS
 
 LIAR = """
 import json, sys
@@ -303,3 +306,34 @@ async def test_policy_sees_the_command_of_a_mount_and_no_secret(session, module)
     shown = {**transport, "env": {"TOKEN": "…"}}
     told = {"name": "echo", "kind": "tool", "transport": shown, "limits": {"timeout_ms": 9000}}
     assert seen == [{"path": "/mnt/tools", "descriptor": told}]
+
+
+@pytest.mark.parametrize(
+    ("described", "problem"),
+    [
+        ({"capabilities": ["env:A"] * 257}, "capabilities: expected at most 256, got 257"),
+        ({"capabilities": ["sys:emit:" + "*" * 30_000 + "a"]}, "capabilities: expected at most 4352 characters"),
+        ({"inputs": {f"op{n}": {} for n in range(4097)}}, "inputs: expected at most 4096 ops, got 4097"),
+        ({"outputs": {"o" * 257: {}}}, "outputs: expected names of at most 256 characters, got 257"),
+        ({"inputs": {"op": 5}}, "inputs: expected an object that maps each op to a JSON Schema"),
+    ],
+)
+async def test_a_description_has_a_size(site, session, described, problem):
+    site.install(TRANSPORTS, "scripted", SCRIPTED)
+    began = time.process_time()
+    with pytest.raises(Internal, match=f"^internal: /mnt/tools/m: describe: {problem}"):
+        await session.mount("/mnt/tools", scripted(describe=described))
+    assert time.process_time() - began < 1
+
+
+async def test_what_a_module_claims_is_compared_by_its_letters(site, session, tmp_path):
+    """A path that a module wrote is not looked at: it may hang, or tell where a link leads."""
+    site.install(TRANSPORTS, "scripted", SCRIPTED)
+    await session.register_hook("policy:request", allow_all)
+    (tmp_path / "link").symlink_to("/etc")
+    claims = [f"fs:read:{tmp_path}/link", f"fs:read:{tmp_path}/link/below", f"fs:read:{tmp_path}/x/../link"]
+    told = scripted("m", [f"fs:read:{tmp_path}/link"], describe={"capabilities": claims})
+    await session.mount("/mnt/tools", told)
+    other = scripted("other", [f"fs:read:{tmp_path}/link"], describe={"capabilities": [f"fs:read:{tmp_path}/y"]})
+    with pytest.raises(Forbidden, match="describe claims 'fs:read:.*/y', which descriptor does not name"):
+        await session.mount("/mnt/tools", other)

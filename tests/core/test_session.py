@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -291,3 +292,99 @@ async def test_a_typo_in_a_plan_is_in_the_log(kernel, events):
     await kernel.session.create({"goal": "x", "inputs": {}})
     await kernel.session.create({"goal": "x", "input": {}})
     assert [event["data"].get("unknown") for event in events("session:start")] == [None, ["input"]]
+
+
+async def alive(events):
+    started, ended = ([event["module"] for event in events(name)] for name in ("module:start", "module:exit"))
+    return [path for path in started if path not in ended]
+
+
+async def stubborn(event):
+    """Answer, whatever cancels the question: a session that ends waits a second for such a hook."""
+    for _ in range(3 if event.data.get("op") == "sleep" else 0):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.5)
+    return {"decision": "allow"}
+
+
+@pytest.fixture
+async def ending(kernel, session, module):
+    """Give a session whose end takes a while, with the invocation that holds it up."""
+    await session.register_hook("policy:request", stubborn)
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    call = asyncio.create_task(session.invoke("/mnt/tools/echo", "sleep", {"seconds": 0}))
+    await asyncio.sleep(0.05)
+    yield session
+    with contextlib.suppress(KernelError):
+        await call
+
+
+async def test_an_end_that_is_cancelled_goes_on(kernel, ending, events):
+    end = asyncio.create_task(kernel.session.end(ending.session_id))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        end.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await end
+    with pytest.raises(BadRequest, match="has ended"):
+        await kernel.session.end(ending.session_id)
+    await kernel.close()
+    assert await alive(events) == []
+    assert [event["status"] for event in events("session:end")] == ["ok"]
+
+
+async def test_an_end_that_is_cancelled_ends_the_sessions_that_were_made_in_it(kernel, ending, module, events):
+    caller = module("caller.py", kind="orchestrator", capabilities=["sys:session.fork"])
+    await ending.mount("/mnt/orchestrators", caller, trusted=True)
+    fork = {"name": "session.fork", "args": {"parent_id": ending.session_id}}
+    await ending.invoke("/mnt/orchestrators/caller", "call", {"syscalls": [fork]})
+    end = asyncio.create_task(kernel.session.end(ending.session_id))
+    await asyncio.sleep(0)
+    end.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await end
+    await kernel._runtime.drain()
+    assert len(events("session:end")) == 2
+    assert await alive(events) == []
+
+
+async def test_a_close_that_is_cancelled_twice_goes_on(kernel, ending, events):
+    close = asyncio.create_task(kernel.close())
+    for _ in range(2):
+        await asyncio.sleep(0)
+        close.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await close
+    assert await alive(events) == []
+
+
+async def test_an_unmount_that_is_cancelled_goes_on(kernel, session, module, events):
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    fork = await kernel.session.fork(session.session_id)
+    await kernel.session.end(fork.session_id)
+    unmount = asyncio.create_task(session.unmount("/mnt/tools/echo"))
+    await asyncio.sleep(0)
+    unmount.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await unmount
+    await kernel._runtime.drain()
+    assert await alive(events) == []
+
+
+async def test_a_hook_that_outlives_the_session_allows_nothing(kernel, session, module, events):
+    """Its question was cancelled, and it answered all the same."""
+    await session.register_hook("policy:request", stubborn)
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    call = asyncio.create_task(session.invoke("/mnt/tools/echo", "sleep", {"seconds": 0}))
+    await asyncio.sleep(0.05)
+    await kernel.session.end(session.session_id)
+    with pytest.raises(BadRequest, match="has ended"):
+        await call
+    assert events("module:invoke")[0]["status"] == "error"
+
+
+@pytest.mark.parametrize("status", ["s" * 257, 5])
+async def test_a_status_has_a_size(kernel, session, status):
+    with pytest.raises(BadRequest, match="status: expected "):
+        await kernel.session.end(session.session_id, status)
+    assert len(await session.mounts()) == 0

@@ -456,7 +456,7 @@ async def test_a_policy_hook_that_mounts_a_module_each_time_denies(session, even
     """It is called about each mount and then mounts another module, until the calls are nested too deep."""
     asks = (
         "import json, sys\n"
-        "d = {'name': 'asker', 'kind': 'hook', 'capabilities': ['sys:mount'], 'inputs': {}, 'outputs': {}}\n"
+        "d = {'name': 'asker', 'kind': 'hook', 'capabilities': [], 'inputs': {}, 'outputs': {}}\n"
         "a = {'health': {'ok': True, 'result': {'status': 'ok'}}, 'describe': {'ok': True, 'result': d}}\n"
         "transport = {'type': 'http', 'url': 'http://127.0.0.1:9'}\n"
         "for n, line in enumerate(sys.stdin):\n"
@@ -468,7 +468,8 @@ async def test_a_policy_hook_that_mounts_a_module_each_time_denies(session, even
         "    if 'id' in r: print(json.dumps({'id': r['id'], **reply}), flush=True)\n"
     )
     transport = {"type": "stdio", "command": ["python3", "-c", asks]}
-    asker = {"name": "asker", "kind": "hook", "capabilities": ["sys:mount"], "transport": transport}
+    words = ["sys:mount", "sys:emit", "net:connect:127.0.0.1:9"]
+    asker = {"name": "asker", "kind": "hook", "capabilities": words, "transport": transport}
     await session.register_hook("policy:request", allow)
     await session.mount("/mnt/hooks", asker, trusted=True)
     await session.register_hook("policy:request", "/mnt/hooks/asker")

@@ -138,7 +138,8 @@ async def test_a_module_that_died_starts_again_as_confined_as_before(isolated, f
 async def test_what_a_module_mounts_brings_no_file_along(isolated, module, folders):
     """Else a module with `sys:mount` could read any file by naming it in a command."""
     secret = folders / "data" / "private" / "file"
-    await isolated.mount("/mnt/agents", module("caller.py", kind="agent", capabilities=["sys:mount"]))
+    words = ["sys:mount", f"fs:read:{folders}/code", f"fs:read:{folders}/data"]
+    await isolated.mount("/mnt/agents", module("caller.py", kind="agent", capabilities=words))
 
     async def mount(*command, capabilities=()):
         told = {"name": "files", "kind": "tool", "capabilities": list(capabilities)}

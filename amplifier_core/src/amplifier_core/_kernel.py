@@ -144,7 +144,7 @@ class Kernel:
             raise Internal(f"closing the kernel: {'; '.join(failures)}", details={"causes": failures})
 
     async def _close(self, runtime: Runtime) -> list[str]:
-        await asyncio.gather(*(end_session(state, "closed") for state in self._states.values()))
+        await asyncio.gather(*(end_session(state, "closed") for state in self._states.values() if state.begin_end()))
         self._states.clear()
         await runtime.drain()
         await runtime.host.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._modules.deadline import seconds_of
 from ._protocol.errors import BadRequest
+from ._protocol.json import decode_checked
 from ._syscalls.context import get as get_fragments
 from ._syscalls.context import set_fragment
 from ._syscalls.emit import Emitter
@@ -113,7 +114,8 @@ class Session:
 
     async def describe(self, path: str) -> dict[str, Any]:
         """Give the description of a module (section 2), as it was verified at its mount."""
-        return describe(self._state, path)
+        description: dict[str, Any] = decode_checked(describe(self._state, path))
+        return description
 
     def invoke(
         self, path: str, op: str, args: dict[str, Any], *, timeout: float | None = None

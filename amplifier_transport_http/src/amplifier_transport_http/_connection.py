@@ -45,6 +45,7 @@ class HttpConnection(Connection):
 
     def __init__(self, descriptor: ModuleDescriptor, fields: HttpFields) -> None:
         self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
+        self.endpoints = fields.endpoints
         self._limit = descriptor.message_bytes
         self._fields = fields
         base = str(fields.url).rstrip("/")

@@ -46,6 +46,11 @@ class HttpFields:
     proxy: httpx.URL | None
     http2: bool
 
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Where connections lead: the server, and the proxy before it, each as HOST:PORT."""
+        return tuple(_endpoint(url) for url in (self.url, self.proxy) if url is not None)
+
     def trust(self) -> ssl.SSLContext:
         """Load the authorities to trust, which takes 20 ms; the environment has no say. Raises ``Unreachable``."""
         try:
@@ -91,11 +96,12 @@ def _url(descriptor: ModuleDescriptor, *, query: bool) -> httpx.URL:
         # The scheme in lower case: httpx does not know that 80 is the default port of HTTP://host:80.
         url = httpx.URL(re.sub("^[A-Za-z]+", lambda scheme: scheme[0].lower(), text))
     except httpx.InvalidURL as error:
-        raise descriptor.misfit(".url", f"expected {_URL}: {error}") from None
+        why = "" if "@" in text else f": {error}"  # the error may quote a password
+        raise descriptor.misfit(".url", f"expected {_URL}{why}") from None
     if url.userinfo:
         raise descriptor.misfit(".url", "expected no user and no password: credentials belong in headers")
     if url.scheme not in ("http", "https") or not _names_host(url) or url.port == 0 or "\\" in text:
-        raise _unexpected(descriptor, ".url", _URL, text)
+        raise _unexpected(descriptor, ".url", _URL, text.partition("?")[0].rpartition("@")[2])  # without secrets
     if (url.port or 1) > _HIGHEST_PORT:
         raise descriptor.misfit(".url", f"expected a port from 1 to {_HIGHEST_PORT}, got {url.port}")
     if "#" in text:
@@ -113,10 +119,16 @@ def _names_host(url: httpx.URL) -> bool:
         return False
 
 
+def _endpoint(url: httpx.URL) -> str:
+    host = url.raw_host.decode()
+    return f"{f'[{host}]' if ':' in host else host}:{url.port or (443 if url.scheme == 'https' else 80)}"
+
+
 def _headers(descriptor: ModuleDescriptor, reserved: str) -> dict[str, str]:
     headers = descriptor.transport.get("headers", {})
     if not isinstance(headers, Mapping):
-        raise _unexpected(descriptor, ".headers", "an object of text to text", headers)
+        shown = type(headers).__name__ if headers else headers  # not what is in it: it may be a secret
+        raise _unexpected(descriptor, ".headers", "an object of text to text", shown)
     found: dict[str, str] = {}
     for name, value in headers.items():
         if not _NAME.match(name):

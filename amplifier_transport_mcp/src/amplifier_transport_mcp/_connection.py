@@ -227,6 +227,7 @@ class McpHttpConnection(_McpConnection):
 
     def __init__(self, descriptor: ModuleDescriptor, fields: HttpFields, inputs: Inputs) -> None:
         super().__init__(descriptor, inputs)
+        self.endpoints = fields.endpoints
         self._fields = fields
 
     def _begin(self) -> ClientSession:

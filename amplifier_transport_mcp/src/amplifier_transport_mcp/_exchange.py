@@ -85,7 +85,7 @@ class Exchange:
         self, message_id: RequestId, request: httpx.Request, limit: int, correlator: Correlator, ended: asyncio.Event
     ) -> None:
         self._id = message_id
-        self.url = request.url
+        self.url = request.url.copy_with(query=None)  # for errors: a query may be a secret
         self._limit = limit
         self._correlator = correlator
         self._session_ended = ended

@@ -6,6 +6,7 @@ stdio transport, those of HTTP by the HTTP transport.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,15 @@ def _roots(descriptor: ModuleDescriptor) -> tuple[str, ...] | None:
         return None
     if not isinstance(roots, list | tuple) or not all(map(_is_text, roots)):
         raise _unexpected(descriptor, ".roots", "a list of paths", roots)
+    if descriptor.caller is not None:  # a module wrote them: no file is looked at
+        return tuple(_absolute(descriptor, path) for path in roots)
     return tuple(str((descriptor.base / path).resolve()) for path in roots)
+
+
+def _absolute(descriptor: ModuleDescriptor, path: str) -> str:
+    if not os.path.isabs(path):  # noqa: PTH117 - the rule of `normpath`
+        raise _unexpected(descriptor, ".roots", "absolute paths, as a module mounts this", path)
+    return os.path.normpath(path)
 
 
 def _handlers(descriptor: ModuleDescriptor) -> dict[str, Handler]:

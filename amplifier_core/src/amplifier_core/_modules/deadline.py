@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -60,10 +60,13 @@ class Deadlines:
         if asyncio.get_running_loop() is not self.loop:
             raise BadRequest(_ELSEWHERE)
 
-    async def stop(self, owner: object, error: KernelError) -> None:
-        """End every wait of one owner, except the current task's, with an error. Return when they have ended."""
-        current = asyncio.current_task(self.loop)
-        deadlines = [deadline for deadline in self.waiting if deadline.owner is owner and deadline.task is not current]
+    async def stop(self, owner: object, error: KernelError, spared: asyncio.Task[Any] | None = None) -> None:
+        """End every wait of one owner with an error, except those of one task: the caller's, unless it says another.
+
+        Return when they have ended.
+        """
+        spared = spared or asyncio.current_task(self.loop)
+        deadlines = [deadline for deadline in self.waiting if deadline.owner is owner and deadline.task is not spared]
         for deadline in deadlines:
             deadline.ended = deadline.ended or self.loop.create_future()
             deadline.fail(type(error)(error.message, details=error.details))

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from msgspec import UNSET
 
+from amplifier_core._protocol.capability import enforced_by_kernel, reach
 from amplifier_core._protocol.errors import Internal, KernelError
 from amplifier_core._protocol.json import NotJson, encode
 from amplifier_core._protocol.message import Message
 from amplifier_core.hookspecs import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from amplifier_core._protocol.descriptor import ModuleDescriptor
     from amplifier_core.hookspecs import Chunks, Confinement, Host, Isolation
@@ -27,6 +28,16 @@ if TYPE_CHECKING:
 
 
 _CLOSE_SECONDS = 5.0
+
+
+class Permit(Protocol):
+    """Whether a request that had to wait may still be sent."""
+
+    def is_outdated(self) -> bool:
+        """Tell whether somebody has to be asked again."""
+
+    async def renew(self) -> None:
+        """Ask. Raises the error with which the request ends, if the answer is no."""
 
 
 class Module(msgspec.Struct, eq=False):
@@ -43,6 +54,8 @@ class Module(msgspec.Struct, eq=False):
     description: bytes = b""  # JSON, as verified at the mount
     holders: int = 0  # how many namespaces hold it
     budget: Budget | None = None  # from its start on, if it has a limit and can be measured
+    mounter: Module | None = None  # whose system call mounted it
+    mounted: set[Module] = set()  # those that run because it mounted them, or one of them did
     _slots: asyncio.Semaphore | None = None  # of limits.concurrency
 
     def __post_init__(self) -> None:
@@ -68,14 +81,20 @@ class Module(msgspec.Struct, eq=False):
             self.budget.start()
 
     async def call(
-        self, method: str, params: bytes, chunks: Chunks | None = None, sent: Callable[[], None] | None = None
+        self,
+        method: str,
+        params: bytes,
+        chunks: Chunks | None = None,
+        sent: Callable[[], None] | None = None,
+        permit: Permit | None = None,
     ) -> Message:
         """Send one request and return the reply. Any exception of the transport is raised as a ``KernelError``.
 
-        ``sent`` is called when the request is sent: with ``limits.concurrency`` a request may have to wait first.
+        ``sent`` is called when the request is sent: with ``limits.concurrency`` a request may have to wait first. If
+        its ``permit`` is outdated then, it is renewed before, and what that raises is raised here.
         """
         if self._slots is not None:
-            await self._slots.acquire()
+            await self._take_slot(self._slots, permit)
         try:
             if sent is not None:
                 sent()
@@ -96,6 +115,33 @@ class Module(msgspec.Struct, eq=False):
             self._check(reply)
         return reply
 
+    async def _take_slot(self, slots: asyncio.Semaphore, permit: Permit | None) -> None:
+        await slots.acquire()
+        while permit is not None and permit.is_outdated():
+            slots.release()  # who is asked may need one
+            await permit.renew()
+            await slots.acquire()
+
+    def mounters(self) -> Iterator[Module]:
+        """Give the module that mounted this one, the one that mounted that one, and so on."""
+        above = self.mounter
+        while above is not None:
+            yield above
+            above = above.mounter
+
+    def find_unenforced(self, words: Iterable[str]) -> tuple[str, ...]:
+        """List those of some capabilities that nothing enforces here: neither kernel nor transport nor isolation.
+
+        Raises what the isolation raises, as a ``KernelError``.
+        """
+        open_ = tuple(word for word in dict.fromkeys(words) if self._is_left_open(word))
+        if self.isolation is None:
+            return open_
+        try:
+            return tuple(self.isolation.unenforced(open_))
+        except Exception as error:
+            raise KernelError.from_exception(error, f"isolation {self.isolation.name!r}") from error
+
     def clues(self) -> dict[str, Any]:
         """Give the connection's clues why no reply comes, for the ``details`` of a timeout."""
         return dict(self.connection.clues())
@@ -107,6 +153,15 @@ class Module(msgspec.Struct, eq=False):
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.connection.close()
+        for above in self.mounters():
+            above.mounted.discard(self)
+
+    def _is_left_open(self, word: str) -> bool:
+        """Tell whether the transport leaves a capability to others. Of a narrowed one it is asked by what covers it."""
+        if enforced_by_kernel(word):
+            return False
+        left = self.connection.unenforced
+        return word in left if word in self.descriptor.capabilities else reach(left).covers(word)
 
     def _check(self, reply: object) -> None:
         """Check a reply that a transport built without decoding: it has to be a ``Message`` of JSON. Set its size."""
@@ -140,6 +195,7 @@ class _Adapter(Connection):
     def __init__(self, inner: Any) -> None:
         self.local = inner.local
         self.unenforced = inner.unenforced
+        self.endpoints = getattr(inner, "endpoints", ())
         self._inner = inner
         measures = callable(getattr(inner, "usage", None)) and callable(getattr(inner, "kill", None))
         for name in ("launch", "clues", *(("usage", "kill") if measures else ())):

@@ -19,13 +19,13 @@ import attrs
 from cattrs import ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn
 
-from .capability import canonical
+from .capability import WORDS_MAX, canonical
 from .errors import BadRequest, path_of, reason_of, short
 from .json import NotJson, encode
 from .weight import MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 KINDS = ("provider", "tool", "agent", "hook", "orchestrator", "context")
 """The kinds of module."""
@@ -34,6 +34,7 @@ NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 """The form of a module's name, a regular expression."""
 
 _FILE_MAX = 1 << 20  # bytes of a descriptor file
+_VERSION_MAX = 256
 _NUMBER = "(?:0|[1-9][0-9]*)"
 _LABEL = f"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
 _SEMANTIC_VERSION = (
@@ -62,7 +63,9 @@ def _is_list_of_text(value: object) -> bool:
 
 
 def _is_version(value: object) -> bool:
-    return value is None or (isinstance(value, str) and re.fullmatch(_SEMANTIC_VERSION, value) is not None)
+    if not isinstance(value, str):
+        return value is None
+    return len(value) <= _VERSION_MAX and re.fullmatch(_SEMANTIC_VERSION, value) is not None
 
 
 @attrs.frozen(kw_only=True, unsafe_hash=False)  # to generate a hash costs a tenth of the import
@@ -90,7 +93,9 @@ class ModuleDescriptor:
     ``capabilities`` have their canonical form, with paths resolved against ``base``, the descriptor's folder.
     ``unknown`` keeps the fields that this version does not know, those of ``limits`` as ``limits.NAME``. ``source``
     names the file in errors. ``caller`` is the path of the module whose system call sent the descriptor, ``None`` if
-    the embedder did: the kernel trusts only the embedder to say which files are the module's own.
+    the embedder did: the kernel trusts only the embedder to say which files are the module's own. So the paths in the
+    ``capabilities`` of a descriptor with a ``caller`` have to be absolute, and no file is looked at for them.
+    ``spellings`` are the words as they were given: what the module describes is compared with them first.
     """
 
     name: str
@@ -103,29 +108,46 @@ class ModuleDescriptor:
     source: str = attrs.field(default="descriptor", eq=False)
     caller: str | None = attrs.field(default=None, eq=False)
     unknown: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
+    spellings: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         for name, (expected, fits) in _FIELDS.items():
             if not fits(value := getattr(self, name)):
-                raise FieldError(name, f"expected {expected}, got {short(value)}")
-        words = []
-        for n, word in enumerate(self.capabilities):
-            try:
-                words.append(canonical(word, self.base))
-            except ValueError as error:
-                raise FieldError(f"capabilities[{n}]", str(error)) from None
-        object.__setattr__(self, "capabilities", tuple(dict.fromkeys(words)))
+                hidden = name == "transport" and isinstance(value, Mapping)  # its values may be secrets
+                got = dict.fromkeys(value, "…") if hidden else value
+                raise FieldError(name, f"expected {expected}, got {short(got)}")
+        if len(self.capabilities) > WORDS_MAX:
+            raise FieldError("capabilities", f"expected at most {WORDS_MAX}, got {len(self.capabilities)}")
+        given = dict.fromkeys(self.capabilities)
+        object.__setattr__(self, "capabilities", tuple(dict.fromkeys(self._canonical())))
+        if self.caller is None:
+            given |= dict.fromkeys(canonical(word, self.base, resolve=False) for word in given)
+        object.__setattr__(self, "spellings", tuple(given))
         try:
             encode(dict(self.transport), "transport")
         except NotJson as error:
             raise FieldError(error.path, error.problem) from None
 
+    def _canonical(self) -> Iterator[str]:
+        base = self.base if self.caller is None else None
+        for n, word in enumerate(self.capabilities):
+            try:
+                yield canonical(word, base, resolve=base is not None)
+            except ValueError as error:
+                raise FieldError(f"capabilities[{n}]", str(error)) from None
+
     @classmethod
     def from_mapping(
-        cls, mapping: Mapping[str, Any], *, base: Path | None = None, source: str = "descriptor"
+        cls,
+        mapping: Mapping[str, Any],
+        *,
+        base: Path | None = None,
+        source: str = "descriptor",
+        caller: str | None = None,
     ) -> ModuleDescriptor:
         """Read a descriptor from an object of section 1. Relative paths are below ``base`` (default: the cwd).
 
+        ``caller`` is the path of the module that sent it: then there is no base, and a relative path does not fit.
         Raises ``BadRequest`` with one line: the source, the JSON path and what was expected.
         """
         if not isinstance(mapping, Mapping):
@@ -135,7 +157,7 @@ class ModuleDescriptor:
         if isinstance(limits := mapping.get("limits"), Mapping):
             names = {field.name for field in attrs.fields(Limits)}
             more |= {f"limits.{name}": limits.get(name) for name in limits if name not in names}
-        located = {**known, "base": base or Path.cwd(), "source": source, "unknown": more}
+        located = {**known, "base": base or Path.cwd(), "source": source, "caller": caller, "unknown": more}
         try:
             return _converter().structure(located, cls)
         except ClassValidationError as error:

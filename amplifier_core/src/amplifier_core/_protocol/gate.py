@@ -10,15 +10,21 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from .capability import canonical, covers, enforced_by_kernel
+from .capability import WORDS_MAX, canonical, enforced_by_kernel, reach
 from .errors import short
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from .capability import Reach
 
 Verdict = Literal["allow", "deny", "abstain"]
 Scope = Literal["call", "session"]
+
+
+REASON_MAX = 1024
+"""The most characters of a hook's reason: it is in the log, and in errors."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -41,8 +47,12 @@ class Decision(msgspec.Struct, frozen=True):
     scope: Scope = "call"
 
 
-def read_answer(value: object, hook: str, wanted: Sequence[str], base: Path, *, may_grant: bool) -> Answer:
-    """Read a hook's answer strictly. Raises ``ValueError`` for a malformed one; the caller makes it a deny."""
+def read_answer(value: object, hook: str, wanted: Sequence[str], base: Path | None, *, may_grant: bool) -> Answer:
+    """Read a hook's answer strictly. Raises ``ValueError`` for a malformed one; the caller makes it a deny.
+
+    Paths of an embedder's answer are below ``base``, with links resolved. A module's have to be absolute: ``base`` is
+    ``None``, and no file is looked at.
+    """
     if not isinstance(value, dict):
         raise ValueError(f"expected an object with a decision, got {type(value).__name__}")
     decision, scope, reason = value.get("decision"), value.get("scope", "call"), value.get("reason", "")
@@ -52,6 +62,8 @@ def read_answer(value: object, hook: str, wanted: Sequence[str], base: Path, *, 
         raise ValueError(f"scope: expected call or session, got {short(scope)}")
     if not isinstance(reason, str):
         raise ValueError(f"reason: expected text, got {type(reason).__name__}")
+    if len(reason) > REASON_MAX:
+        raise ValueError(f"reason: expected at most {REASON_MAX} characters, got {len(reason)}")
     reason.encode()  # raises ValueError for a lone surrogate
     narrowed = _read_narrowing(value["capabilities"], wanted, base) if "capabilities" in value else None
     return Answer(hook, decision, narrowed, scope, reason, may_grant)
@@ -67,12 +79,13 @@ def decide(wanted: Sequence[str], answers: Sequence[Answer]) -> Decision:
         if answer.decision == "deny":
             return Decision(allowed=False, reason=f"{answer.hook}: {answer.reason or 'denied'}")
     allows = [answer for answer in answers if answer.decision == "allow" and answer.may_grant]
-    granted: list[str] = []
+    narrowings = [(each.capabilities, reach(each.capabilities or ())) for each in allows]
+    granted: dict[str, None] = {}  # in the order of their first appearance
     for capability in wanted:
-        parts = [part for answer in allows for part in _allowed_part(capability, answer)]
+        parts = [part for narrowing in narrowings for part in _allowed_part(capability, *narrowing)]
         if not parts:
             return Decision(allowed=False, reason=f"no policy hook allowed {capability}")
-        granted += parts
+        granted |= dict.fromkeys(parts)
     session_wide = bool(allows) and all(answer.scope == "session" for answer in answers)
     return Decision(
         allowed=True,
@@ -88,39 +101,40 @@ def narrowed_below(running: Sequence[str], granted: Sequence[str]) -> str | None
     A decision about one invocation can narrow ``sys:``, which the kernel checks call by call. It cannot take a folder
     away from a process that has it. The caller has to turn such a decision into a denial.
     """
-    for capability in running:
-        if not enforced_by_kernel(capability) and not any(covers(grant, capability) for grant in granted):
-            return capability
-    return None
+    kept = reach(granted)
+    return next((word for word in running if not enforced_by_kernel(word) and not kept.covers(word)), None)
 
 
-def _read_narrowing(value: object, wanted: Sequence[str], base: Path) -> tuple[str, ...]:
+def _read_narrowing(value: object, wanted: Sequence[str], base: Path | None) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"capabilities: expected a list, got {type(value).__name__}")
+    if len(value) > WORDS_MAX:
+        raise ValueError(f"capabilities: expected at most {WORDS_MAX}, got {len(value)}")
+    within = reach(wanted)
     narrowed = []
     for n, word in enumerate(value):
         if not isinstance(word, str):
             raise ValueError(f"capabilities[{n}]: expected text, got {type(word).__name__}")
         try:
-            capability = canonical(word, base)
+            capability = canonical(word, base, resolve=base is not None)
         except ValueError as error:
             raise ValueError(f"capabilities[{n}]: {error}") from None
-        if not any(covers(want, capability) for want in wanted):
-            raise ValueError(f"capabilities[{n}]: {word!r} is not below anything that was wanted")
+        if not within.covers(capability):
+            raise ValueError(f"capabilities[{n}]: {short(word)} is not below anything that was wanted")
         narrowed.append(capability)
     return tuple(narrowed)
 
 
-def _allowed_part(wanted: str, answer: Answer) -> list[str]:
-    if answer.capabilities is None or any(covers(capability, wanted) for capability in answer.capabilities):
+def _allowed_part(wanted: str, narrowed: Sequence[str] | None, kept: Reach) -> list[str]:
+    if narrowed is None or kept.covers(wanted):
         return [wanted]
-    return [capability for capability in answer.capabilities if covers(wanted, capability)]
+    below = reach((wanted,))
+    return [capability for capability in narrowed if below.covers(capability)]
 
 
-def _widest(granted: Sequence[str]) -> list[str]:
-    """Drop each entry that another one covers. Keep the order of first appearance."""
-    kept: list[str] = []
-    for word in granted:
-        if not any(covers(other, word) for other in kept):
-            kept = [other for other in kept if not covers(word, other)] + [word]
-    return kept
+def _widest(granted: Iterable[str]) -> list[str]:
+    """Drop each entry that another one covers."""
+    reaches = {word: reach((word,)) for word in granted}
+    return [
+        word for word in reaches if not any(other.covers(word) for wider, other in reaches.items() if wider != word)
+    ]

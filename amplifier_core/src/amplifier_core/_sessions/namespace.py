@@ -7,15 +7,16 @@ namespace holds any more. It starts, calls and closes nothing.
 
 from __future__ import annotations
 
+import bisect
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from amplifier_core._protocol.event import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from amplifier_core._events.observer import Observer
     from amplifier_core._modules.module import Module
@@ -36,13 +37,18 @@ class Mount(msgspec.Struct, frozen=True):
     session_wide: bool
 
 
-class PolicyHook(msgspec.Struct, frozen=True):
-    """A policy hook. ``may_grant`` is false if a fork or a module registered it: its allow adds nothing."""
+class PolicyHook(msgspec.Struct, frozen=True, eq=False):
+    """A policy hook, and the ``module`` that answers for it. It is compared by identity: each is asked for itself.
+
+    ``may_grant`` is false if a fork or a module (``maker``) registered it: its allow adds nothing.
+    """
 
     name: str
     ask: Callable[..., Awaitable[Any]]
     priority: int
     may_grant: bool
+    module: Module | None = None
+    maker: Module | None = None
 
 
 class ObserverHook(msgspec.Struct, frozen=True):
@@ -52,6 +58,10 @@ class ObserverHook(msgspec.Struct, frozen=True):
     observer: Observer
     priority: int
     module: str | None
+    maker: Module | None = None
+
+
+_Hook = TypeVar("_Hook", PolicyHook, ObserverHook)
 
 
 class Namespace:
@@ -99,26 +109,42 @@ class Namespace:
         self.mounts[mount.module.path] = mount
 
     def remove(self, path: str) -> Unheld:
-        """Remove a module and its observers; give what no namespace holds any more. Its policy hooks stay, and deny."""
+        """Remove a module and its observers; give what no namespace holds any more. Its policy hooks stay, and deny.
+
+        They become other hooks, so that they deny as well what they allowed a moment ago and what still goes on.
+        """
         observers = [hook.observer for hook in self.observers if hook.module == path]
         self.observers = tuple(hook for hook in self.observers if hook.module != path)
         self._observers_of = {}
-        return _unheld(observers, [self.mounts.pop(path).module])
+        module = self.mounts.pop(path).module
+        if any(hook.module is module for hook in self.policy):
+            self._set_policy(msgspec.structs.replace(hook) if hook.module is module else hook for hook in self.policy)
+        return _unheld(observers, [module])
 
     def add_policy(self, hook: PolicyHook) -> None:
         """Add a policy hook, behind those of the same or a lower priority.
 
         No earlier grant holds for the session any more: the hook is asked about everything from now on.
         """
-        for path, mount in self.mounts.items():
-            self.mounts[path] = msgspec.structs.replace(mount, session_wide=False)
-        self.policy = tuple(sorted((*self.policy, hook), key=lambda hook: hook.priority))
+        self._set_policy(_inserted(self.policy, hook))
 
     def add_observer(self, hook: ObserverHook) -> None:
         """Add an observer, behind those of the same or a lower priority."""
         hook.observer.holders += 1
-        self.observers = tuple(sorted((*self.observers, hook), key=lambda hook: hook.priority))
+        self.observers = _inserted(self.observers, hook)
         self._observers_of = {}
+
+    def made_by_modules(self) -> Iterator[Module]:
+        """Give for each hook that a module registered that module."""
+        hooks: Iterator[PolicyHook | ObserverHook] = chain(self.policy, self.observers)
+        return (hook.maker for hook in hooks if hook.maker is not None)
+
+    def _set_policy(self, hooks: Iterable[PolicyHook]) -> None:
+        """Set the policy hooks. Another tuple tells what goes on that it has to ask those that are new."""
+        for path, mount in self.mounts.items():
+            if mount.session_wide:
+                self.mounts[path] = msgspec.structs.replace(mount, session_wide=False)
+        self.policy = tuple(hooks)
 
     def observers_of(self, event: str) -> Sequence[Observer]:
         """List the observers of an event's name, in order. The lists are cached, since most names are the kernel's."""
@@ -133,6 +159,12 @@ class Namespace:
 
 
 _NAMES_MAX = 256  # names in the cache: modules may emit any number of names
+
+
+def _inserted(hooks: tuple[_Hook, ...], hook: _Hook) -> tuple[_Hook, ...]:
+    inserted = list(hooks)
+    bisect.insort(inserted, hook, key=lambda other: other.priority)
+    return tuple(inserted)
 
 
 def _unheld(*groups: Sequence[Closable]) -> Unheld:

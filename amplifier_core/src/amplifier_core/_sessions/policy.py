@@ -42,25 +42,64 @@ class Question(msgspec.Struct, frozen=True):
 async def authorize(state: SessionState, question: Question, span: Span) -> Decision:
     """Ask the policy hooks, lowest priority first, until one denies. Raises ``Forbidden`` if the decision is no allow.
 
-    The decision is in the log before this function returns or raises.
+    The decision is in the log before this function returns or raises. When it returns, all hooks were asked that the
+    session has then, those included that were registered meanwhile.
     """
     data = _describe(question)
-    answers: list[Answer] = []
-    for hook in state.namespace.policy:
-        answers.append(await _ask(state, hook, question, data, span))
-        if answers[-1].decision == "deny":
-            break
+    answers = await _ask_newer(state, question, data, span, ())
     decision = decide(question.wanted, answers)
+    if question.action == MOUNT:
+        question.module.unenforced = question.module.find_unenforced((*question.wanted, *decision.granted))
     if decision.allowed and question.action == INVOKE:
         lost = narrowed_below(question.module.granted, decision.granted)
         if lost is not None:
             reason = f"{lost} was granted at the mount and cannot be taken away for one invocation"
             decision = Decision(allowed=False, granted=(), scope="call", reason=reason)
+    _conclude(state, question, data, decision, answers, span)
+    return decision
+
+
+async def authorize_again(
+    state: SessionState, question: Question, span: Span, asked: tuple[PolicyHook, ...]
+) -> tuple[PolicyHook, ...]:
+    """Ask the hooks that were registered after ``asked``, about an action that has begun and goes on only then.
+
+    They can deny it, which raises ``Forbidden``; their allow adds nothing. Returns the hooks that now have been asked.
+    """
+    data = _describe(question)
+    answers = await _ask_newer(state, question, data, span, asked)
+    decision = decide((), answers)
+    if decision.allowed:
+        decision = Decision(allowed=True, granted=tuple(question.wanted), reason=decision.reason)
+    _conclude(state, question, data, decision, answers, span)
+    return state.namespace.policy
+
+
+def _conclude(
+    state: SessionState, question: Question, data: dict[str, Any], decision: Decision, answers: list[Answer], span: Span
+) -> None:
+    """Record the decision, and raise unless it allows the action and there still is a session for it."""
     _record(state, question, data, decision, answers, span)
     if not decision.allowed:
         action = f"{question.action} {question.module.path}{f' {question.op}' if question.op else ''}"
         raise Forbidden(f"{action}: {decision.reason}", details={"capabilities": list(question.wanted)})
-    return decision
+    state.check_open()  # a hook may have outlived the session
+
+
+async def _ask_newer(
+    state: SessionState, question: Question, data: dict[str, Any], span: Span, asked: tuple[PolicyHook, ...]
+) -> list[Answer]:
+    """Ask the hooks of the session but those that were ``asked`` already, until one denies or there is no other."""
+    answers: list[Answer] = []
+    while (policy := state.namespace.policy) is not asked:
+        known = set(map(id, asked))
+        asked = policy
+        for hook in policy:
+            if id(hook) not in known:
+                answers.append(await _ask(state, hook, question, data, span))
+                if answers[-1].decision == "deny":
+                    return answers
+    return answers
 
 
 def _describe(question: Question) -> dict[str, Any]:
@@ -103,8 +142,9 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
 
 
 def _read(value: object, hook: PolicyHook, question: Question) -> Answer:
+    base = None if hook.module else question.module.descriptor.base
     try:
-        return read_answer(value, hook.name, question.wanted, question.module.descriptor.base, may_grant=hook.may_grant)
+        return read_answer(value, hook.name, question.wanted, base, may_grant=hook.may_grant)
     except Exception as error:  # an answer may be any object
         reason = error if isinstance(error, ValueError) else one_line(error)
         raise Internal(f"policy hook {hook.name} gave no valid answer: {reason}") from error
@@ -118,10 +158,13 @@ def _record(
     answers: Sequence[Answer],
     span: Span,
 ) -> None:
-    shown = {key: value for key, value in data.items() if key != "args"}
+    shown = {key: value for key, value in data.items() if key != "args"} | {"unenforced": [*data["unenforced"]]}
     shown["wanted"] = shown.pop("capabilities")
     shown["decision"] = "allow" if decision.allowed else "deny"
     shown["capabilities"] = list(decision.granted)
+    shown["unenforced"] += [
+        word for word in decision.granted if word in question.module.unenforced and word not in question.wanted
+    ]
     shown["scope"] = decision.scope
     shown["reason"] = decision.reason
     shown["hooks"] = [{"hook": answer.hook, "decision": answer.decision, "reason": answer.reason} for answer in answers]

@@ -5,9 +5,11 @@ Owns the ids and the end of a session. It checks no rights: `_syscalls.table` do
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
-from amplifier_core._protocol.errors import BadRequest, Cancelled
+from amplifier_core._protocol.errors import BadRequest, Cancelled, short
+from amplifier_core._protocol.json import encode_checked
 from amplifier_core._protocol.plan import Plan
 
 from .namespace import Namespace
@@ -16,9 +18,15 @@ from .state import SessionState
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from amplifier_core._modules.module import Module
     from amplifier_core._protocol.ids import Span
 
     from .runtime import Runtime
+
+SESSIONS_MAX = 64
+"""The most sessions that one module has open at a time, and a quarter of those that all modules of a session have."""
+
+_STATUS_MAX = 256  # characters of the status of `session:end`
 
 
 class Registry:
@@ -29,27 +37,43 @@ class Registry:
         self._states = states
 
     def create(
-        self, plan: Plan | Mapping[str, Any], creator: SessionState | None = None, span: Span | None = None
+        self,
+        plan: Plan | Mapping[str, Any],
+        creator: SessionState | None = None,
+        maker: Module | None = None,
+        span: Span | None = None,
     ) -> SessionState:
-        """Create a session's state. ``creator`` is the session whose module makes this system call, in ``span``."""
+        """Create a session's state. ``creator`` is the session whose module ``maker`` makes this system call."""
         runtime = self._runtime()
+        size = 0
+        if creator is not None:
+            size = _check_quota(creator, maker, plan)
         if not isinstance(plan, Plan):
             plan = Plan.from_mapping(plan)
         state = self._add(runtime, plan, Namespace(), creator)
+        state.maker, state.plan_bytes = maker, size
         data: dict[str, Any] = {"plan": {"goal": plan.goal, "inputs": plan.inputs}}
         if plan.unknown:
             data["unknown"] = list(plan.unknown)
         state.record("session:start", span, status="ok", data=data)
         return state
 
-    def fork(self, parent_id: str, creator: SessionState | None = None, span: Span | None = None) -> SessionState:
-        """Fork a session's state. ``creator`` and ``span`` are those of ``create``."""
+    def fork(
+        self,
+        parent_id: str,
+        creator: SessionState | None = None,
+        maker: Module | None = None,
+        span: Span | None = None,
+    ) -> SessionState:
+        """Fork a session's state. ``creator``, ``maker`` and ``span`` are those of ``create``."""
         runtime = self._runtime()
         parent = self.find(parent_id)
         parent.check_open()
+        if creator is not None:
+            _check_quota(creator, maker)
         state = self._add(runtime, parent.plan, parent.namespace.share(), creator)
-        state.parent_id = parent_id
-        state.fragments = parent.fragments
+        state.parent_id, state.maker = parent_id, maker
+        state.fragments, state.fragments_bytes = parent.fragments, parent.fragments_bytes
         state.fragments_shared = parent.fragments_shared = True
         state.record("session:fork", span, status="ok", data={"parent_id": parent_id})
         return state
@@ -59,25 +83,34 @@ class Registry:
         self._runtime()
         state = self._states.get(session_id) if isinstance(session_id, str) else None
         if state is None:
-            raise BadRequest(f"session_id: no session {session_id!r} is open")
+            raise BadRequest(f"session_id: no session {short(session_id)} is open")
         return state
 
     async def end(self, state: SessionState, status: object, span: Span | None = None) -> None:
-        """End one session, then the sessions that its modules made. ``span`` is that of a module's system call."""
+        """End one session, then the sessions that its modules made. ``span`` is that of a module's system call.
+
+        If the caller is cancelled, the ending goes on.
+        """
         state.check_open()
         if not isinstance(status, str):
             raise BadRequest(f"status: expected text, got {type(status).__name__}")
+        if len(status) > _STATUS_MAX:
+            raise BadRequest(f"status: expected at most {_STATUS_MAX} characters, got {len(status)}")
+        state.begin_end()
+        await state.runtime.complete(self._end(state, status, span, asyncio.current_task()))
+
+    async def _end(self, state: SessionState, status: str, span: Span | None, spared: asyncio.Task[Any] | None) -> None:
         made = list((state.created or {}).values())
         try:
-            await end_session(state, status, span)
+            await end_session(state, status, span, spared)
         finally:
             self._states.pop(state.session_id, None)
             creator = self._states.get(state.creator_id or "")
             if creator is not None and creator.created is not None:
                 creator.created.pop(state.session_id, None)
         for each in made:
-            if each.phase == "open":
-                await self.end(each, status, span)
+            if each.begin_end():
+                await self._end(each, status, span, spared)
 
     def _add(self, runtime: Runtime, plan: Plan, namespace: Namespace, creator: SessionState | None) -> SessionState:
         state = SessionState(runtime, "ses_" + runtime.ids.hex16(), plan, namespace)
@@ -90,16 +123,31 @@ class Registry:
         return state
 
 
-async def end_session(state: SessionState, status: str, span: Span | None = None) -> None:
-    """End an open session: cancel its waits, record ``session:end``, then release its modules and observers.
+def _check_quota(creator: SessionState, maker: Module | None, plan: object = None) -> int:
+    """Refuse a module that has too much open already. Give the size of its plan."""
+    creator.check_open()
+    made = list((creator.created or {}).values())
+    own = [each for each in made if each.maker is maker]
+    if len(own) >= SESSIONS_MAX:
+        raise BadRequest(f"session: one module has at most {SESSIONS_MAX} sessions open that it made; end one first")
+    if len(made) >= 4 * SESSIONS_MAX:
+        raise BadRequest(f"session: the modules of one session have at most {4 * SESSIONS_MAX} sessions open")
+    size = len(encode_checked(plan))
+    limit = creator.runtime.settings.fragment_bytes
+    if sum(each.plan_bytes for each in own) + size > limit:
+        raise BadRequest(f"plan: expected at most {limit} bytes of JSON in all that a module has open, got {size} more")
+    return size
+
+
+async def end_session(
+    state: SessionState, status: str, span: Span | None = None, spared: asyncio.Task[Any] | None = None
+) -> None:
+    """End a session whose end has begun: cancel its waits, but those of the ``spared`` task, and release what it has.
 
     ``session:end`` is the last event that observers in modules get; callables get the events of the modules' exits too.
     """
-    if state.phase != "open":
-        return
-    state.phase = "ending"
     runtime = state.runtime
-    await runtime.deadlines.stop(state, Cancelled(f"session {state.session_id} has ended"))
+    await runtime.deadlines.stop(state, Cancelled(f"session {state.session_id} has ended"), spared)
     state.record("session:end", span, status=status)
     try:
         await runtime.close(*state.namespace.release())

@@ -1,6 +1,7 @@
 """The parts of one kernel that its sessions share: clock, ids, bus, deadlines, plugins, host and settings.
 
-Owns the tasks that close modules and observers. It owns none of the parts; the kernel makes and closes them.
+Owns the tasks that end sessions, and those that close modules and observers. It owns none of the parts; the kernel
+makes and closes them.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Runtime(msgspec.Struct, frozen=True, eq=False):
     host: KernelHost
     settings: Settings
     system_call: Callable[[Any, SystemCall], Coroutine[Any, Any, Raw]]  # `_syscalls.table`, which stands above
-    _closing: set[asyncio.Task[None]] = msgspec.field(default_factory=set)
+    _completing: set[asyncio.Task[None]] = msgspec.field(default_factory=set)
 
     async def close(self, *groups: Sequence[Closable]) -> None:
         """Close the groups one after the other, the members of a group at the same time.
@@ -60,15 +61,19 @@ class Runtime(msgspec.Struct, frozen=True, eq=False):
         If the caller is cancelled, the closing goes on; ``drain`` waits for it.
         """
         if any(groups):
-            closing = self.deadlines.loop.create_task(_close(groups), name="close")
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-            await asyncio.shield(closing)
+            await self.complete(_close(groups))
+
+    async def complete(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what has to be done to its end, in a task of its own. If the caller is cancelled, it goes on."""
+        task = self.deadlines.loop.create_task(work, name="complete")
+        self._completing.add(task)
+        task.add_done_callback(self._completing.discard)
+        await asyncio.shield(task)
 
     async def drain(self) -> None:
-        """Wait until every ``close`` in progress has ended."""
-        while self._closing:
-            await asyncio.wait(self._closing)
+        """Wait until all that is to be completed has ended."""
+        while self._completing:
+            await asyncio.wait(self._completing)
 
 
 async def _close(groups: Sequence[Sequence[Closable]]) -> None:

@@ -14,6 +14,7 @@ from amplifier_core._protocol.errors import BadRequest
 from amplifier_core._protocol.event import Event
 
 if TYPE_CHECKING:
+    from amplifier_core._modules.module import Module
     from amplifier_core._protocol.errors import KernelError
     from amplifier_core._protocol.ids import Span
     from amplifier_core._protocol.plan import Plan
@@ -33,16 +34,24 @@ class SessionState(msgspec.Struct, eq=False):
     namespace: Namespace
     parent_id: str | None = None
     creator_id: str | None = None  # the session whose module made this one by a system call
+    maker: Module | None = None  # that module
+    plan_bytes: int = 0  # of JSON, if a module made the session
     created: dict[str, SessionState] | None = None  # by its modules, and not ended yet
     phase: Phase = "open"
     fragments: dict[str, bytes] = {}
     fragments_shared: bool = False
+    fragments_bytes: int = 0
     mounting: frozenset[str] = frozenset()
 
     def check_open(self) -> None:
         """Raise ``BadRequest`` unless the session is open."""
         if self.phase != "open":
             raise BadRequest(f"session {self.session_id} has ended")
+
+    def begin_end(self) -> bool:
+        """Let the end of an open session begin. False: it has begun already."""
+        begun, self.phase = self.phase == "open", "ending" if self.phase == "open" else self.phase
+        return begun
 
     def own_namespace(self) -> Namespace:
         """Give a namespace to change: the session's own, or a copy of one that it shared until now."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from amplifier_core._protocol.errors import BadRequest
+from amplifier_core._protocol.errors import BadRequest, short
 from amplifier_core._protocol.json import NotJson, decode_checked, encode
 
 if TYPE_CHECKING:
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
     from amplifier_core._protocol.ids import Span
     from amplifier_core._sessions.state import SessionState
+
+KEY_MAX = 256
+"""The most characters of a fragment's key."""
+
+KEYS_MAX = 1024
+"""The most fragments in one session."""
+
+FRAGMENTS_MAX = 16
+"""All fragments of a session together may be as large as this many of the largest ones."""
 
 
 def get(state: SessionState) -> dict[str, Any]:
@@ -34,7 +43,9 @@ def set_fragment(state: SessionState, key: object, value: object, span: Span | N
     """Set one fragment; this session and its later forks see it. Raises ``BadRequest`` for what is not JSON."""
     state.check_open()
     if not isinstance(key, str) or not key:
-        raise BadRequest(f"key: expected text, got {key!r}")
+        raise BadRequest(f"key: expected text, got {short(key)}")
+    if len(key) > KEY_MAX:
+        raise BadRequest(f"key: expected at most {KEY_MAX} characters, got {len(key)}")
     try:
         encode(key, "key")
         text = encode(value, "value")
@@ -43,8 +54,14 @@ def set_fragment(state: SessionState, key: object, value: object, span: Span | N
     limit = state.runtime.settings.fragment_bytes
     if len(text) > limit:
         raise BadRequest(f"value: expected at most {limit} bytes of JSON in one fragment, got {len(text)}")
+    if key not in state.fragments and len(state.fragments) >= KEYS_MAX:
+        raise BadRequest(f"key: expected at most {KEYS_MAX} fragments in one session")
+    before = len(state.fragments.get(key, b""))
+    total = state.fragments_bytes - before + len(text)
+    if total > FRAGMENTS_MAX * limit:
+        raise BadRequest(f"value: expected at most {FRAGMENTS_MAX * limit} bytes of JSON in all fragments, got {total}")
     if state.fragments_shared:
         state.fragments, state.fragments_shared = dict(state.fragments), False
-    state.fragments[key] = text
+    state.fragments[key], state.fragments_bytes = text, total
     state.record("context:set", span, status="ok", data={"key": key, "value": value})
     return {}

@@ -11,7 +11,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from amplifier_core._events.observer import Observer
-from amplifier_core._protocol.errors import BadRequest
+from amplifier_core._protocol.errors import BadRequest, short
 from amplifier_core._protocol.event import Event, decode_event, is_event_pattern
 from amplifier_core._protocol.json import encode_checked
 from amplifier_core._sessions.namespace import ObserverHook, PolicyHook
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 POLICY_REQUEST = "policy:request"
 
+HOOKS_MAX = 64
+"""The most hooks that one module registers in a session, and a quarter of those of all its modules."""
+
+_PRIORITY_MAX = 2**63 - 1
+
 
 def register_hook(
     state: SessionState, event: str, endpoint: str | Hook, priority: int, caller: Invocation | None = None
@@ -42,17 +47,31 @@ def register_hook(
     """
     state.check_open()
     if not is_event_pattern(event):
-        raise BadRequest(f"event: expected a name, prefix:* or *, got {event!r}")
+        raise BadRequest(f"event: expected a name, prefix:* or *, got {short(event)}")
     if type(priority) is not int:
-        raise BadRequest(f"priority: expected an integer, got {priority!r}")
+        raise BadRequest(f"priority: expected an integer, got {short(priority)}")
+    if abs(priority) > _PRIORITY_MAX:
+        raise BadRequest(f"priority: expected an integer of at most 64 bits, got one of {priority.bit_length()}")
     name = _name(endpoint)
-    _add(state, event, endpoint, priority, name, may_grant=state.parent_id is None and caller is None)
+    maker = caller.module if caller else None
+    if maker is not None:
+        _check_quota(state, maker)
+    _add(state, event, endpoint, priority, name, maker)
     data = {"event": event, "endpoint_ref": name, "priority": priority}
     state.record("hook:register", caller.span if caller else None, status="ok", data=data)
     return {}
 
 
-def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, name: str, *, may_grant: bool) -> None:
+def _check_quota(state: SessionState, maker: Module) -> None:
+    """Refuse a module that has too many hooks in this session, or whose neighbours have."""
+    makers = list(state.namespace.made_by_modules())
+    if sum(each is maker for each in makers) >= HOOKS_MAX:
+        raise BadRequest(f"register_hook: {maker.path} has registered {HOOKS_MAX} hooks in this session: the limit")
+    if len(makers) >= 4 * HOOKS_MAX:
+        raise BadRequest(f"register_hook: the modules of this session have registered {4 * HOOKS_MAX} hooks: the limit")
+
+
+def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, name: str, maker: Module | None) -> None:
     if callable(endpoint):
         module = None
         ask: Callable[..., Awaitable[Any]] = functools.partial(_ask_callable, endpoint)
@@ -62,14 +81,15 @@ def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, n
         ask = functools.partial(_ask_module, module)
         tell = functools.partial(tell_module, state, module)
     if event == POLICY_REQUEST:
-        state.own_namespace().add_policy(PolicyHook(name, ask, priority, may_grant=may_grant))
+        may_grant = state.parent_id is None and maker is None
+        state.own_namespace().add_policy(PolicyHook(name, ask, priority, may_grant, module, maker))
         return
 
     def report(event: str, data: Mapping[str, Any], error: KernelError | None) -> None:
         state.record(event, status="error" if error else None, data=data, error=error)
 
     observer = Observer(name, tell, report, state.runtime.settings.observer_queue)
-    state.own_namespace().add_observer(ObserverHook(event, observer, priority, module.path if module else None))
+    state.own_namespace().add_observer(ObserverHook(event, observer, priority, module.path if module else None, maker))
 
 
 def _name(endpoint: object) -> str:
@@ -79,14 +99,14 @@ def _name(endpoint: object) -> str:
     function = endpoint.func if isinstance(endpoint, functools.partial) else endpoint
     calls = (function, function.__call__) if callable(function) else ()
     if not any(inspect.iscoroutinefunction(each) for each in calls):
-        raise BadRequest(f"endpoint_ref: expected an async callable or the path of a module, got {endpoint!r}")
+        raise BadRequest(f"endpoint_ref: expected an async callable or the path of a module, got {short(endpoint)}")
     return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 def _mounted(state: SessionState, path: object) -> Module:
     mount = state.namespace.mounts.get(path) if isinstance(path, str) else None
     if mount is None:
-        raise BadRequest(f"endpoint_ref: expected an async callable or the path of a mounted module, got {path!r}")
+        raise BadRequest(f"endpoint_ref: expected an async callable or the path of a mounted module, got {short(path)}")
     return mount.module
 
 

@@ -66,11 +66,13 @@ async def invoke(
         seconds = _time_limit(request.timeout, module, runtime.settings.timeout, caller)
         with runtime.deadlines.within(seconds, path, state) as deadline:
             granted: Sequence[str] = mount.granted
+            calling = caller.module.path if caller else None
             if not (policy_span or mount.session_wide) and (granted or state.namespace.policy):
-                granted = await _authorize(state, mount, op, args, span, caller)
-            invocation = Invocation(state, module, op, args, span, deadline, granted, mount.session_wide, chunks)
+                granted = await _authorize(state, mount, op, args, span, calling)
+            asked = None if policy_span else state.namespace.policy
+            invocation = Invocation(state, module, op, args, span, deadline, granted, chunks, asked, calling)
             message = await take_turn(invocation)
-            if message.pending or message.events:
+            if message.pending or message.events or invocation.is_outdated():
                 message = await take_turns(invocation, message)
         result = result_of(message, path)
         data["result"] = result if message.size <= runtime.bus.limit.size else _shown_result(message, runtime.bus.limit)
@@ -156,12 +158,11 @@ def _encode_args(request: InvokeRequest, module: Module) -> bytes:
 
 
 async def _authorize(
-    state: SessionState, mount: Mount, op: str, args: bytes, span: Span, caller: Invocation | None
+    state: SessionState, mount: Mount, op: str, args: bytes, span: Span, caller: str | None
 ) -> Sequence[str]:
     """Ask policy. What it grants holds for this invocation, or is kept in the mount for the session."""
     path = mount.module.path
-    caller_path = caller.module.path if caller else None
-    question = Question(INVOKE, mount.module, mount.granted, op, msgspec.Raw(args), caller_path)
+    question = Question(INVOKE, mount.module, mount.granted, op, msgspec.Raw(args), caller)
     decision = await authorize(state, question, span)
     if decision.scope == "session" and state.namespace.mounts.get(path) is mount:
         kept = msgspec.structs.replace(mount, granted=decision.granted, session_wide=True)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from msgspec import Raw
 
-from amplifier_core._protocol.capability import covers
-from amplifier_core._protocol.errors import BadRequest, Forbidden, KernelError, UnsupportedOp, short
+from amplifier_core._protocol.capability import WORD_MAX
+from amplifier_core._protocol.errors import BadRequest, KernelError, UnsupportedOp, short
 from amplifier_core._protocol.json import encode_checked, scrub
 from amplifier_core._sessions.policy import INVOKE, MOUNT, Question, authorize
 
 from .context import read, set_fragment
+from .delegation import check_granted
 from .emit import Emitter
 from .hooks import register_hook
 from .invoke import InvokeRequest, invoke
@@ -59,11 +60,13 @@ class SystemCalls:
 
     async def _session_create(self, caller: Invocation, args: Args) -> dict[str, str]:
         plan = _required(args, "plan", dict)
-        return {"session_id": self._sessions.create(plan, caller.state, caller.span).session_id}
+        return {"session_id": self._sessions.create(plan, caller.state, caller.module, caller.span).session_id}
 
     async def _session_fork(self, caller: Invocation, args: Args) -> dict[str, str]:
         parent = self._reachable(caller, _required(args, "parent_id", str))
-        return {"session_id": self._sessions.fork(parent.session_id, caller.state, caller.span).session_id}
+        return {
+            "session_id": self._sessions.fork(parent.session_id, caller.state, caller.module, caller.span).session_id
+        }
 
     async def _session_end(self, caller: Invocation, args: Args) -> dict[str, Any]:
         state = self._reachable(caller, _required(args, "session_id", str))
@@ -76,7 +79,9 @@ class SystemCalls:
         """Find a session that a module may act on: its own, and those that were made in it by system calls."""
         state = self._sessions.find(session_id)
         if state is not caller.state and state.creator_id != caller.state.session_id:
-            raise BadRequest(f"session_id: no session {session_id!r} is open")  # the same as for one that never was
+            raise BadRequest(
+                f"session_id: no session {short(session_id)} is open"
+            )  # the same as for one that never was
         return state
 
     async def _mount(self, caller: Invocation, args: Args) -> dict[str, str]:
@@ -90,7 +95,7 @@ class SystemCalls:
     async def _mounts(self, caller: Invocation, args: Args) -> list[dict[str, Any]]:
         return mounts(caller.state, _optional(args, "path", str))
 
-    async def _describe(self, caller: Invocation, args: Args) -> dict[str, Any]:
+    async def _describe(self, caller: Invocation, args: Args) -> Raw:
         return describe(caller.state, _required(args, "path", str))
 
     async def _invoke(self, caller: Invocation, args: Args) -> Any:
@@ -141,23 +146,16 @@ async def _authorize(caller: Invocation, call: SystemCall, resource: str | None)
 
     ``invoke`` and ``mount`` ask policy themselves, in the name of their target.
     """
-    _check_mounted(caller)
     value = call.args.get(resource) if resource else None
+    if isinstance(value, str) and len(value) > WORD_MAX:
+        raise BadRequest(f"args.{resource}: expected at most {WORD_MAX} characters, got {len(value)}")
     word = f"sys:{call.name}:{value}" if isinstance(value, str) else f"sys:{call.name}"
-    if not any(covers(capability, word) for capability in caller.granted):
-        raise Forbidden(f"{caller.module.path} was not granted {word}", details={"capabilities": [word]})
-    if call.name in (INVOKE, MOUNT) or caller.session_wide or not caller.state.namespace.policy:
+    mount = check_granted(caller, (word,))
+    if call.name in (INVOKE, MOUNT) or mount.session_wide or not caller.state.namespace.policy:
         return
     question = Question(call.name, caller.module, [word], args=Raw(encode_checked(call.args)))
     await authorize(caller.state, question, caller.span)
-    _check_mounted(caller)
-
-
-def _check_mounted(caller: Invocation) -> None:
-    """Refuse what a module asks for after its unmount: its grants end with the mount."""
-    mount = caller.state.namespace.mounts.get(caller.module.path)
-    if mount is None or mount.module is not caller.module:
-        raise Forbidden(f"{caller.module.path} is no longer mounted, and its grants have ended")
+    check_granted(caller, (word,))
 
 
 _TEXT_MAX = 1024  # characters: of paths, names, ids and keys

@@ -14,6 +14,7 @@ import msgspec
 from amplifier_core._protocol.errors import BadRequest, Internal
 from amplifier_core._protocol.json import encode_checked
 from amplifier_core._protocol.message import Message
+from amplifier_core._sessions.policy import INVOKE, Question, authorize_again
 from amplifier_core.hookspecs._chunks import TimedChunks
 
 from .emit import Emitter
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from amplifier_core._modules.module import Module
     from amplifier_core._protocol.ids import Span
     from amplifier_core._protocol.message import SystemCall
+    from amplifier_core._sessions.namespace import PolicyHook
     from amplifier_core._sessions.state import SessionState
     from amplifier_core.hookspecs._chunks import Chunks
 
@@ -43,7 +45,10 @@ class InvokeParams(msgspec.Struct, omit_defaults=True):
 
 
 class Invocation(msgspec.Struct, eq=False):
-    """One invocation in progress. It is the caller of the system calls that its module makes."""
+    """One invocation in progress. It is the caller of the system calls that its module makes.
+
+    It goes on only while every policy hook of the session has been asked about it, one that was registered since too.
+    """
 
     state: SessionState
     module: Module
@@ -51,9 +56,20 @@ class Invocation(msgspec.Struct, eq=False):
     args: bytes
     span: Span
     deadline: Deadline
-    granted: Sequence[str]  # its system calls need one of these
-    session_wide: bool  # whether ``granted`` holds for the session
+    granted: Sequence[str]  # its system calls need one of these, and one that the mount has when they are made
     chunks: Chunks | None  # the reader of the module's chunks
+    asked: tuple[PolicyHook, ...] | None  # about this invocation; ``None``: its module is a policy hook itself
+    caller: str | None  # the path of the module whose system call this is
+
+    def is_outdated(self) -> bool:
+        """Tell whether a policy hook was registered that has not been asked about this invocation."""
+        return self.asked is not self.state.namespace.policy and self.asked is not None
+
+    async def renew(self) -> None:
+        """Ask the policy hooks that were registered since. Raises ``Forbidden`` if one denies."""
+        self.deadline.pause_idle()
+        question = Question(INVOKE, self.module, self.granted, self.op, msgspec.Raw(self.args), self.caller)
+        self.asked = await authorize_again(self.state, question, self.span, self.asked or ())
 
 
 def take_turn(invocation: Invocation, resume: msgspec.Raw | None = None) -> Coroutine[Any, Any, Message]:
@@ -67,19 +83,21 @@ def take_turn(invocation: Invocation, resume: msgspec.Raw | None = None) -> Coro
     params = _params(invocation, resume)
     if module.budget is not None:
         return _charged(module.budget, invocation, params, chunks, sent)
-    return module.call("invoke", params, chunks, sent)
+    return module.call("invoke", params, chunks, sent, invocation)
 
 
 async def _charged(
     budget: Budget, invocation: Invocation, params: bytes, chunks: Chunks | None, sent: Callable[[], None] | None
 ) -> Message:
     async with budget.charged(invocation.deadline):
-        return await invocation.module.call("invoke", params, chunks, sent)
+        return await invocation.module.call("invoke", params, chunks, sent, invocation)
 
 
 async def take_turns(invocation: Invocation, message: Message) -> Message:
     """Make the system calls of a ``pending`` reply and call the module again, until a reply is final."""
     while True:
+        if invocation.is_outdated():
+            await invocation.renew()
         if message.events:
             await Emitter(invocation.state, invocation.module.path, invocation.span).emit_all(message.events)
         if not message.pending or not message.is_reply():
@@ -87,6 +105,8 @@ async def take_turns(invocation: Invocation, message: Message) -> Message:
         invocation.deadline.pause_idle()
         pending, message = message.pending, _NOTHING  # the kernel keeps no more than it needs: each may be large
         results = await _make_calls(invocation, pending.syscalls)
+        if invocation.is_outdated():
+            await invocation.renew()
         resume = encode_checked({"state": pending.state, "results": results})
         del pending, results
         turn = take_turn(invocation, msgspec.Raw(resume))

@@ -61,6 +61,13 @@ class Connection(ABC):
     unenforced: tuple[str, ...]
     """Those of the descriptor's capabilities that the transport itself does not enforce (section 6)."""
 
+    endpoints: Sequence[str] = ()
+    """Where a connection that is not local connects to: each ``HOST:PORT``, a proxy's too, an IPv6 address in brackets.
+
+    A module may mount this only if it was granted ``net:connect:HOST:PORT`` for each of them; if none is told here,
+    only if it was granted ``net:connect:*``.
+    """
+
     @abstractmethod
     async def start(self, granted: Sequence[str], confinement: Confinement | None) -> None:
         """Make the module ready, with the granted capabilities alone. Raises ``Unreachable`` with the cause.

@@ -1,0 +1,213 @@
+"""The startup of one module in a session: opened, allowed by policy, planned, started and verified, in this order.
+
+Owns the order, and that each step is taken only while what was decided still holds. `mount` owns the system call.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+
+from amplifier_core._modules.module import Module, as_connection
+from amplifier_core._modules.thread import in_thread
+from amplifier_core._protocol.description import check_description
+from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, Unreachable, short
+from amplifier_core._protocol.json import encode_checked
+from amplifier_core._protocol.message import result_of
+from amplifier_core._sessions.namespace import Mount
+from amplifier_core._sessions.policy import MOUNT, Question, authorize, authorize_again
+from amplifier_core.hookspecs import TRANSPORTS
+
+from .delegation import check_granted, handed_on, take_share, wanted_of
+from .secrets import without_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterator, Mapping, Sequence
+
+    from amplifier_core._protocol.descriptor import ModuleDescriptor
+    from amplifier_core._protocol.ids import Span
+    from amplifier_core._sessions.namespace import PolicyHook
+    from amplifier_core._sessions.state import SessionState
+    from amplifier_core.hookspecs import Isolation
+
+    from .turns import Invocation
+
+_MODULE_EVENTS = ("module:start", "module:exit", "module:noise", "events:dropped")
+
+
+class Startup:
+    """One module on its way into a session. After a failure, ``close`` ends what there is of it.
+
+    ``caller`` is the invocation whose system call mounts it. Making one opens the connection, which starts nothing.
+    """
+
+    def __init__(
+        self,
+        state: SessionState,
+        path: str,
+        descriptor: ModuleDescriptor,
+        span: Span,
+        caller: Invocation | None,
+        *,
+        trusted: bool,
+    ) -> None:
+        self._state, self._span, self._caller = state, span, caller
+        self._report = _Reporter(state, path, span)
+        opened = state.runtime.plugins.open(
+            TRANSPORTS,
+            descriptor.transport["type"],
+            descriptor=descriptor,
+            notify=self._report,
+            host=state.runtime.host,
+        )
+        connection = as_connection(opened)
+        mounter = caller.module if caller else None
+        self.module = Module(path, descriptor, connection, None, trusted=trusted and connection.local, mounter=mounter)
+        self._wanted = wanted_of(connection, descriptor)
+        self._check_caller()
+        take_share(self.module)
+
+    async def run(self) -> Mount:
+        """Bring the module up. What this returns holds now, so it has to be added without a wait."""
+        module, wanted = self.module, self._wanted
+        await self._choose_isolation()
+        if self._caller is None:
+            await _plan(module, module.descriptor)
+        decision = await authorize(self._state, self._question(wanted), self._span)
+        policy = asked = self._state.namespace.policy
+        module.granted = decision.granted
+        _check_enforceable(module)
+        for step in self._steps():
+            await step
+            asked = await self._confirm(asked)
+        self._report.span = None
+        return Mount(module, decision.granted, session_wide=decision.scope == "session" and asked is policy)
+
+    async def close(self) -> None:
+        """End what there is of the module."""
+        await self._state.runtime.close([self.module])
+
+    def _steps(self) -> Iterator[Awaitable[None]]:
+        module = self.module
+        if self._caller is not None:  # nothing that a module names is looked at before policy has allowed it
+            yield _plan(module, attrs.evolve(module.descriptor, capabilities=module.granted))
+        yield module.start(self._state.runtime.host)
+        yield _check_health(module)
+        yield _check_description(module)
+
+    async def _confirm(self, asked: tuple[PolicyHook, ...]) -> tuple[PolicyHook, ...]:
+        """Go on only while the session is open, the caller has what it hands on, and all policy hooks were asked."""
+        if asked is not self._state.namespace.policy:
+            asked = await authorize_again(self._state, self._question(self.module.granted), self._span, asked)
+        self._state.check_open()
+        self._check_caller()
+        return asked
+
+    def _check_caller(self) -> None:
+        if self._caller is not None:
+            check_granted(self._caller, handed_on(self._wanted))
+
+    async def _choose_isolation(self) -> None:
+        """Give a local module that is not trusted its isolation. Raises ``Forbidden`` if there is none."""
+        module = self.module
+        if module.connection.local and not module.trusted:
+            try:
+                module.isolation = await self._state.runtime.host.isolation()
+            except Forbidden as error:
+                raise Forbidden(f"{module.path}: {error.message}", details=error.details) from None
+        module.unenforced = module.find_unenforced(self._wanted)
+
+    def _question(self, wanted: Sequence[str]) -> Question:
+        """Ask whether the module may be mounted, and with which capabilities."""
+        module = self.module
+        args = {"path": module.path.rpartition("/")[0], "descriptor": _shown(module.descriptor), **_opened(module)}
+        caller = self._caller.module.path if self._caller else None
+        return Question(MOUNT, module, wanted, args=msgspec.Raw(encode_checked(args)), caller=caller)
+
+
+def _check_enforceable(module: Module) -> None:
+    """Refuse a grant that nobody can keep: the isolation cannot enforce it here, whatever was asked for.
+
+    Policy alone knows the meaning of ``x-`` words. Who trusts a module, or one that runs elsewhere, was told.
+    """
+    refused = [word for word in module.granted if word in module.unenforced and not word.startswith("x-")]
+    if module.isolation is not None and refused:
+        raise Forbidden(
+            f"{module.path}: {module.isolation.name} cannot enforce {', '.join(refused)} on this host; "
+            "mount(..., trusted=True) runs the module without isolation",
+            details={"capabilities": refused},
+        )
+
+
+async def _plan(module: Module, descriptor: ModuleDescriptor) -> None:
+    """Let the isolation plan how the module is confined. In a thread, which is given up at the deadline."""
+    isolation = module.isolation
+    if isolation is None:
+        return
+    with _blaming(isolation):
+        planned = await in_thread(partial(isolation.plan, module.connection.launch(), descriptor))
+    if not hasattr(planned, "confine") or not hasattr(planned, "shown"):
+        what = type(planned).__name__
+        raise Internal(f"isolation {isolation.name!r} planned {what}, which has no confine or no shown")
+    module.confinement = planned
+
+
+def _opened(module: Module) -> dict[str, Any]:
+    """Describe for policy what the isolation would open to the module if every capability is granted, if it is known.
+
+    It is not for what a module mounts: to know it, the kernel would have to look at what policy has not allowed yet.
+    """
+    if module.isolation is None:
+        return {}
+    with _blaming(module.isolation):
+        return {
+            "isolation": {"name": module.isolation.name, **(module.confinement.shown if module.confinement else {})}
+        }
+
+
+@contextmanager
+def _blaming(isolation: Isolation) -> Iterator[None]:
+    """Turn an exception of foreign code into ``Internal``, which names the isolation."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, KernelError):
+            raise
+        raise KernelError.from_exception(error, f"isolation {isolation.name!r}") from error
+
+
+def _shown(descriptor: ModuleDescriptor) -> dict[str, Any]:
+    """Describe the module for policy, without secrets."""
+    limits = {name: value for name, value in attrs.asdict(descriptor.limits).items() if value is not None}
+    transport = without_secrets(descriptor.transport)
+    return {"name": descriptor.name, "kind": descriptor.kind, "transport": transport, "limits": limits}
+
+
+async def _check_health(module: Module) -> None:
+    health = result_of(await module.call("health", b"{}"), f"{module.path} health")
+    if not isinstance(health, dict) or health.get("status") != "ok":
+        raise Unreachable(f'{module.path}: health: expected {{"status": "ok"}}, got {short(health)}')
+
+
+async def _check_description(module: Module) -> None:
+    described = result_of(await module.call("describe", b"{}"), f"{module.path} describe")
+    module.description = encode_checked(check_description(described, module.descriptor, module.path))
+
+
+class _Reporter:
+    """A connection's ``Notify``: records its reports, in the span of the mount until the module is added."""
+
+    def __init__(self, state: SessionState, path: str, span: Span) -> None:
+        self.span: Span | None = span
+        self._state = state
+        self._path = path
+
+    def __call__(self, event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
+        if event not in _MODULE_EVENTS:
+            raise Internal(f"a transport reported {event!r}, which is none of {', '.join(_MODULE_EVENTS)}")
+        status = "error" if error else "ok"
+        self._state.record(event, self.span, module=self._path, status=status, data=data, error=error)
