@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from msgspec import Raw
 
-from amplifier_core._protocol.capability import WORD_MAX
 from amplifier_core._protocol.errors import BadRequest, KernelError, UnsupportedOp, short
 from amplifier_core._protocol.json import encode_checked, scrub
 from amplifier_core._sessions.policy import INVOKE, MOUNT, Question, authorize
@@ -147,8 +146,8 @@ async def _authorize(caller: Invocation, call: SystemCall, resource: str | None)
     ``invoke`` and ``mount`` ask policy themselves, in the name of their target.
     """
     value = call.args.get(resource) if resource else None
-    if isinstance(value, str) and len(value) > WORD_MAX:
-        raise BadRequest(f"args.{resource}: expected at most {WORD_MAX} characters, got {len(value)}")
+    if isinstance(value, str) and len(value) > _TEXT_MAX:
+        raise BadRequest(f"args.{resource}: expected at most {_TEXT_MAX} characters, got {len(value)}")
     word = f"sys:{call.name}:{value}" if isinstance(value, str) else f"sys:{call.name}"
     mount = check_granted(caller, (word,))
     if call.name in (INVOKE, MOUNT) or mount.session_wide or not caller.state.namespace.policy:

@@ -66,7 +66,9 @@ class Invocation(msgspec.Struct, eq=False):
         return self.asked is not self.state.namespace.policy and self.asked is not None
 
     async def renew(self) -> None:
-        """Ask the policy hooks that were registered since. Raises ``Forbidden`` if one denies."""
+        """Ask the policy hooks that were registered since, if there are any. Raises ``Forbidden`` if one denies."""
+        if not self.is_outdated():
+            return
         self.deadline.pause_idle()
         question = Question(INVOKE, self.module, self.granted, self.op, msgspec.Raw(self.args), self.caller)
         self.asked = await authorize_again(self.state, question, self.span, self.asked or ())
@@ -96,17 +98,16 @@ async def _charged(
 async def take_turns(invocation: Invocation, message: Message) -> Message:
     """Make the system calls of a ``pending`` reply and call the module again, until a reply is final."""
     while True:
-        if invocation.is_outdated():
-            await invocation.renew()
+        await invocation.renew()
         if message.events:
             await Emitter(invocation.state, invocation.module.path, invocation.span).emit_all(message.events)
+            await invocation.renew()  # others had their turns
         if not message.pending or not message.is_reply():
             return message
         invocation.deadline.pause_idle()
         pending, message = message.pending, _NOTHING  # the kernel keeps no more than it needs: each may be large
         results = await _make_calls(invocation, pending.syscalls)
-        if invocation.is_outdated():
-            await invocation.renew()
+        await invocation.renew()
         resume = encode_checked({"state": pending.state, "results": results})
         del pending, results
         turn = take_turn(invocation, msgspec.Raw(resume))
