@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from amplifier_core.hookspecs import Usage
 
 from ._child import ChildProcess
+from ._unreaped import Unreaped
 from ._usage import measure_here
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Launcher:
         self._orphans = orphans
         self._granted: Sequence[str] = ()
         self._confinement: Confinement | None = None
+        self._unreaped = Unreaped()
         self._children: list[ChildProcess] = []  # the last one is in use; earlier ones may still be ending
 
     def launch(self) -> Launch:
@@ -53,6 +55,7 @@ class Launcher:
         if self._confinement is not None:
             launch = self._confinement.confine(launch, self._granted)
         child = ChildProcess(launch, reader, self._descriptor.message_bytes, self._notify, self._orphans)
+        self._unreaped = Unreaped()
         self._children = [*(earlier for earlier in self._children if not earlier.gone), child]
         self._notify("module:start", {"pid": child.pid, "command": list(self._fields.command), **launch.shown})
         return child
@@ -74,7 +77,8 @@ class Launcher:
         measure = measure_here()
         for child in self._children[-1:]:
             if measure is not None and child.usable:
-                cpu_ms, memory_bytes = measure(child.pid, exact=exact)
+                unreaped = None if exact else self._unreaped
+                cpu_ms, memory_bytes = measure(child.pid, exact=exact, unreaped=unreaped)
                 return Usage(cpu_ms, memory_bytes, settling=settling)
         return None
 

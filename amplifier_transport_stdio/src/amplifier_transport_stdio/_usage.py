@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from amplifier_core import Oom
 
+from ._unreaped import Seen
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ._unreaped import Unreaped
 
     Measure = Callable[..., tuple[float, int]]  # of a pid: milliseconds of CPU time, bytes of memory
 
@@ -26,13 +30,16 @@ def measure_here(proc: str = "/proc/self/task") -> Measure | None:
     return by_psutil if psutil_here() is not None else None
 
 
-def by_proc(pid: int, *, exact: bool) -> tuple[float, int]:
+def by_proc(pid: int, *, exact: bool, unreaped: Unreaped | None = None) -> tuple[float, int]:
     """Measure with ``/proc``. ``exact`` counts a page that processes share once, where the system lets us see it.
+
+    ``unreaped`` has the samples of the same tree before this one.
 
     Raises ``Oom`` if there is more to look at than ``MOST``.
     """
     ticks = memory = looked = 0
-    found = [pid]
+    found: list[int] = [pid]
+    seen: dict[int, Seen] = {}
     while found:
         each = found.pop()
         with contextlib.suppress(OSError, IndexError):  # it has ended meanwhile
@@ -44,10 +51,21 @@ def by_proc(pid: int, *, exact: bool) -> tuple[float, int]:
             found += (child for task in tasks for child in _children(each, task))
             ticks += sum(map(int, fields[11:15]))  # utime, stime, and those of the children it has waited for
             memory += _memory(each, exact=exact)
-    return ticks * 1000 / _TICKS, memory
+            seen[each] = _see(each, fields)
+    cpu_ms = ticks * 1000 / _TICKS
+    if unreaped is not None:
+        unreaped.add(seen, os.cpu_count() or 1)
+        cpu_ms = unreaped.total(cpu_ms)
+    return cpu_ms, memory
 
 
-def by_psutil(pid: int, *, exact: bool) -> tuple[float, int]:
+def _see(pid: int, fields: list[bytes]) -> Seen:
+    user, system, waited_user, waited_system = (int(field) * 1000 / _TICKS for field in fields[11:15])
+    own_ms = user + system or int(_read(f"/proc/{pid}/schedstat").split()[0]) / 1e6  # it may be less than a tick
+    return Seen(fields[19], int(fields[1]), fields[0] == b"R", own_ms, waited_user + waited_system)
+
+
+def by_psutil(pid: int, *, exact: bool, unreaped: Unreaped | None = None) -> tuple[float, int]:  # noqa: ARG001
     """Measure with psutil, which looks through every process of the host."""
     psutil = psutil_here()
     cpu = memory = 0.0
