@@ -5,11 +5,12 @@ import json
 import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from hypercorn.asyncio import serve as serve_asgi
 from hypercorn.config import Config
+from tests.gap import LoopGap
 from tests.http.raw import echo, respond
 
 from amplifier_core import Unreachable
@@ -222,6 +223,27 @@ async def test_a_stream_over_http2_has_its_final_reply(connect):
         connection = await connect(f"http://{place}", transport={"http2": True})
         assert (await connection.request("invoke", b'{"args":"stream"}')).result == 3
         await connection.close()
+
+
+SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
+EMPTY_DATA = b"\0\0\0\0\0\0\0\0\1"
+RESPONSE = b"\0\0\1\1\4\0\0\0\1\x88"  # HEADERS, the end of them, with status 200
+
+
+@pytest.mark.parametrize("flood", [SETTINGS, EMPTY_DATA, SETTINGS + EMPTY_DATA], ids=["settings", "data", "both"])
+async def test_frames_of_http2_without_content_are_counted_and_hold_nothing(in_a_thread, connect, flood):
+    def serve(peer):
+        peer.recv(65536)
+        with suppress(OSError):
+            peer.sendall(SETTINGS + RESPONSE)
+            while True:
+                peer.sendall(flood * 5000)
+
+    connection = await connect(f"http://127.0.0.1:{in_a_thread(serve)}", transport={"http2": True})
+    async with asyncio.timeout(30), LoopGap() as gap:
+        with pytest.raises(Unreachable, match="more than 10000 frames of HTTP/2 in a row without content"):
+            await connection.request("invoke", b"{}")
+    assert gap.worst_cpu < 0.25
 
 
 async def test_a_server_that_knows_no_http2_is_unreachable(serve, connect):

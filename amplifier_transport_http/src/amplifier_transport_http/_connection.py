@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs import Chunks, Confinement, Message
 
     from ._fields import HttpFields
+    from ._small_reads import SmallReads
 
 _METHODS = ("health", "describe", "invoke")
 _REDIRECTS_MAX = 5
@@ -106,9 +107,17 @@ def _make_transport(fields: HttpFields) -> httpx.AsyncBaseTransport:
     """
     if fields.proxy is None and not fields.http2:
         return Pool(fields.url, fields.trust() if fields.url.scheme == "https" else None, bind=True)
+    from ._small_reads import SmallReads  # noqa: PLC0415 - it imports httpcore, which other modules do not need
+
     tls = fields.trust()
     proxy = fields.proxy and httpx.Proxy(fields.proxy, ssl_context=tls if fields.proxy.scheme == "https" else None)
     make = functools.partial(httpx.AsyncHTTPTransport, verify=tls, trust_env=False, proxy=proxy)
+    reads = SmallReads(http2=fields.http2 and proxy is None, tls=fields.url.scheme == "https")
     if fields.http2:
-        return Http2(functools.partial(make, http1=False, http2=True))
-    return make(limits=httpx.Limits(max_connections=None, max_keepalive_connections=0))
+        return Http2(lambda: _reading(reads, make(http1=False, http2=True)))
+    return _reading(reads, make(limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)))
+
+
+def _reading(reads: SmallReads, transport: httpx.AsyncHTTPTransport) -> httpx.AsyncHTTPTransport:
+    transport._pool._network_backend = reads  # noqa: SLF001 - httpx hands on every argument of httpcore's but this one
+    return transport
