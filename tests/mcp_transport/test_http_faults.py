@@ -66,10 +66,10 @@ NO_REPLIES = {
     "accepted": (lambda _: respond(b"", 202), "HTTP 202 with an empty body"),
     "both": (lambda message: json_of({**result(message, FINE), "error": {}}), "either a result or an error"),
     "a request": (lambda _: json_of({"jsonrpc": "2.0", "id": 1, "method": "ping"}), "no reply"),
-    "a list as result": (lambda message: json_of(result(message, [1])), "bad: "),
+    "a list as result": (lambda message: json_of(result(message, [1])), "expected a result that is an object"),
     "too deep": (
         lambda message: json_of(text_of(message).replace(b'"fine"', b"[" * 50000 + b"]" * 50000)),
-        "recursion",
+        "nested",
     ),
     "elsewhere": (lambda _: respond(b"", 302, ["location: http://x.invalid/mcp"]), "http://x.invalid/mcp not followed"),
     "html as event": (lambda _: events(event("<html>")), "HTML, not JSON"),

@@ -64,6 +64,7 @@ async def test_a_description_has_an_op_for_each_tool_with_its_schemas(session, r
 
 
 async def test_all_pages_are_read_and_a_listing_without_end_is_given_up(session, serve, mount, describe, monkeypatch):
+    monkeypatch.setattr("amplifier_transport_mcp._listing.PAGES", 5)
     pages: dict[Any, Any] = {None: (["a", "b"], "2"), "2": (["c"], "3"), "3": ([], None)}
 
     async def listing(request, message):
@@ -74,13 +75,15 @@ async def test_all_pages_are_read_and_a_listing_without_end_is_given_up(session,
     server = await serve(methods={"tools/list": listing})
     await mount(describe(server.url))
     assert list((await session.describe(M))["inputs"]) == ["a", "b", "c"]
-    pages["3"] = ([], "2")
-    monkeypatch.setattr("amplifier_transport_mcp._session._PAGES", 5)
-    with pytest.raises(Internal, match="tools/list: more than 5 pages"):
-        await mount(describe(server.url, name="other"))
-    pages["2"] = (["c"], 5)
-    with pytest.raises(Internal, match="the server broke its contract: tools/list"):
-        await mount(describe(server.url, name="other"))
+    for changed, fault in (
+        ({"3": ([], "2")}, "nextCursor: it had been there before"),
+        ({"3": ([], "4"), "4": ([], "5"), "5": ([], "6")}, "more than 5 pages"),
+        ({"2": ([], 5)}, "nextCursor: expected text"),
+        ({"2": ([], "x" * 5000)}, "nextCursor: expected text of at most 4096"),
+    ):
+        pages |= changed
+        with pytest.raises(Internal, match=f"the server broke its contract: tools/list: {fault}"):
+            await mount(describe(server.url, name="other"))
 
 
 async def test_a_server_without_tools_has_the_ops_that_it_has(session, serve, mount, describe):
@@ -350,8 +353,10 @@ fields = {"name": "m", "kind": "tool", "capabilities": []}
 for transport in ({"command": ["x"]}, {"url": "http://127.0.0.1/mcp"}):
     descriptor = ModuleDescriptor.from_mapping({**fields, "transport": {"type": "mcp", **transport}})
     point.load().open_transport(descriptor, lambda *_: None, Host())
+    print("httpx" in sys.modules)
 print(*sys.modules)
 """
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert loaded[:2] == ["False", "True"]  # httpx is for servers elsewhere
     assert "amplifier_transport_mcp._connection" in loaded
     assert not [name for name in loaded if re.match(r"(mcp|mcp_types|httpx2|jsonschema|pydantic|anyio)\b", name)]

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amplifier_core.hookspecs import hookimpl
-from amplifier_transport_http import HttpFields
-from amplifier_transport_stdio import Launcher, OrphanKiller
+from amplifier_transport_stdio import Launcher, OrphanKiller, StdioFields
 
 from ._connection import McpHttpConnection, McpStdioConnection
 from ._fields import read_fields
@@ -25,6 +24,6 @@ __all__ = ["open_transport"]
 def open_transport(descriptor: ModuleDescriptor, notify: Notify, host: Host) -> McpHttpConnection | McpStdioConnection:
     """Check the descriptor's ``transport`` and make a connection; nothing is started or connected yet."""
     fields, inputs = read_fields(descriptor)
-    if isinstance(fields, HttpFields):
-        return McpHttpConnection(descriptor, fields, inputs)
-    return McpStdioConnection(descriptor, inputs, Launcher(descriptor, fields, notify, host.shared(OrphanKiller)))
+    if isinstance(fields, StdioFields):
+        return McpStdioConnection(descriptor, inputs, Launcher(descriptor, fields, notify, host.shared(OrphanKiller)))
+    return McpHttpConnection(descriptor, fields, inputs)

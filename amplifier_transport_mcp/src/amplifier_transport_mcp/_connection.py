@@ -188,7 +188,8 @@ class McpStdioConnection(_McpConnection):
         self._launcher.grant(granted, confinement)
 
     def _begin(self) -> ClientSession:
-        session: ClientSession = self._sdk.StdioClientSession(self._launcher, self._inputs)
+        limit = self._descriptor.message_bytes
+        session: ClientSession = self._sdk.StdioClientSession(self._launcher, limit, self._inputs)
         return session
 
     def usage(self, *, exact: bool) -> Usage | None:

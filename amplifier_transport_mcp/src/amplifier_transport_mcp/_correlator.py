@@ -11,20 +11,35 @@ import contextlib
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from mcp_types import JSONRPCNotification, JSONRPCRequest
+from mcp_types import ErrorData, JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
-from ._codes import again
+from amplifier_core import KernelError
+
+from ._codes import again, broke_contract
+from ._messages import failed, has_more_values
+from ._pace import Pace
+from ._passage import Passage
 from ._server_requests import CLIENT_METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from mcp_types import JSONRPCMessage, RequestId
 
-    from amplifier_core import KernelError
     from amplifier_core.hookspecs import Chunks
 
     from ._fields import Inputs
+
+    Show = Callable[[dict[str, Any], int], dict[str, Any]]
+
+_ASKED = 64  # requests of the server's that wait for an answer
+_DIGITS = 19  # of a number that fits
+_ERRORS = 4096  # kept
+_REFUSED = 16  # methods that an error names
+_OWN_BYTES, _OWN_VALUES = 1024 * 1024, 1000  # of a reply that the SDK itself reads, as in the handshake
+_ERROR_BYTES, _ERROR_TEXT = 64 * 1024, 1000  # of an error; characters that are left of a larger one
+PARAMS = 5000
+"""Values of a request of the server's, and of its answer: the SDK's models take some 25 µs for each."""
 
 
 class ServerRequest:
@@ -80,6 +95,8 @@ class Correlator:
         self.tools_changed = False
         self.idle = asyncio.Event()  # no call is in flight
         self.idle.set()
+        self.pace = Pace()
+        self.passage = Passage()
         self._offered = {*inputs.handlers, *(() if inputs.roots is None else ("roots/list",))}
         self._nonce = secrets.token_hex(8)  # the server does not know it, and so cannot name an error of ours
         self._count = 0  # of calls and errors, for their names
@@ -88,6 +105,11 @@ class Correlator:
         self._by_token: dict[str, Call] = {}
         self._by_id: dict[RequestId, Call] = {}
         self._callers: dict[RequestId, Call] = {}
+        self._last_id = 0  # of a request of ours
+        self._shown: dict[RequestId, Show] = {}
+        self._shown_by_task: dict[asyncio.Task[Any] | None, tuple[Show, list[RequestId]]] = {}
+        self._asked: set[RequestId] = set()  # by the server, which waits for the answers
+        self._answered = asyncio.Event()
 
     def new_call(self, chunks: Chunks | None) -> Call:
         """Make a call that is not in flight yet."""
@@ -115,26 +137,72 @@ class Correlator:
         """Give the call in flight that a request of ours belongs to."""
         return self._by_id.get(request_id)
 
+    @contextlib.contextmanager
+    def showing(self, show: Show) -> Iterator[None]:
+        """Let the SDK see, of the result of a request that the current task makes, what ``show`` makes of it.
+
+        The SDK's models take longer for a large result than the loop may be held. ``show`` may raise ``KernelError``.
+        """
+        task = asyncio.current_task()
+        ids: list[RequestId] = []
+        self._shown_by_task[task] = show, ids
+        try:
+            yield
+        finally:
+            del self._shown_by_task[task]
+            for request_id in ids:
+                self._shown.pop(request_id, None)
+
+    async def room(self, queued: Callable[[], int] = lambda: 0) -> None:
+        """Wait until the SDK has fewer requests to answer than it may have; ``queued`` of them it has not seen yet."""
+        while len(self._asked) - queued() >= _ASKED:
+            self._answered.clear()
+            await self._answered.wait()
+
+    def forget_asked(self) -> None:
+        """Forget what the server has asked: it is gone."""
+        self._asked.clear()
+        self._answered.set()
+
     def on_send(self, message: JSONRPCMessage) -> None:
         """Look at a message that the SDK sends, in the task that makes the call."""
-        if isinstance(message, JSONRPCRequest) and (call := self._by_task.get(asyncio.current_task())) is not None:
-            call.ids.append(message.id)
-            self._by_id[message.id] = call
+        if isinstance(message, JSONRPCRequest):
+            task = asyncio.current_task()
+            self._last_id = int(message.id)  # the SDK counts
+            if (call := self._by_task.get(task)) is not None:
+                call.ids.append(message.id)
+                self._by_id[message.id] = call
+            if task in self._shown_by_task:
+                self._shown[message.id], ids = self._shown_by_task[task]
+                ids.append(message.id)
+        elif isinstance(message, JSONRPCResponse | JSONRPCError):
+            self._forget(message.id)
 
-    def on_receive(self, message: JSONRPCMessage) -> bool:
-        """Look at a message that came, and tell whether the SDK needs to see it.
+    def on_receive(self, message: JSONRPCMessage, size: int) -> JSONRPCMessage | None:
+        """Look at a message that came, and give what the SDK needs to see of it. Raises ``ValueError`` for noise.
 
         The SDK makes a task of each notification, and has no use for most of them.
         """
         if isinstance(message, JSONRPCRequest):
-            self._on_request(message)
-        if not isinstance(message, JSONRPCNotification):
-            return True
-        if message.method == "notifications/progress":
-            self._on_progress(message.params or {})
-        elif message.method == "notifications/tools/list_changed":
-            self.tools_changed = True
-        return message.method == "notifications/cancelled"
+            return self._on_request(message)
+        if isinstance(message, JSONRPCNotification):
+            return message if self._on_notification(message.method, message.params or {}, size) else None
+        request_id = _number(message.id)
+        if not self.expects(request_id):
+            raise ValueError(f"id: there was no request {message.id!r}")
+        show = self._shown.pop(request_id, _small)
+        try:
+            if isinstance(message, JSONRPCError):
+                _shorten(message, size)
+            else:
+                message.result = show(message.result, size)
+        except KernelError as error:
+            return failed(request_id, self.keep_error(error))
+        return message
+
+    def expects(self, request_id: int) -> bool:
+        """Tell whether there was a request of ours with that id."""
+        return 0 < request_id <= self._last_id
 
     def attribute(self, request_id: RequestId, for_id: RequestId) -> None:
         """Note that a request of the server's came with the reply to one of ours."""
@@ -153,23 +221,70 @@ class Correlator:
         self._count += 1
         name = f"{self._nonce}:{self._count}"
         self._errors[name] = error
+        if len(self._errors) > _ERRORS:  # nobody has come for the first one
+            del self._errors[next(iter(self._errors))]
         return name
 
     def take_error(self, name: object) -> KernelError | None:
         """Give the error of that name, once."""
         return self._errors.pop(name, None) if isinstance(name, str) else None
 
-    def _on_request(self, message: JSONRPCRequest) -> None:
-        """Note a request that the SDK is going to refuse, because the server was not offered that method."""
+    def _on_request(self, message: JSONRPCRequest) -> JSONRPCRequest:
+        """Note a request, and whether the SDK is going to refuse it: the server was not offered that method."""
+        if message.id in self._asked:
+            raise ValueError(f"id: the request {message.id!r} waits for its answer")
+        self._asked.add(message.id)
         if message.method in CLIENT_METHODS and message.method not in self._offered:
             call = self.caller(message.id)
-            if call is not None:
+            if call is not None and len(call.refused) < _REFUSED:
                 call.refused.append(message.method)
+        if has_more_values(message.params, PARAMS):
+            message.params = None  # the SDK answers that they are invalid
+        return message
 
-    def _on_progress(self, params: Mapping[str, Any]) -> None:
+    def _on_notification(self, method: str, params: Mapping[str, Any], size: int) -> bool:
+        """Take a notification, and tell whether the SDK needs to see it."""
+        if method == "notifications/progress":
+            self._on_progress(params, size)
+        elif method == "notifications/tools/list_changed":
+            self.tools_changed = True
+        elif method == "notifications/cancelled":
+            cancelled = params.get("requestId")
+            return isinstance(cancelled, int | str) and self._forget(cancelled)
+        return False
+
+    def _forget(self, request_id: RequestId | None) -> bool:
+        """Note that a request of the server's needs no answer any more, and tell whether there was one."""
+        known = request_id in self._asked
+        self._asked.discard(request_id)
+        self._answered.set()
+        return known
+
+    def _on_progress(self, params: Mapping[str, Any], size: int) -> None:
         token = params.get("progressToken")
         call = self._by_token.get(token) if isinstance(token, str) else None
         if call is None or call.chunks is None:
             return
         chunk = {name: params[name] for name in ("progress", "total", "message") if params.get(name) is not None}
-        call.chunks.put(chunk, len(str(chunk)))
+        call.chunks.put(chunk, size)
+
+
+def _number(request_id: RequestId | None) -> int:
+    """Give the id of a request of ours; a server may have made text of it. 0: it is none."""
+    if isinstance(request_id, str):
+        return int(request_id) if request_id.isdecimal() and request_id.isascii() and len(request_id) < _DIGITS else 0
+    return request_id or 0
+
+
+def _small(result: dict[str, Any], size: int) -> dict[str, Any]:
+    """Give a result that the SDK itself reads, unless it is too large for that."""
+    if size > _OWN_BYTES or has_more_values(result, _OWN_VALUES):
+        raise broke_contract("the handshake", f"a reply of more than {_OWN_BYTES} bytes or {_OWN_VALUES} values")
+    return result
+
+
+def _shorten(message: JSONRPCError, size: int) -> None:
+    """Leave of a large error its code and the beginning of its message."""
+    if size > _ERROR_BYTES:
+        cut = f"{message.error.message[:_ERROR_TEXT]}… (cut: its error has {size} bytes)"
+        message.error = ErrorData(code=message.error.code, message=cut)

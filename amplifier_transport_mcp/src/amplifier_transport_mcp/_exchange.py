@@ -1,4 +1,4 @@
-"""One request of the SDK's client, and its response: a JSON body, or a stream of events.
+"""One request of the SDK's client, and its response: a JSON body, or streams of events.
 
 Owns what can be wrong with a response. A fault becomes the reply to the request, since an exception would end the
 client. The reply names the fault, and the correlator keeps it until its call comes for it.
@@ -12,70 +12,39 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import httpx
 import httpx2
-import msgspec
+from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse
 
 from amplifier_core import KernelError, Unreachable
-from amplifier_core.hookspecs import UNSET, NotJson
+from amplifier_core.hookspecs import NotJson
 from amplifier_transport_http import Body, Response, unreachable
 
 from ._codes import SPOKEN, broke_contract
 from ._correlator import Call
-from ._sse import EventSplitter
-from ._stdio import failed
+from ._events import SESSION, LabelledBody, for_sdk, stream_for_sdk
+from ._messages import decode_any, failed, read_message
+from ._resumption import Resumption
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import Awaitable, Coroutine
 
-    from mcp_types import RequestId
+    from mcp_types import JSONRPCMessage, RequestId
 
     from ._correlator import Correlator
+    from ._passage import Parcel
 
 _CLOSED_EARLY = "the server closed the connection before the end of its answer"
-_SESSION = "mcp-session-id"
+_SESSION_MAX = 1024  # characters
 _ERRORS = 400
 _NOT_FOUND = 404
 _EXCERPT = 200  # characters of a server's own message
-_PASSED = (b"content-type", b"location", _SESSION.encode())
-"""Headers that the SDK reads. No others: it would send a cookie with the next request."""
+_FIRST_DELAY, _RESUMPTIONS = 0.25, 5
 
 T = TypeVar("T")
 
 
 class SessionEnded(Unreachable):
     """The server does not know the session: the request was not carried out."""
-
-
-class _Error(msgspec.Struct):
-    """An error of JSON-RPC, without its data."""
-
-    code: int = 0
-    message: str = ""
-
-
-class Envelope(msgspec.Struct):
-    """The fields of a message of JSON-RPC that say what it is."""
-
-    id: int | str | msgspec.UnsetType | None = UNSET
-    method: str | msgspec.UnsetType = UNSET
-    result: msgspec.Raw | msgspec.UnsetType = UNSET
-    error: _Error | msgspec.UnsetType = UNSET
-
-
-_decode_envelope = msgspec.json.Decoder(Envelope).decode
-
-
-def read_envelope(message: bytes) -> Envelope:
-    """Read the envelope of a message, or raise ``NotJson``.
-
-    It checks UTF-8, because the SDK, which decodes the message again, does not.
-    """
-    try:
-        if not message.isascii():
-            message.decode()
-        return _decode_envelope(message)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise NotJson(str(error)) from None
 
 
 class Exchange:
@@ -85,15 +54,23 @@ class Exchange:
         self, message_id: RequestId, request: httpx.Request, limit: int, correlator: Correlator, ended: asyncio.Event
     ) -> None:
         self._id = message_id
+        self.token = str(message_id)
         self.url = request.url.copy_with(query=None)  # for errors: a query may be a secret
         self._limit = limit
         self._correlator = correlator
+        self.pace = correlator.pace
         self._session_ended = ended
-        self._in_session = _SESSION in request.headers
+        self._in_session = SESSION in request.headers
         self.call = correlator.call(message_id) or Call("", None)  # no call: the client's own
+        self.place = Resumption(str(self.url), _FIRST_DELAY, _RESUMPTIONS)
         self._scope = anyio.CancelScope()
         self._deadline = math.inf
+        self._given_up = False
         self._response: httpx.Response
+
+    def give_up(self) -> None:
+        """Resume no stream from now on."""
+        self._given_up = True
 
     def abort(self) -> None:
         """End the exchange, whose caller does not wait for it any more."""
@@ -110,10 +87,21 @@ class Exchange:
         except KernelError as error:
             return self._respond(error)
 
+    async def resume(self, request: httpx.Request, pool: httpx.AsyncBaseTransport) -> httpx2.Response:
+        """Ask for the rest of a stream, when it is due. Raises ``httpx.TransportError``: the SDK tries again."""
+        try:
+            if self._given_up or not await self.until_aborted(self.place.wait()):
+                raise Unreachable("the caller has given up")
+        except KernelError as error:
+            content = b"data: %b\n\n" % self.fault(error)
+            return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=content)
+        response = await pool.handle_async_request(request)
+        return await stream_for_sdk(self, response, Body(response, self.url, self._limit))
+
     def _respond(self, error: KernelError) -> httpx2.Response:
         return httpx2.Response(200, headers={"content-type": "application/json"}, content=self.fault(error))
 
-    async def until_aborted(self, work: Coroutine[Any, Any, T]) -> T | None:
+    async def until_aborted(self, work: Awaitable[T]) -> T | None:
         """Wait for some work; gives ``None`` if the exchange is aborted."""
         with anyio.CancelScope(deadline=self._deadline) as self._scope:
             return await work
@@ -123,115 +111,85 @@ class Exchange:
         """Make the reply that takes a fault through the SDK to its call."""
         return failed(self._id, self._correlator.keep_error(error)).model_dump_json().encode()
 
-    def is_reply(self, message: bytes) -> bool:
-        """Tell whether a message is the reply, or one that may precede it. Raises ``KernelError`` if it is neither."""
+    async def take(self, text: bytes) -> tuple[Parcel, bool]:
+        """Take one message, and tell whether it is the reply. Raises ``KernelError`` for what is neither."""
         try:
-            envelope = read_envelope(message)
-        except NotJson as error:
-            raise self._whole(message).not_json(error) from None
-        if envelope.method is not UNSET:
-            if isinstance(envelope.id, int | str):
-                self._correlator.attribute(envelope.id, self._id)
-            return False
-        if str(envelope.id) != str(self._id):
-            raise broke_contract(str(self.url), f"the reply to request {self._id} has the id {envelope.id!r}")
-        if (envelope.result is UNSET) == (envelope.error is UNSET):
-            raise broke_contract(str(self.url), "expected either a result or an error")
-        self.call.size = len(message)
-        return True
+            message = await self._read(self._whole(text))
+        except ValueError as error:
+            raise broke_contract(str(self.url), str(error)) from None
+        if is_reply := isinstance(message, JSONRPCResponse | JSONRPCError):
+            if str(message.id) != self.token:
+                raise broke_contract(str(self.url), f"the reply to request {self._id} has the id {message.id!r}")
+            self.call.size = len(text)
+            message.id = self._id
+        elif isinstance(message, JSONRPCRequest):
+            self._correlator.attribute(message.id, self._id)
+        return self._correlator.passage.pack(message, len(text)), is_reply
+
+    def cut(self, cause: httpx.TransportError | None) -> None:
+        """Take note that a stream has ended before the reply. Raises ``Unreachable`` if it can't be resumed."""
+        self.place.end()
+        if self._deadline < 0 or self.place.id is None:
+            raise unreachable(self.url, f"the connection broke: {cause}" if cause else _CLOSED_EARLY, cause)
+        self.call.cut = True  # the SDK resumes it
 
     async def _receive(self, sending: Coroutine[Any, Any, httpx.Response]) -> httpx2.Response:
         self._response = response = await sending
         if not response.is_success:
             self.call.http_status = response.status_code
+        self._check_session(response)
         body = Body(response, self.url, self._limit)
         if response.is_success and body.media_type == "text/event-stream":
-            return for_sdk(response, EventStream(self, body))
+            return await stream_for_sdk(self, response, body)
         try:
             content = await body.read()
         finally:
             await body.aclose()
-        if not response.is_redirect:  # the SDK follows those within the origin, and refuses the others
-            self._check(self._whole(content))
-        return for_sdk(response, httpx2.ByteStream(content))
+        if response.is_redirect:  # the SDK follows those within the origin, and refuses the others
+            return for_sdk(response, LabelledBody(None))
+        return for_sdk(response, LabelledBody(await self._check(self._whole(content))))
+
+    def _check_session(self, response: httpx.Response) -> None:
+        session: str = response.headers.get(SESSION, "")
+        if len(session) > _SESSION_MAX or not (session.isascii() and session.isprintable()):
+            why = f"{SESSION}: expected at most {_SESSION_MAX} printable ASCII characters"
+            raise broke_contract(str(self.url), why)
 
     def _whole(self, content: bytes) -> Response:
         return Response(self.url, self._response.status_code, self._response.headers, content)
 
-    def _check(self, response: Response) -> None:
-        """Raise the error of a response that is neither a reply nor an error of MCP."""
+    async def _check(self, response: Response) -> Parcel:
+        """Give the reply of a response, or raise the error of one that is neither a reply nor an error of MCP."""
         if response.status >= _ERRORS:
-            self._check_error(response)
-        elif not self.is_reply(response.body):
+            return await self._check_error(response)
+        parcel, is_reply = await self.take(response.body)
+        if not is_reply:
             raise response.error("a message that is no reply")
+        return parcel
 
-    def _check_error(self, response: Response) -> None:
-        error = _Error()
+    async def _check_error(self, response: Response) -> Parcel:
+        error, failure = None, response.error("no error of MCP")
         try:
-            error = read_envelope(response.body).error or error
-            failure = response.error(" ".join(error.message.split())[:_EXCERPT] or "no error of MCP")
-        except NotJson as cause:
-            failure = response.not_json(cause)
-        if error.code in SPOKEN:
-            return
-        if self._in_session and (response.status == _NOT_FOUND or "session" in error.message.lower()):
+            message = await self._read(response)
+        except KernelError as cause:
+            failure = cause
+        except ValueError:  # JSON, but no message
+            pass
+        else:
+            error = message.error if isinstance(message, JSONRPCError) else None
+        said = "" if error is None else " ".join(error.message[:_EXCERPT].split())
+        if error is not None and error.code in SPOKEN:
+            reply = JSONRPCError.model_construct(jsonrpc="2.0", id=self._id, error=error)
+            return self._correlator.passage.pack(reply, len(response.body))
+        if self._in_session and (response.status == _NOT_FOUND or "session" in said.lower()):
             self._session_ended.set()
             raise SessionEnded(f"{self.url}: the server ended the session", details={"http_status": response.status})
-        raise failure
+        raise response.error(said) if said else failure
 
-
-class EventStream(httpx2.AsyncByteStream):
-    """The events of a body up to the reply. A fault takes the place of the events in which it is found."""
-
-    def __init__(self, exchange: Exchange, body: Body) -> None:
-        self._exchange = exchange
-        self._body = body
-        self._splitter = EventSplitter(body.check_size)
-        self._resumable = False
-        self._over = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def _read(self, response: Response) -> JSONRPCMessage:
+        """Read a message. Raises ``KernelError`` for what is not JSON, and ``ValueError`` for what is no message."""
         try:
-            pieces = aiter(self._body)
-            while not self._over:
-                if events := await self._next(pieces):
-                    yield events
-        except KernelError as error:
-            yield b"\n\ndata: %b\n\n" % self._exchange.fault(error)
-
-    async def aclose(self) -> None:
-        await self._body.aclose()
-
-    async def _next(self, pieces: AsyncIterator[bytes]) -> bytes:
-        """Give the events that the next piece completes."""
-        cause: httpx.TransportError | None = None
-        try:
-            piece = await self._exchange.until_aborted(anext(pieces, b""))
-        except httpx.TransportError as error:
-            piece, cause = b"", error
-        if piece:
-            return b"".join(self._until_reply(piece))
-        self._over = True
-        if piece is None or not self._resumable:
-            why = f"the connection broke: {cause}" if cause else _CLOSED_EARLY
-            raise unreachable(self._exchange.url, why, cause)
-        self._exchange.call.cut = True  # the SDK resumes it
-        return b""
-
-    def _until_reply(self, piece: bytes) -> list[bytes]:
-        found: list[bytes] = []
-        for event in self._splitter.feed(piece):
-            self._resumable |= event.has_id
-            found.append(event.raw)
-            if event.message and self._exchange.is_reply(event.message):
-                self._over = True
-                break
-        return found
-
-
-def for_sdk(response: httpx.Response, stream: httpx2.AsyncByteStream) -> httpx2.Response:
-    """Make the response that the SDK sees of one that came."""
-    headers = {lower: value for name, value in response.headers.raw if (lower := name.lower()) in _PASSED}
-    if isinstance(stream, httpx2.ByteStream):  # a checked body is JSON, even if the server calls it something else
-        headers[b"content-type"] = b"application/json"
-    return httpx2.Response(response.status_code, headers=headers, stream=stream)
+            value = await decode_any(response.body, self._limit)
+        except NotJson as error:
+            raise response.not_json(error) from None
+        return read_message(value)

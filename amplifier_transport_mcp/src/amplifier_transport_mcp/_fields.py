@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from amplifier_transport_http import HttpFields
-from amplifier_transport_http import read_fields as read_http_fields
 from amplifier_transport_stdio import StdioFields
 from amplifier_transport_stdio import read_fields as read_stdio_fields
 
 if TYPE_CHECKING:
     from amplifier_core import BadRequest, ModuleDescriptor
+    from amplifier_transport_http import HttpFields
 
 _LOCAL = ("command", "cwd", "env")
 _REMOTE = ("url", "headers", "ca")
@@ -51,6 +50,8 @@ def read_fields(descriptor: ModuleDescriptor) -> tuple[StdioFields | HttpFields,
         raise descriptor.misfit("", "expected either a command (a server here) or a url (a server elsewhere)")
     inputs = Inputs(_roots(descriptor), _handlers(descriptor))
     if "url" in transport:
+        from amplifier_transport_http import read_fields as read_http_fields  # noqa: PLC0415 - it takes 60 ms
+
         known = ("type", *_REMOTE, *_INPUTS)
         return read_http_fields(descriptor, known, reserved=_RESERVED, query=True), inputs
     return read_stdio_fields(descriptor, ("type", *_LOCAL, *_INPUTS)), inputs

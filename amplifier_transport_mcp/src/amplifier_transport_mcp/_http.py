@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import httpx2
 from mcp.client.streamable_http import streamable_http_client
-from mcp_types import JSONRPCRequest
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse
 
 from ._streams import IncomingStream, OutgoingStream
 from ._transport import GuardedTransport
 
 if TYPE_CHECKING:
-    from mcp.shared.message import SessionMessage
-
     from amplifier_transport_http import HttpFields
 
     from ._correlator import Correlator
@@ -49,11 +48,18 @@ class HttpStreams:
 
         async def receive() -> SessionMessage | Exception:
             while True:
+                await self._correlator.room()
                 item: SessionMessage | Exception = await anext(read)
-                if isinstance(item, Exception) or self._correlator.on_receive(item.message):
+                if isinstance(item, Exception):
                     return item
+                with contextlib.suppress(ValueError):  # noise: over HTTP nobody counts it
+                    message = self._correlator.on_receive(*self._correlator.passage.unpack(item.message))
+                    if message is not None:
+                        return SessionMessage(message)
 
         async def send(item: SessionMessage) -> None:
+            if isinstance(item.message, JSONRPCResponse | JSONRPCError):
+                await self._transport.room()
             self._correlator.on_send(item.message)
             if isinstance(item.message, JSONRPCRequest):
                 item.message = _QuietRequest.model_construct(item.message.model_fields_set, **dict(item.message))

@@ -12,6 +12,7 @@ from amplifier_core import Cancelled, KernelError
 from amplifier_core.hookspecs import Message
 
 from . import _codes
+from ._result import INPUT_REQUIRED
 from ._server_requests import InputRequired, answers, more_params, pending, refused, resumed
 from ._tools import METHODS
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from ._session import ClientSession
     from ._tools import Tools
 
-_INPUT_REQUIRED = "input_required"
 _RETRY_SECONDS = 0.05  # before a request is sent again unchanged, as the server asked
 _MESSAGE = 200  # characters of a tool's own words
 
@@ -98,30 +98,32 @@ class Invocation:
         await asyncio.wait((self._task,))
 
     async def _turn(self) -> Message:
-        asked = asyncio.create_task(self._call.has_server_request.wait())
+        waiting = asyncio.create_task(self._call.has_server_request.wait())
         try:
-            await asyncio.wait((self._task, asked), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((self._task, waiting), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             await self._stop()
             raise
         finally:
-            asked.cancel()
+            waiting.cancel()
         if self._task.done():
             if self._timer is not None:
                 self._timer.cancel()
             return self._task.result()
         self._server_requests = requests = self._call.take_server_requests()
         self._suspended[self._call.token] = self
-        return pending([(each.method, each.params) for each in requests], self._inputs, {"call": self._call.token})
+        return await pending(
+            [(each.method, each.params) for each in requests], self._inputs, {"call": self._call.token}
+        )
 
     async def _run(self, call: Call, more: Mapping[str, Any]) -> Message:
         with self._session.correlator.in_flight(call):
             while True:
                 result = await self._request(call, {**self._params, **more})
-                if result.get("resultType") != _INPUT_REQUIRED:
+                if result.get("resultType") != INPUT_REQUIRED:
                     return Message(ok=True, result=self._result(call, result), size=call.size)
                 required = InputRequired(result, self._inputs)
-                if (reply := required.pending()) is not None:
+                if (reply := await required.pending()) is not None:
                     return reply
                 if not required.known:
                     await asyncio.sleep(_RETRY_SECONDS)

@@ -16,7 +16,13 @@ from jsonschema.validators import extend, validator_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_STEPS = 20_000  # keywords that one check looks at: some 50 ms
+_STEPS = 10_000  # keywords that one check looks at: some 25 ms
+_A_STEP = 4  # values that cost as much as a step: one that does not fit is written into an error
+_TEXT = 256  # characters that cost as much as a value
+_FAULT = 10  # steps that an error costs
+_DEEP = ("enum", "const")  # keywords that are compared with a value as a whole
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+_SEARCH = 8  # the library looks through the whole schema for each id or anchor, at so much a value
 _UNBOUNDED = ("pattern", "patternProperties", "uniqueItems", "unevaluatedProperties", "unevaluatedItems")
 _WIDTH = 200  # characters of a fault
 
@@ -30,6 +36,7 @@ class Schemas:
 
     def __init__(self) -> None:
         self._left = 0
+        self._schema: Any = None  # that of the check that runs
         self._dialects: dict[Any, Any] = {}
 
     def check(self, schema: Any) -> Callable[[Any, str], str]:
@@ -38,35 +45,71 @@ class Schemas:
         A malformed schema finds no fault: its server knows what it means. References to other documents are not
         followed.
         """
-        dialect = validator_for(schema, default=Draft202012Validator)
-        if dialect not in self._dialects:
-            self._dialects[dialect] = self._bounded(dialect)
-        validator = self._dialects[dialect](schema, registry=referencing.Registry())
 
         def check(value: Any, name: str) -> str:
             self._left = _STEPS
+            self._schema = schema
             try:
-                error = next(validator.iter_errors(value), None)
+                error = next(self._validator(schema).iter_errors(value), None)
             except Exception:  # noqa: BLE001 - the schema may be malformed in any way, or the steps are used up
                 return ""
             return "" if error is None else _fault(error, name)
 
         return check
 
+    def _validator(self, schema: Any) -> Any:
+        dialect = validator_for(schema, default=Draft202012Validator)
+        if dialect not in self._dialects:
+            self._dialects[dialect] = self._bounded(dialect)
+        return self._dialects[dialect](schema, registry=referencing.Registry())
+
     def _bounded(self, dialect: Any) -> Any:
-        keywords = {name: self._counted(keyword) for name, keyword in dialect.VALIDATORS.items()}
+        keywords = {name: self._counted(keyword, name) for name, keyword in dialect.VALIDATORS.items()}
         keywords |= dict.fromkeys(_UNBOUNDED, _left_to_the_server)
         keywords["additionalProperties"] = _without_patterns(keywords["additionalProperties"])
         return extend(dialect, keywords)
 
-    def _counted(self, keyword: Callable[..., Iterator[Any] | None]) -> Callable[..., Any]:
-        def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
-            self._left -= 1
-            if self._left < 0:
-                raise _EnoughError
-            return keyword(validator, value, instance, schema)
+    def _counted(self, keyword: Callable[..., Iterator[Any] | None], name: str) -> Callable[..., Any]:
+        def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
+            self._spend(1 + (self._cost(name, value) + self._size(instance)) // _A_STEP)
+            for error in keyword(validator, value, instance, schema) or ():
+                self._spend(_FAULT)
+                yield error
 
         return counted
+
+    def _spend(self, steps: int) -> None:
+        self._left -= steps
+        if self._left < 0:
+            raise _EnoughError
+
+    def _cost(self, keyword: str, value: Any) -> int:
+        """Give what a keyword with that value costs, without what it says of an instance."""
+        if keyword in _DEEP:
+            return self._size(value)
+        if keyword in _REFERENCES and isinstance(value, str):
+            search = 0 if value == "#" or value.startswith("#/") else _SEARCH * self._size(self._schema)
+            return search + len(value) // _SEARCH
+        return _length(value)
+
+    def _size(self, value: Any) -> int:
+        """Count the values in a value, as far as there are steps for them."""
+        ahead, size, enough = [value], 0, self._left * _A_STEP
+        while ahead and size <= enough:
+            each = ahead.pop()
+            size += _length(each)
+            if isinstance(each, dict):
+                ahead += each.values()
+            elif isinstance(each, list):
+                ahead += each
+        return size
+
+
+def _length(value: Any) -> int:
+    """Give what it costs to look at a value, but not into it."""
+    if isinstance(value, str):
+        return 1 + len(value) // _TEXT
+    return 1 + len(value) if isinstance(value, dict | list) else 1
 
 
 def _left_to_the_server(_validator: Any, _value: Any, _instance: Any, _schema: Any) -> None:

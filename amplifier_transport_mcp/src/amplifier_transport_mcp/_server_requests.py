@@ -7,17 +7,23 @@ sent here.
 
 from __future__ import annotations
 
-import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from amplifier_core import Forbidden, KernelError
-from amplifier_core.hookspecs import Message, decode_message
+from amplifier_core.hookspecs import LARGE, Message, NotJson, decode_message, decode_message_large
+
+from ._codes import broke_contract
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ._fields import Inputs
+
+_WEIGHED = sys.maxsize  # the values were weighed when they came
 
 CLIENT_METHODS = {"sampling/createMessage": "sampling", "elicitation/create": "elicitation", "roots/list": "roots"}
 """The methods that a server may call on its client, and the key of ``transport`` that offers each."""
@@ -28,7 +34,9 @@ def roots_of(inputs: Inputs) -> dict[str, Any]:
     return {"roots": [{"uri": Path(root).as_uri()} for root in inputs.roots or ()]}
 
 
-def pending(requests: Sequence[tuple[str, Mapping[str, Any]]], inputs: Inputs, state: Mapping[str, Any]) -> Message:
+async def pending(
+    requests: Sequence[tuple[str, Mapping[str, Any]]], inputs: Inputs, state: Mapping[str, Any]
+) -> Message:
     """Make the reply by which the kernel calls the handler of each (method, params); ``Forbidden`` if one has none."""
     calls = []
     for method, params in requests:
@@ -37,7 +45,11 @@ def pending(requests: Sequence[tuple[str, Mapping[str, Any]]], inputs: Inputs, s
             raise refused([method])
         args = {"path": handler.path, "op": handler.op, "args": dict(params)}
         calls.append({"name": "invoke", "args": args})
-    return decode_message(json.dumps({"pending": {"syscalls": calls, "state": state}}).encode())
+    text = msgspec.json.encode({"pending": {"syscalls": calls, "state": state}})
+    try:
+        return await decode_message_large(text, _WEIGHED) if len(text) > LARGE else decode_message(text, _WEIGHED)
+    except NotJson as error:  # what was just deep enough is deeper now
+        raise broke_contract("its requests", str(error)) from None
 
 
 def refused(methods: Sequence[str], **details: Any) -> Forbidden:
@@ -76,12 +88,12 @@ class InputRequired:
             else:
                 self._unknown[key] = (method, request.get("params") or {})
 
-    def pending(self) -> Message | None:
+    async def pending(self) -> Message | None:
         """Make the kernel's reply, or ``None`` if no handler has to be called."""
         if not self._unknown:
             return None
         state = {"keys": list(self._unknown), "known": self.known, "request_state": self.state}
-        return pending(list(self._unknown.values()), self._inputs, state)
+        return await pending(list(self._unknown.values()), self._inputs, state)
 
 
 def resumed(resume: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,9 +18,11 @@ from pydantic import TypeAdapter, ValidationError
 from amplifier_core import Internal, KernelError, Unreachable
 from amplifier_core.hookspecs import causes
 
-from . import _codes
-from ._correlator import Correlator, ServerRequest
+from . import _codes, _result
+from ._correlator import PARAMS, Correlator, ServerRequest
 from ._http import HttpStreams
+from ._listing import Listing
+from ._messages import has_more_values
 from ._server_requests import roots_of
 from ._stdio import StdioStreams
 from ._tools import Tools
@@ -44,15 +46,15 @@ _REQUESTS: dict[str, tuple[Any, Any]] = {
     "prompts/list": (types.ListPromptsRequest, types.PaginatedRequestParams),
     "prompts/get": (types.GetPromptRequest, types.GetPromptRequestParams),
 }
-_PAGES = 1000  # of one listing at most: a server may never end it
 _VERSION = "0.1.0"
 
 
 class ClientSession:
     """One client of one server. ``fault`` is the reason of its end, after it."""
 
-    def __init__(self, correlator: Correlator, streams: StdioStreams | HttpStreams, inputs: Inputs) -> None:
+    def __init__(self, correlator: Correlator, streams: StdioStreams | HttpStreams, inputs: Inputs, limit: int) -> None:
         self.correlator = correlator
+        self._limit = limit
         self.fault: KernelError | None = None
         self._streams = streams
         self._tools: Tools | None = None
@@ -143,9 +145,13 @@ class ClientSession:
         except ValidationError as error:
             raise Internal(f"{what}: {_first_line(error)}") from error
         try:
-            result: dict[str, Any] = await session.send_request(request, _RAW)
+            with self.correlator.showing(partial(_result.show, method)):
+                result = _result.whole(await session.send_request(request, _RAW))
         except (MCPError, ValidationError, RuntimeError) as error:
             raise self._fault_of(error, what, call) from error
+        if not self.modern:
+            result.pop("resultType", None)  # it means nothing there
+        _result.check(method, result, what)
         return result
 
     async def list_tools(self, granted: Any) -> Tools:
@@ -153,25 +159,24 @@ class ClientSession:
         async with self._listing:
             if self._tools is None or self.correlator.tools_changed:
                 self.correlator.tools_changed = False
-                self._tools = Tools(await self._all_tools(), self._offered(), granted)
+                listing = await self._list_all()
+                self._tools = Tools(listing.tools, self._offered(), granted, listing.flawed)
             return self._tools
 
-    async def _all_tools(self) -> list[dict[str, Any]]:
+    async def _list_all(self) -> Listing:
         session = (await self.client()).session
-        if "tools" not in self._offered():
-            return []
-        found: list[dict[str, Any]] = []
-        cursor: str | None = None
-        try:
-            for _ in range(_PAGES):
-                page = await session.list_tools(params=types.PaginatedRequestParams(cursor=cursor))
-                found += [tool.model_dump(by_alias=True, mode="json", exclude_none=True) for tool in page.tools]
-                cursor = page.next_cursor
-                if cursor is None:
-                    return found
-        except (MCPError, ValidationError, RuntimeError) as error:
-            raise self._fault_of(error, "tools/list") from error
-        raise _codes.broke_contract("tools/list", f"more than {_PAGES} pages")
+        listing = Listing(self._limit)
+        more = "tools" in self._offered()
+        while more:
+            params = types.PaginatedRequestParams(cursor=listing.cursor)
+            try:
+                with self.correlator.showing(listing.show):
+                    page = await session.list_tools(params=params)
+            except (MCPError, ValidationError, RuntimeError) as error:
+                raise self._fault_of(error, "tools/list") from error
+            listing.keep({tool.name for tool in page.tools})
+            more = listing.cursor is not None
+        return listing
 
     def server(self) -> dict[str, Any]:
         """Describe the server."""
@@ -228,7 +233,10 @@ class _ClientFeatures:
         request = ServerRequest(method, params.model_dump(by_alias=True, mode="json", exclude_none=True))
         call.add(request)
         try:
-            return kind.model_validate(await request.response)
+            answer = await request.response
+            if has_more_values(answer, PARAMS):
+                return _refusal(f"{method}: the answer has more than {PARAMS} values")
+            return kind.model_validate(answer)
         except (KernelError, ValidationError) as error:
             return _refusal(f"{method}: {_first_line(error)}")
 
@@ -251,11 +259,11 @@ def _first_line(error: BaseException) -> str:
 class StdioClientSession(ClientSession):
     """The client of a server that is a child process, for as long as that runs."""
 
-    def __init__(self, launcher: Launcher, inputs: Inputs) -> None:
+    def __init__(self, launcher: Launcher, limit: int, inputs: Inputs) -> None:
         correlator = Correlator(inputs)
         streams = StdioStreams(launcher, correlator, self.end)
         self.child = streams.child
-        super().__init__(correlator, streams, inputs)
+        super().__init__(correlator, streams, inputs, limit)
 
     async def close(self) -> None:
         """End the process, and wait until it is gone."""
@@ -267,4 +275,4 @@ class HttpClientSession(ClientSession):
 
     def __init__(self, fields: HttpFields, limit: int, inputs: Inputs) -> None:
         correlator = Correlator(inputs)
-        super().__init__(correlator, HttpStreams(fields, limit, correlator), inputs)
+        super().__init__(correlator, HttpStreams(fields, limit, correlator), inputs, limit)

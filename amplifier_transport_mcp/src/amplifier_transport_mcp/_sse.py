@@ -1,64 +1,101 @@
-"""Server-sent events of one response: whole events, within their size, and the messages in them.
+"""Server-sent events of one response: the messages in them, and where a stream can be resumed.
 
-Owns lines and events. What a message means is for the exchange; the SDK reads the same bytes after it.
+Owns lines and fields, and their size. What a message means is for the exchange. Of what is no message nothing is kept.
 """
 
 from __future__ import annotations
 
-import re
+import codecs
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-_LINE_END = re.compile(rb"\r\n|\n|\r")
-_FRAME = 1024  # bytes that the fields around the data may have
+ID_MAX = 1024
+"""Bytes that the id of an event may have."""
+_FRAME = 2 * ID_MAX  # bytes that may be beside a message
+_DIGITS = 9  # of a number of milliseconds
+_END = b"\r\n"
 
 
 class Event(NamedTuple):
-    """One event: its bytes, the message in it (empty: none), and whether a client can resume after it."""
+    """One event: the message in it (empty: none), and the id of the place where the stream can be resumed after it."""
 
-    raw: bytes
     message: bytes
-    has_id: bool
+    id: bytes | None
 
 
 class EventSplitter:
     """Splits a stream of bytes into events. ``check_size`` raises for a message with too many bytes."""
 
     def __init__(self, check_size: Callable[[int], None]) -> None:
+        self.retry = 0
+        """Milliseconds before the stream is resumed, as the server wishes."""
         self._check_size = check_size
-        self._parts: list[bytes] = []  # of a line that has no end yet
-        self._lines: list[bytes] = []  # of an event that has no end yet
-        self._size = 0
+        self._line = bytearray()  # as far as it has come
+        self._after_cr = False
+        self._is_first = True
+        self._begin()
 
-    def feed(self, data: bytes) -> list[Event]:
+    def _begin(self) -> None:
+        self._data = bytearray()  # with a line end after each line
+        self._kind = b""
+        self._id: bytes | None = None
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
         """Take what was read and give the events that it completes."""
-        self._size += len(data)
-        held = bool(self._parts) and self._parts[-1].endswith(b"\r")
-        if not held and b"\n" not in data and b"\r" not in data:
-            self._parts.append(data)
-            self._check_size(self._size - _FRAME)
-            return []
-        data = b"".join((*self._parts, data))
-        rest = b""
-        if data.endswith(b"\r"):  # perhaps half of a line end
-            data, rest = data[:-1], b"\r"
-        *lines, last = _LINE_END.split(data)
-        self._parts = [last + rest]
-        events = []
-        for line in lines:
-            self._lines.append(line)
-            if not line:
-                events.append(self._event())
-        self._size = sum(map(len, (*self._lines, *self._parts)))
-        self._check_size(self._size - _FRAME)
-        return events
+        if self._after_cr and piece.startswith(b"\n"):
+            piece = piece[1:]
+            self._after_cr = False
+        for part in piece.splitlines(keepends=True):
+            self._line += part
+            self._check_size(len(self._line) + len(self._data) - _FRAME)
+            if part[-1] in _END:
+                line = self._line
+                self._line = bytearray()
+                if (event := self._take(line)) is not None:
+                    yield event
+        if piece:
+            self._after_cr = piece.endswith(b"\r")
 
-    def _event(self) -> Event:
-        lines, self._lines = self._lines, []
-        self._check_size(sum(map(len, lines)) - _FRAME)
-        data = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
-        kind = [line[6:].strip() for line in lines if line.startswith(b"event:")]
-        message = b"\n".join(data) if not kind or kind[-1] in (b"", b"message") else b""
-        return Event(b"\n".join((*lines, b"")), message, any(line.startswith(b"id:") for line in lines))
+    def _take(self, line: bytearray) -> Event | None:
+        """Take one line with its end; give the event that it ends."""
+        del line[len(line) - (2 if line.endswith(_END) else 1) :]
+        if self._is_first:
+            self._is_first = False
+            del line[: len(codecs.BOM_UTF8) * line.startswith(codecs.BOM_UTF8)]
+        if not line:
+            return self._end()
+        if line.startswith(b"data:"):
+            del line[: 6 if line.startswith(b"data: ") else 5]
+            self._add(line)
+        else:  # an id that is cut here is still too long
+            self._take_field(*bytes(line[: ID_MAX + 16]).partition(b":")[::2])
+        return None
+
+    def _add(self, line: bytearray) -> None:
+        """Add a line to the data. A single one, which may be large, is not copied."""
+        line += b"\n"
+        if self._data:
+            self._data += line
+        else:
+            self._data = line
+
+    def _take_field(self, name: bytes, value: bytes) -> None:
+        value = value.removeprefix(b" ")
+        if name == b"data":  # without a colon
+            self._add(bytearray())
+        elif name == b"event":
+            self._kind = value
+        elif name == b"id" and b"\0" not in value:
+            self._id = value
+        elif name == b"retry" and value.isdigit():
+            self.retry = int(value[:_DIGITS])
+
+    def _end(self) -> Event:
+        del self._data[-1:]
+        self._check_size(len(self._data))
+        message = bytes(self._data) if self._kind in (b"", b"message") else b""
+        event = Event(message, self._id)
+        self._begin()
+        return event

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import mcp_types as types
 from mcp.shared.message import SessionMessage
 
-from amplifier_core.hookspecs import decode, decode_large
+from amplifier_core.hookspecs import NotJson, decode, decode_large
 
+from ._codes import broke_contract
+from ._messages import failed, read_message
+from ._pace import REQUEST
 from ._streams import IncomingStream, OutgoingStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from amplifier_core import KernelError
     from amplifier_transport_stdio import Launcher
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
     from ._correlator import Correlator
 
 _ID = re.compile(rb'"id"\s*:\s*(\d{1,18})\s*[,}]')
-_VERSION: Literal["2.0"] = "2.0"
+_SEARCHED = 1024  # bytes at both ends of a broken line
+_QUEUED = 64  # messages that the SDK has not taken, before no more are read
+_TURN = 16  # messages that it takes before others get a turn
+_UNREAD = 1024 * 1024  # bytes of answers that the server does not read
 
 
 class StdioStreams:
@@ -36,7 +42,10 @@ class StdioStreams:
         self._correlator = correlator
         self._ended = ended
         self._incoming: asyncio.Queue[SessionMessage | None] = asyncio.Queue()  # None wakes the reader at the end
+        self._taken = 0
         self._over = False
+        self._unread = 0
+        self._holds: set[str] = set()  # why nothing is read from the server
         self.child = launcher.start(self)
 
     @property
@@ -52,6 +61,12 @@ class StdioStreams:
         """Leave the process to its owner."""
 
     async def _receive(self) -> SessionMessage:
+        self._taken += 1
+        if self._taken % _TURN == 0:
+            await asyncio.sleep(0)
+        await self._correlator.room(self._incoming.qsize)
+        if self._incoming.empty():
+            self._let_go("queue")
         message = await self._incoming.get()
         if self._over or message is None:
             raise StopAsyncIteration
@@ -64,6 +79,7 @@ class StdioStreams:
         message = item.message
         self._correlator.on_send(message)
         line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+        self._check_unread(message, len(line))
         try:
             self.child.write(line, now=True)
         except BrokenPipeError:  # it ended unnoticed, or closed its stdin: the exit follows, and has the cause
@@ -78,76 +94,85 @@ class StdioStreams:
         if error is not None and not self._over:
             self._over = True
             self._incoming.put_nowait(None)
+            self._correlator.forget_asked()
             self._ended(error)
 
     def on_line(self, line: bytes) -> None:
         """Take one message, or what is none."""
         try:
-            message = read_message(decode(line, self.child.limit))
-        except ValueError as error:
+            value = decode(line, self.child.limit)
+        except NotJson as error:
             self._on_broken_line(line, str(error))
         else:
-            self._on_message(line, message)
+            self._take(line, value)
 
     async def on_large_line(self, line: bytes) -> None:
         """Take one message that is large, and let others run meanwhile."""
         try:
-            message = read_message(await decode_large(line, self.child.limit))
-        except ValueError as error:
+            value = await decode_large(line, self.child.limit)
+        except NotJson as error:
             self._on_broken_line(line, str(error))
         else:
-            self._on_message(line, message)
+            self._take(line, value)
 
-    def _on_message(self, line: bytes, message: types.JSONRPCMessage) -> None:
+    def _take(self, line: bytes, value: object) -> None:
+        """Take one message, or JSON that is none."""
+        try:
+            message = read_message(value)
+        except ValueError as error:
+            self._on_broken_line(line, str(error))
+            return
         if isinstance(message, types.JSONRPCResponse) and (call := self._correlator.call(message.id)) is not None:
             call.size = len(line)
             self.child.answered()
-        if self._correlator.on_receive(message):
+        if not isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
+            self._slow_down(len(line), REQUEST if isinstance(message, types.JSONRPCRequest) else 1)
+        try:
+            shown = self._correlator.on_receive(message, len(line))
+        except ValueError:
+            self._slow_down(len(line), 1)
+            self.child.count_noise(line)
+        else:
+            self._put(shown)
+
+    def _put(self, message: types.JSONRPCMessage | None) -> None:
+        if message is not None:
             self._incoming.put_nowait(SessionMessage(message))
+        if self._incoming.qsize() > _QUEUED:
+            self._hold("queue")
 
     def _on_broken_line(self, line: bytes, why: str) -> None:
-        """Fail the call that a broken line names; a line that names none is noise."""
-        found = _ID.search(line)
-        if found is None or self._correlator.call(int(found[1])) is None:
+        """Fail the request that a broken line names; a line that names none is noise."""
+        self._slow_down(len(line), 1)
+        found = _ID.search(line[:_SEARCHED]) or _ID.search(line[-_SEARCHED:])
+        if found is None or not self._correlator.expects(int(found[1])):
             self.child.count_noise(line)
             return
         fault = self._correlator.keep_error(self.child.broke_contract(line, why))
-        self._incoming.put_nowait(SessionMessage(failed(int(found[1]), fault)))
+        self._put(failed(int(found[1]), fault))
 
+    # How fast the server may be.
 
-def read_message(value: Any) -> types.JSONRPCMessage:
-    """Make a message of decoded JSON, or raise ``ValueError`` with what is wrong with it.
+    def _slow_down(self, size: int, cost: int) -> None:
+        """Let a server that sends too much unasked wait."""
+        if (seconds := self._correlator.pace.spend(size, cost)) and "pace" not in self._holds:
+            self._hold("pace")
+            asyncio.get_running_loop().call_later(seconds, self._let_go, "pace")
 
-    Nothing is copied and nothing looked at twice: the SDK's models would do both, and it checks results itself.
-    """
-    if not isinstance(value, dict) or value.get("jsonrpc") != _VERSION:
-        raise ValueError("expected a message of JSON-RPC 2.0")
-    if isinstance(method := value.get("method"), str):
-        params = value.get("params")
-        if params is not None and not isinstance(params, dict):
-            raise ValueError("params: expected an object")
-        if "id" not in value:
-            return types.JSONRPCNotification.model_construct(jsonrpc=_VERSION, method=method, params=params)
-        return types.JSONRPCRequest.model_construct(jsonrpc=_VERSION, id=_id(value), method=method, params=params)
-    if ("result" in value) == ("error" in value):
-        raise ValueError("expected a method, a result or an error")
-    if isinstance(result := value.get("result"), dict):
-        return types.JSONRPCResponse.model_construct(jsonrpc=_VERSION, id=_id(value), result=result)
-    error = value.get("error")
-    if isinstance(error, dict) and type(error.get("code")) is int and isinstance(error.get("message"), str):
-        data = types.ErrorData.model_construct(code=error["code"], message=error["message"], data=error.get("data"))
-        return types.JSONRPCError.model_construct(jsonrpc=_VERSION, id=value.get("id"), error=data)
-    raise ValueError("expected a result that is an object, or an error with its code and message")
+    def _hold(self, why: str) -> None:
+        self._holds.add(why)
+        self.child.pause()
 
+    def _let_go(self, why: str) -> None:
+        self._holds.discard(why)
+        if not self._holds:
+            self.child.resume()
 
-def failed(request_id: int | str, fault: str) -> types.JSONRPCError:
-    """Make the reply by which a fault of ours goes through the SDK to its call."""
-    error = types.ErrorData(code=types.INTERNAL_ERROR, message="the transport failed this call", data=fault)
-    return types.JSONRPCError(jsonrpc=_VERSION, id=request_id, error=error)
-
-
-def _id(value: Mapping[str, Any]) -> int | str:
-    request_id = value.get("id")
-    if type(request_id) is int or isinstance(request_id, str):
-        return request_id
-    raise ValueError("id: expected a number or text")
+    def _check_unread(self, message: types.JSONRPCMessage, size: int) -> None:
+        """Kill a server that asks, and does not read the answers."""
+        if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
+            self._unread = self._unread if self.child.unsent else 0
+            if self._unread > _UNREAD:
+                why = f"the server did not read {_UNREAD} bytes of answers to its requests"
+                self.child.kill(broke_contract("its requests", why))
+            self._unread += size

@@ -40,8 +40,13 @@ class Tools:
     """The tools of one server, and which of them may be called."""
 
     def __init__(
-        self, tools: Sequence[Mapping[str, Any]], offered: Sequence[str], granted: Sequence[str] | None
+        self,
+        tools: Sequence[Mapping[str, Any]],
+        offered: Sequence[str],
+        granted: Sequence[str] | None,
+        flawed: Mapping[str, str],
     ) -> None:
+        self._flawed = flawed
         self._tools = {tool["name"]: tool for tool in tools if tool["name"] not in METHODS}
         self.granted = granted
         self._schemas = Schemas()
@@ -54,6 +59,8 @@ class Tools:
         if op in self._methods:
             schema = METHODS[op][1]
         elif op not in self._tools:
+            if op in self._flawed:
+                raise Internal(f"the server broke its contract: its tool {op!r}: {self._flawed[op]}")
             raise UnsupportedOp(f"the server has no tool {op!r}")
         elif not self._may(op):
             raise Forbidden(f"{_TOOL}:{op} was not granted", details={"capabilities": [f"{_TOOL}:{op}"]})
@@ -92,7 +99,7 @@ class Tools:
             "capabilities": list(descriptor.capabilities),
             "inputs": inputs,
             "outputs": outputs,
-            "mcp": {**server, "tools": told},
+            "mcp": {**server, "tools": told, **({"flawed": dict(self._flawed)} if self._flawed else {})},
         }
 
     def _may(self, tool: str) -> bool:
@@ -104,8 +111,9 @@ class Tools:
 
 def _given(args: Mapping[str, Any], schema: Any) -> dict[str, Any]:
     """Leave out optional arguments that are null: models write them, and to MCP both are the same."""
-    required = schema.get("required", ()) if isinstance(schema, dict) else ()
-    return {name: value for name, value in args.items() if value is not None or name in required}
+    required = schema.get("required") if isinstance(schema, dict) else None
+    names = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
+    return {name: value for name, value in args.items() if value is not None or name in names}
 
 
 def _input(tool: Mapping[str, Any]) -> dict[str, Any]:

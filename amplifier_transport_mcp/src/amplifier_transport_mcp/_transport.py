@@ -17,11 +17,13 @@ from weakref import WeakValueDictionary
 
 import httpx
 import httpx2
+import msgspec
 
 from amplifier_core.hookspecs import decode
-from amplifier_transport_http import Body, Pool
+from amplifier_transport_http import Pool
 
-from ._exchange import Exchange, for_sdk, read_envelope
+from ._exchange import Exchange
+from ._listener import Listener
 
 if TYPE_CHECKING:
     from amplifier_transport_http import HttpFields
@@ -31,10 +33,18 @@ if TYPE_CHECKING:
 _NOTIFICATION_SECONDS = 5.0
 _GOODBYE_SECONDS = 1.0
 _ACCEPTED, _NO_CONTENT = 202, 204
+_AT_ONCE = 16  # notifications and answers that are on their way
+_LAST_ID = "last-event-id"
 
 
-class _BodyStream(Body, httpx2.AsyncByteStream):
-    """A body as it is, for httpx2."""
+class _Envelope(msgspec.Struct):
+    """What says of a message of ours what it is."""
+
+    id: int | str | None = None
+    method: str | None = None
+
+
+_read_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
 class GuardedTransport(httpx2.AsyncBaseTransport):
@@ -45,7 +55,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         self._limit = limit
         self._correlator = correlator
         self._pool = Pool(fields.url, fields.trust() if fields.url.scheme == "https" else None)
-        self._exchanges: WeakValueDictionary[int | str, Exchange] = WeakValueDictionary()
+        self._listener = Listener(fields.url.copy_with(query=None), limit, correlator)
+        self._exchanges: WeakValueDictionary[str, Exchange] = WeakValueDictionary()
         self._notifying: set[asyncio.Task[None]] = set()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -57,23 +68,43 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             return await self._post(sent, content)
         if sent.method == "DELETE":
             return await self._end_session(sent)
-        response = await self._pool.handle_async_request(sent)  # a stream of events: the SDK lets it fail
-        return for_sdk(response, _BodyStream(response, sent.url, self._limit))
+        return await self._listen(sent)
+
+    async def room(self) -> None:
+        """Wait until there is room for another message that has no reply."""
+        while len(self._notifying) >= _AT_ONCE:
+            await asyncio.wait(self._notifying, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _listen(self, request: httpx.Request) -> httpx2.Response:
+        """Ask for a stream of events: the rest of one, or that of the server's own messages."""
+        streamed = self._exchanges.get(request.headers.get(_LAST_ID, "")) or self._listener
+        request.headers.pop(_LAST_ID, None)
+        if streamed.place.id is not None:
+            request.headers[_LAST_ID] = streamed.place.id
+        return await streamed.resume(request, self._pool)
 
     async def _post(self, request: httpx.Request, content: bytes) -> httpx2.Response:
-        message = read_envelope(content)
-        if isinstance(message.id, int | str) and isinstance(message.method, str):
+        message = _read_envelope(content)
+        if message.id is not None and message.method is not None:
             exchange = Exchange(message.id, request, self._limit, self._correlator, self.session_ended)
-            self._exchanges[message.id] = exchange
+            self._exchanges[exchange.token] = exchange
             return await exchange.run(self._pool.handle_async_request(request))
         if message.method == "notifications/initialized":  # the messages that follow may rely on it
             await self._send_and_forget(request, _NOTIFICATION_SECONDS)
         else:
-            cancelled = decode(content)["params"]["requestId"] if message.method == "notifications/cancelled" else None
-            task = asyncio.create_task(self._notify(request, cancelled))
+            task = asyncio.create_task(self._notify(request, self._cancelled(message, content)))
             self._notifying.add(task)
             task.add_done_callback(self._notifying.discard)
         return httpx2.Response(_ACCEPTED)
+
+    def _cancelled(self, message: _Envelope, content: bytes) -> Exchange | None:
+        """Give the exchange that a message of ours cancels. It resumes no stream from now on."""
+        if message.method != "notifications/cancelled":
+            return None
+        exchange = self._exchanges.get(str(decode(content)["params"]["requestId"]))
+        if exchange is not None:
+            exchange.give_up()
+        return exchange
 
     async def aclose(self) -> None:
         """Close all connections; requests in flight fail at once."""
@@ -88,11 +119,11 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             await self._send_and_forget(request, _GOODBYE_SECONDS)
         return httpx2.Response(_NO_CONTENT)
 
-    async def _notify(self, request: httpx.Request, cancelled: int | str | None) -> None:
+    async def _notify(self, request: httpx.Request, cancelled: Exchange | None) -> None:
         """Send a message without a reply. If it cancels a request, abort its exchange: its caller does not wait."""
         await self._send_and_forget(request, _NOTIFICATION_SECONDS)
-        if cancelled is not None and (exchange := self._exchanges.get(cancelled)) is not None:
-            exchange.abort()
+        if cancelled is not None:
+            cancelled.abort()
 
     async def _finish_notifying(self) -> None:
         """Wait for the notifications for a moment, and drop those that are not sent then."""

@@ -73,6 +73,11 @@ class LoopPipes:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
+    @property
+    def unsent(self) -> bool:
+        """Whether lines wait to be sent: the module has not read what was sent before."""
+        return bool(self._out)
+
     def pause(self) -> None:
         """Leave the module's output in its pipe until ``resume``."""
         self._paused = True

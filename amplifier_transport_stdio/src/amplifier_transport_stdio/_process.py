@@ -79,6 +79,11 @@ class Process:
         return self._tree.popen.returncode is None
 
     @property
+    def unsent(self) -> bool:
+        """Whether lines wait to be sent: the process has not read what was sent before."""
+        return self._pipes.unsent
+
+    @property
     def gone(self) -> bool:
         """Whether nothing is left of the process, nor of what it started."""
         return self._gone.done()

@@ -55,6 +55,11 @@ class ThreadPipes:
             raise BrokenPipeError
         self._stdin.lines.put(line)
 
+    @property
+    def unsent(self) -> bool:
+        """Whether lines wait to be sent: the module has not read what was sent before."""
+        return not self._stdin.lines.empty()
+
     def close_stdin(self) -> None:
         """End the module's input."""
         self._stdin.close()
