@@ -13,7 +13,7 @@ import attrs
 import pytest
 from tests.isolation.conftest import DESCRIPTOR, launch, start
 
-from amplifier_core import Forbidden, Unreachable
+from amplifier_core import Forbidden, ModuleDescriptor, Unreachable
 from amplifier_core.hookspecs import Launch
 from amplifier_isolation_bwrap import _search
 from amplifier_isolation_bwrap._dependencies import find_dependencies
@@ -330,6 +330,29 @@ def test_a_descriptors_own_files_lead_nowhere_else(isolation, places):
     assert "secret" not in start(again.confine(command, granted)).stdout
     with pytest.raises(LedElsewhereError):
         isolation.plan(Launch(command=("/bin/cat", "./settings"), cwd=str(places / "mine"), env={}), descriptor)
+
+
+def test_a_path_that_is_declared_leads_nowhere_else(isolation, places):
+    """A descriptor is read again, after a module made a link of a folder that it declares."""
+
+    def describe(*words):
+        told = {"name": "m", "kind": "tool", "capabilities": list(words), "transport": {"type": "stdio"}}
+        return ModuleDescriptor.from_mapping(told, base=places / "mine")
+
+    (places / "secret" / "key").write_text("secret")
+    (places / "mine" / "always").symlink_to(places / "secret")
+    (places / "mine" / "data").mkdir()
+    own, data = describe("fs:write:."), describe("fs:read:./data")
+    always = describe("fs:read:./always", "fs:read:$tmp", "env:HOME")
+    isolation.plan(launch("true"), always)  # before a module could write there
+    isolation.plan(launch("true"), own).confine(launch("true"), own.capabilities).close()
+    (places / "mine" / "data").rmdir()
+    (places / "mine" / "data").symlink_to(places / "secret")
+    with pytest.raises(LedElsewhereError, match="mine/data: a link or a file in .*, where a module may write"):
+        isolation.plan(launch("true"), describe("fs:read:./data"))
+    isolation.plan(launch("true"), describe("fs:read:./always", "fs:read:$tmp", "env:HOME"))  # it leads there as before
+    with pytest.raises(Unreachable, match="data was replaced"):
+        isolation.plan(launch("true"), data)  # it was read before, and its path is a link now
 
 
 def test_a_restart_takes_what_is_there_by_the_same_path(isolation, places):

@@ -12,7 +12,7 @@ import attrs
 from ._by_module import find_wanted
 from ._code import find_code
 from ._dependencies import find_dependencies
-from ._paths import SharedFolders
+from ._paths import SharedFolders, resolve
 from ._search import LedElsewhereError, Search, WritablePlaces
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class Planner:
         """
         if descriptor.caller is not None:
             return self._plan_for_module(launch, descriptor.caller)
-        key = (launch.command, launch.cwd, *sorted(launch.env.items()), str(descriptor.base), descriptor.source)
+        place = (launch.cwd, str(descriptor.base), descriptor.source)
+        key = (launch.command, place, descriptor.capabilities, *sorted(launch.env.items()))
         try:
             plan = self.search(launch, descriptor)
         except LedElsewhereError:
@@ -71,7 +72,10 @@ class Planner:
     def search(self, launch: Launch, descriptor: ModuleDescriptor | None) -> Plan:
         """Look for what a launch needs, and for the code that the descriptor brings."""
         search = Search(self._writable)
-        code = find_code(launch, descriptor, self._shared, search) if descriptor else []
+        code = []
+        if descriptor is not None:
+            _check_capabilities(descriptor, search)
+            code = find_code(launch, descriptor, self._shared, search)
         found = find_dependencies(launch.command, launch.cwd, launch.env, self._shared, search)
         cwd = search.resolve(launch.cwd).real
         return Plan((found.program, *launch.command[1:]), launch.cwd, cwd, (*code, *found.paths.values()))
@@ -80,3 +84,15 @@ class Planner:
         """Plan what a module asked for. It looks at nothing but the system's programs."""
         program = find_wanted(launch.command[0], launch.env, caller, Search(self._writable))
         return Plan((program, *launch.command[1:]), launch.cwd, launch.cwd, caller=caller)
+
+
+def _check_capabilities(descriptor: ModuleDescriptor, search: Search) -> None:
+    """Refuse a granted path that a module may have led elsewhere before the descriptor was read."""
+    for word in descriptor.spellings:
+        if word.startswith(("fs:read:/", "fs:write:/")):
+            namespace, action, path = word.split(":", 2)
+            try:
+                search.resolve(path)
+            except LedElsewhereError:
+                if f"{namespace}:{action}:{resolve(path).real}" in descriptor.capabilities:
+                    raise
