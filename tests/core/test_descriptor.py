@@ -88,9 +88,12 @@ TEXTS = {  # of whole files
     "an encoded surrogate": (b'{"x":"\xed\xa0\x80"}', "expected UTF-8"),
     "a lone surrogate": (b'{"x":["\\ud800"]}', "expected Unicode text, got a lone surrogate"),
     "a lone surrogate in a key": (b'{"x":{"\\udfff":1}}', "expected Unicode text, got a lone surrogate"),
-    "deep arrays": (b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
-    "deep objects": (b'{"x":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
-    "deep and not ended": (b"[" * 100_000, "nested too deeply"),
+    "deep arrays": (
+        b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        "expected JSON: nested more than 200 levels deep",
+    ),
+    "deep objects": (b'{"x":' * 100_000 + b"1" + b"}" * 100_000, "expected JSON: nested more than 200 levels deep"),
+    "deep and not ended": (b"[" * 100_000, "expected JSON: nested more than 200 levels deep"),
 }
 
 
@@ -226,7 +229,7 @@ def test_nesting_that_is_nearly_too_deep_has_a_path_too(file):
     for depth in all_depths():
         file.write_text(json.dumps({**VALID, "name": 0}).replace("0", "[" * depth + "]" * depth, 1))
         message, _ = fault_of(file)
-        assert message.startswith(("$.name: expected a name", "$: nested too deeply")), depth
+        assert message.startswith(("$.name: expected a name", "$: expected JSON: nested more than 200")), depth
 
 
 def nested(levels):

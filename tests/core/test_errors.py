@@ -201,8 +201,8 @@ def test_a_long_line_of_foreign_code_is_cut():
 
 
 def test_a_path_that_is_too_long_is_shown_in_short():
-    assert path_of("/x" * 2048) == "/x" * 2048
-    assert len(path_of("/x" * 2049)) == 60
+    assert path_of("/x" * 4096) == "/x" * 4096
+    assert len(path_of("/x" * 4097)) == 60
 
 
 def test_a_path_is_shown_whole_if_it_is_one_line_of_text():

@@ -21,8 +21,8 @@ from cattrs.gen import make_dict_structure_fn
 
 from .capability import WORDS_MAX, canonical
 from .errors import BadRequest, path_of, reason_of, short
-from .json import NotJson, encode
-from .weight import MESSAGE_BYTES
+from .json import NotJson, encode, finish
+from .weight import MESSAGE_BYTES, look, needs_look
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -193,20 +193,21 @@ def load_descriptor(path: str | Path) -> ModuleDescriptor:
 
     file = path_of(path)
     try:
-        text = _read(Path(path)).decode()
+        content = _read(Path(path))
+        text = content.decode()
     except UnicodeDecodeError as error:
         raise BadRequest(f"{file}: $: expected UTF-8, got {error.reason} at byte {error.start}") from error
     except (OSError, TypeError, ValueError) as error:
         raise BadRequest(f"{file}: cannot be read: {reason_of(error)}") from error
     try:
+        if needs_look(content, MESSAGE_BYTES):
+            finish(look(content, MESSAGE_BYTES))
         mapping = json.loads(
             text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_duplicates
         )
         json.dumps(mapping, ensure_ascii=False).encode()  # refuses a lone surrogate
     except UnicodeEncodeError:
         raise BadRequest(f"{file}: $: expected Unicode text, got a lone surrogate") from None
-    except RecursionError:
-        raise BadRequest(f"{file}: $: nested too deeply") from None
     except ValueError as error:
         raise BadRequest(f"{file}: $: expected JSON: {error}") from None
     return ModuleDescriptor.from_mapping(mapping, base=Path(path).resolve().parent, source=file)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _CHAIN_MAX = 16  # a chain of causes may be a circle
 _LINE_MAX = 2000  # characters of a line that foreign code wrote
-_PATH_MAX = 4096  # characters, as in Linux
+_PATH_MAX = 8192  # characters: more than any system takes
 
 
 class KernelError(Exception):
