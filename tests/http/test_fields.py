@@ -162,3 +162,35 @@ def test_http2_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr("amplifier_transport_http._fields.find_spec", lambda _: None)
     with pytest.raises(BadRequest, match=r"h2 is not installed; try: pip install amplifier-transport-http\[http2\]"):
         open_transport(describe_remote("https://module.test", transport={"http2": True}))
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy", "endpoints"),
+    [
+        ("http://host/x", None, ("host:80",)),
+        ("https://HOST/x", None, ("host:443",)),
+        ("https://[::1]:8443", None, ("[::1]:8443",)),
+        ("http://bücher.example", None, ("xn--bcher-kva.example:80",)),
+        ("https://host:1", "http://user:secret@proxy.example:3128", ("host:1", "proxy.example:3128")),
+        ("https://host:1", "https://proxy.example", ("host:1", "proxy.example:443")),
+    ],
+)
+def test_a_connection_tells_where_it_connects_to(url, proxy, endpoints):
+    descriptor = describe_remote(url, transport={"proxy": proxy} if proxy else {})
+    assert open_transport(descriptor).endpoints == endpoints
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://ada:secret@host/x", "http://ada:secret/x@host", "http:///x?secret", "ftp://host/x?key=secret@h"]
+)
+def test_an_error_shows_no_secret_of_a_url(url):
+    with pytest.raises(BadRequest) as refused:
+        open_transport(describe_remote(url))
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("headers", ["authorization: secret", ["authorization: secret"]])
+def test_an_error_shows_no_secret_of_headers(headers):
+    with pytest.raises(BadRequest, match="expected an object of text to text, got '(str|list)'") as refused:
+        open_transport(describe_remote("http://host", transport={"headers": headers}))
+    assert "secret" not in str(refused.value)

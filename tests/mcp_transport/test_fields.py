@@ -1,5 +1,6 @@
 """What a descriptor may say of a server, and the one line that says what does not fit."""
 
+import attrs
 import pytest
 
 from amplifier_core import BadRequest
@@ -74,3 +75,18 @@ def test_the_transport_keeps_to_what_was_granted_of_tools_and_to_nothing_else(de
     words = ["net:connect:*", "sys:invoke", "x-mcp:tool:a", "x-mcp:tool", "x-other:y"]
     connection = open_one(describe("http://127.0.0.1:1/mcp", capabilities=words))
     assert connection.unenforced == ("net:connect:*", "x-other:y")
+
+
+def test_a_server_elsewhere_tells_where_it_is_and_one_here_does_not(describe, open_one):
+    assert open_one(describe("https://example.com/mcp?key=x")).endpoints == ("example.com:443",)
+    assert open_one(describe(["server"])).endpoints == ()
+
+
+def test_roots_that_a_module_wrote_are_absolute_and_not_looked_at(describe, open_one, tmp_path):
+    (tmp_path / "link").symlink_to("/etc")
+    written = describe(["server"], transport={"roots": [f"{tmp_path}/x/../link"]})
+    connection = open_one(attrs.evolve(written, caller="/mnt/agents/a"))
+    assert connection._inputs.roots == (f"{tmp_path}/link",)
+    relative = attrs.evolve(describe(["server"], transport={"roots": ["link"]}), caller="/mnt/agents/a")
+    with pytest.raises(BadRequest, match=r"transport\.roots: expected absolute paths, .*, got 'link'"):
+        open_one(relative)
