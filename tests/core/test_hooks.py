@@ -1,6 +1,7 @@
 import asyncio
 import functools
 import json
+import time
 
 import pytest
 
@@ -566,3 +567,50 @@ async def test_a_caller_that_is_cancelled_while_policy_is_asked_runs_nothing(ses
     with pytest.raises(asyncio.CancelledError):
         await mounting
     assert not events("module:start")
+
+
+async def test_a_policy_module_that_is_unmounted_denies_what_it_had_allowed_for_the_session(
+    session, module, wanting, tmp_path
+):
+    answer = json.dumps({"decision": "allow", "scope": "session"})
+    hook = module("hook.py", tmp_path / "heard", answer, kind="hook")
+    await session.mount("/mnt/hooks", hook, trusted=True)
+    await session.register_hook("policy:request", "/mnt/hooks/hook")
+    await session.mount("/mnt/tools", wanting(), trusted=True)
+    await session.invoke(ECHO, "echo", {})
+    await session.unmount("/mnt/hooks/hook")
+    with pytest.raises(Forbidden, match="/mnt/hooks/hook is no longer mounted"):
+        await session.invoke(ECHO, "echo", {})
+
+
+async def test_a_policy_module_that_is_unmounted_denies_what_goes_on(session, module, wanting, tmp_path):
+    hook = module("hook.py", tmp_path / "heard", "allow", kind="hook")
+    await session.mount("/mnt/hooks", hook, trusted=True)
+    await session.register_hook("policy:request", "/mnt/hooks/hook")
+    await session.mount("/mnt/tools", wanting(), trusted=True)
+    call = asyncio.create_task(session.invoke(ECHO, "sleep", {"seconds": 0.3}))
+    await asyncio.sleep(0.1)
+    await session.unmount("/mnt/hooks/hook")
+    with pytest.raises(Forbidden, match="/mnt/hooks/hook is no longer mounted"):
+        await call
+
+
+async def test_many_hooks_are_registered_in_the_order_of_their_priority_and_soon(session):
+    async def hook(event):
+        return {"decision": "abstain"}
+
+    began = time.process_time()
+    for n in range(2000):
+        await session.register_hook("policy:request", hook, priority=n % 7)
+    assert time.process_time() - began < 2
+    priorities = [hook.priority for hook in session._state.namespace.policy]
+    assert priorities == sorted(priorities)
+
+
+@pytest.mark.parametrize("priority", [2**63, -(2**64)])
+async def test_a_priority_has_a_size(session, priority):
+    async def hook(event):
+        pass
+
+    with pytest.raises(BadRequest, match="priority: expected an integer of at most 64 bits, got one of 6"):
+        await session.register_hook("my:event", hook, priority=priority)
