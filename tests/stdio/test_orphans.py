@@ -122,6 +122,12 @@ def test_a_search_ends_its_own_mark_and_no_other():
         process.wait()
 
 
+def ignores(pid, number):
+    """Tell whether a process ignores a signal, as a watch does that has started."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("SigIgn:")[2].split()[0], 16) >> (number - 1) & 1
+
+
 @contextlib.contextmanager
 def watched(mark, *command):
     """Run a command as the kernel that a watch is to outlive; give both."""
@@ -133,6 +139,8 @@ def watched(mark, *command):
         with subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=(pidfd,)) as watch:
             os.close(pidfd)
             try:
+                while not ignores(watch.pid, signal.SIGTERM):
+                    assert watch.poll() is None
                 yield kernel, watch
             finally:
                 kernel.kill()
