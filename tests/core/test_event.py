@@ -195,6 +195,13 @@ def test_what_is_beyond_eight_times_the_limit_is_left_out_and_counted(data, kept
     assert len(encode_checked(shown)) < 100 * 1024
 
 
+@pytest.mark.parametrize("unit", ["x", "é", "中", "😀", '"', "\u2028", "".join(map(chr, range(256)))])
+def test_of_a_long_text_the_size_is_exact(unit):
+    text = unit * (200_000 // len(unit))
+    for value in (text, [text]):
+        assert SizeLimit().apply({"a": value}) == {"a": {"$omitted": len(encode_checked(value))}}
+
+
 def test_an_embedder_that_lifts_the_limit_has_everything():
     data = {"k" * 1_000_000: "x" * 1_000_000, **{str(n): "x" * 100 for n in range(10_000)}}
     for decoded in (False, True):

@@ -23,6 +23,9 @@ NAME_MAX = 128
 """The most characters of an event's name, and of a pattern."""
 
 _LEAST_SIZE, _OMITTED_SIZE = 1024, 100  # bytes
+_PIECE = 64 * 1024  # characters
+_IN_TWO = b'"\\\b\f\n\r\t'  # escaped with two characters; other control characters take six
+_IN_SIX = bytes(set(range(0x20)).difference(_IN_TWO))
 
 KERNEL_EVENTS = frozenset((
     "session:start", "session:fork", "session:end", "mount:add", "mount:remove", "hook:register", "context:get",
@@ -118,18 +121,38 @@ class SizeLimit(msgspec.Struct, frozen=True):
         kept: dict[str, Any] = {}
         left = 8 * max(self.size, _LEAST_SIZE)
         for key, value in data.items():
-            text = encode_checked(value)
-            shown = value if len(text) <= self.size else self.omitted(text)
-            left -= len(encode_checked(key)) + (len(text) if shown is value else _OMITTED_SIZE)
+            omitted, size = self._look(value)
+            left -= size + _size_of(key)
             if left < 0:
                 return {**kept, "$omitted_members": len(data) - len(kept)}
-            kept[key] = shown
+            kept[key] = omitted or value
         return kept
+
+    def _look(self, value: object) -> tuple[dict[str, Any] | None, int]:
+        """Give what replaces a value if it is too large, and the bytes that the log gets."""
+        if self.sha256:
+            text = encode_checked(value)
+            return (self.omitted(text), _OMITTED_SIZE) if len(text) > self.size else (None, len(text))
+        size = _size_of(value)
+        return ({"$omitted": size}, _OMITTED_SIZE) if size > self.size else (None, size)
 
     def cut(self, error: Mapping[str, Any]) -> dict[str, Any]:
         """Shorten an error for the log: its text, and each value of its details."""
         texts = {key: str(error[key])[: int(self.size or DATA_LIMIT) // 8] for key in ("code", "message")}
         return {**error, **texts, "details": self.apply(error.get("details", {}))}
+
+
+def _size_of(value: object) -> int:
+    """Count the bytes of JSON that a value takes. Long text is not copied whole."""
+    if type(value) is not str or len(value) <= _PIECE:
+        return len(encode_checked(value))
+    return 2 + sum(_size_in_string(value[n : n + _PIECE].encode()) for n in range(0, len(value), _PIECE))
+
+
+def _size_in_string(text: bytes) -> int:
+    """Count the bytes of text within a string of JSON. To escape it would take ten times as long."""
+    in_two, in_six = (len(text) - len(text.translate(None, escaped)) for escaped in (_IN_TWO, _IN_SIX))
+    return len(text) + in_two + 5 * in_six
 
 
 def checked_data(data: object, limit: SizeLimit, *, decoded: bool = False) -> tuple[Any, str]:

@@ -5,6 +5,7 @@ Owns their shapes, in and out. It does no I/O and knows no framing.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from itertools import islice
 from typing import Any
@@ -92,7 +93,7 @@ def decode_message(text: bytes, limit: int = MESSAGE_BYTES) -> Message:
             finish(look(text, limit))
         if not text.isascii():  # the decoder checks no UTF-8 in parts that it skips or leaves undecoded
             finish(look_at_utf8(text))
-        return _read(text)
+        return _without_events(_read(text), text)
     except ValueError as error:
         raise NotJson(str(error)) from None
 
@@ -104,7 +105,9 @@ async def decode_message_large(text: bytes, limit: int = MESSAGE_BYTES) -> Messa
             await finish_in_turns(look(text, limit))
         if not text.isascii():
             await finish_in_turns(look_at_utf8(text))
-        return _read(text)
+        message = _read(text)
+        await asyncio.sleep(0)
+        return _without_events(message, text)
     except ValueError as error:
         raise NotJson(str(error)) from None
 
@@ -112,6 +115,11 @@ async def decode_message_large(text: bytes, limit: int = MESSAGE_BYTES) -> Messa
 def _read(text: bytes) -> Message:
     message = _decoder().decode(text)
     message.size = len(text)
+    return message
+
+
+def _without_events(message: Message, text: bytes) -> Message:
+    """Take the events from the size of a message."""
     if message.events is not UNSET:
         message.size -= len(_events_decoder().decode(text).events) + len(b',"events":')
     return message
