@@ -7,7 +7,7 @@ import importlib
 import pytest
 from tests.core.scripted import SCRIPTED, call, scripted
 
-from amplifier_core import Forbidden, Kernel, KernelError, Plan
+from amplifier_core import Forbidden, Internal, Kernel, KernelError, Plan
 from amplifier_core.hookspecs import ISOLATIONS, TRANSPORTS
 
 CALLER = "/mnt/orchestrators/caller"
@@ -157,3 +157,56 @@ async def test_nothing_starts_if_a_hook_denies_that_came_while_a_thread_worked(s
             else:
                 await session.mount("/mnt/tools", told)
     assert done_after_the_denial(events()) == []
+
+
+async def until_started(events, path):
+    while not any(event["module"] == path for event in events("module:start")):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("scope", ["call", "session"])
+async def test_a_hook_that_came_late_and_allows_ends_what_was_granted_for_the_session(site, session, events, scope):
+    site.install(TRANSPORTS, "scripted", SCRIPTED)
+    await session.register_hook("policy:request", allow)
+    asked = []
+
+    async def late(event):
+        asked.append((event.data["action"], event.data["capabilities"]))
+        return {"decision": "allow", "scope": scope}
+
+    mount = asyncio.create_task(session.mount("/mnt/tools", scripted("m", ["env:HOME"])))
+    await until_started(events, "/mnt/tools/m")
+    await session.register_hook("policy:request", late)
+    await mount
+    await session.invoke("/mnt/tools/m", "echo", {})
+    assert asked == [("mount", ["env:HOME"]), ("invoke", ["env:HOME"])]
+    first, second = events("policy:decision")[:2]
+    assert (first["span_id"], second["data"]["capabilities"]) == (second["span_id"], ["env:HOME"])
+    assert [answer["hook"].rpartition(".")[2] for answer in second["data"]["hooks"]] == ["late"]
+
+
+async def test_a_call_that_waits_for_its_turn_asks_a_hook_that_came_late_and_waits_again(site, session, events):
+    site.install(TRANSPORTS, "scripted", SCRIPTED)
+    await session.register_hook("policy:request", allow)
+    await session.mount("/mnt/tools", scripted("slow", ["env:HOME"], limits={"concurrency": 1}))
+    calls = [asyncio.create_task(session.invoke(SLOW, "echo", {"turns": 20, "n": n})) for n in range(2)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    asked = []
+
+    async def late(event):
+        asked.append(event.data["args"]["n"])
+        return {"decision": "abstain"}
+
+    await session.register_hook("policy:request", late)
+    assert await asyncio.gather(*calls) == [{"turns": 20, "n": n} for n in range(2)]
+    assert sorted(asked) == [0, 1]
+
+
+async def test_an_isolation_that_fails_when_it_is_asked_what_it_enforces_fails_the_mount(site, log):
+    site.install(TRANSPORTS, "scripted", SCRIPTED)
+    site.install(ISOLATIONS, "waiting", ISOLATION.replace("return ()", "raise OSError('no idea')"))
+    async with Kernel(event_log=log, isolation="waiting") as kernel:
+        session = await kernel.session.create(Plan("x"))
+        with pytest.raises(Internal, match="isolation 'waiting' raised OSError: no idea"):
+            await session.mount("/mnt/tools", scripted("m", local=True))
