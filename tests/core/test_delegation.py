@@ -319,3 +319,12 @@ async def test_grants_are_those_of_the_mount_when_they_are_used(site, session):
     (result,) = await session.invoke(CALLER, "call", {"syscalls": emits})
     assert narrowed == [{}]
     assert error(result) == ("forbidden", f"{CALLER} was not granted sys:emit:my:event")
+
+
+async def test_the_error_of_a_field_is_the_same_whatever_the_module_would_be_called(caller):
+    make = await caller("sys:mount", "net:connect:*")
+    transport = {"type": "http", "url": "https://127.0.0.1:1", "ca": "/etc/passwd"}
+    told = {"kind": "tool", "capabilities": [], "transport": transport}
+    results = await make(*(call("mount", path="/mnt/tools", descriptor={**told, "name": name}) for name in "ab"))
+    assert results[0]["error"] == results[1]["error"]
+    assert results[0]["error"]["details"] == {"path": "$.transport.ca"}
