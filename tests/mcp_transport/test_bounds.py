@@ -10,11 +10,13 @@ from tests.mcp_transport.servers import error, event, events, json_of, never, re
 
 from amplifier_core import Internal, KernelError, Unreachable, UnsupportedOp
 from amplifier_transport_mcp import _correlator, _stdio
+from amplifier_transport_mcp._fields import Handler, Inputs
 from amplifier_transport_mcp._listing import Listing
 from amplifier_transport_mcp._messages import read_message
 from amplifier_transport_mcp._pace import Pace
 from amplifier_transport_mcp._result import check
 from amplifier_transport_mcp._resumption import Resumption
+from amplifier_transport_mcp._server_requests import pending
 from amplifier_transport_mcp._sse import ID_MAX, Event
 
 M = "/mnt/tools/m"
@@ -212,6 +214,33 @@ def test_what_is_sent_unasked_is_paid_back_in_time():
     pace = Pace()
     assert pace.spend(100, 1) == 0
     assert 1 < pace.spend(10**7, 15_000) < 4
+
+
+async def test_a_request_that_is_as_deep_as_it_may_be_cannot_be_passed_on():
+    value: dict[str, object] = {"a": 1}
+    for _ in range(196):
+        value = {"a": value}
+    inputs = Inputs(None, {"x": Handler("/p", "op")})
+    with pytest.raises(Internal, match="its requests: nested more than 200"):
+        await pending([("x", value)], inputs, {})
+    large = await pending([("x", {"a": "b" * 300_000})], inputs, {})
+    assert large.pending
+
+
+async def test_a_large_line_that_is_broken_is_noise_or_the_end_of_its_call(session, mount, describe, script, events):
+    code = """
+out("x" * 300_000 + "\\n")
+if op == "bad":
+    out('{"id": ' + str(request["id"]) + ', "x": ' + "[" * 300_000 + "\\n")
+else:
+    reply(request, told("fine"))
+"""
+    await mount(describe(script(code)))
+    with pytest.raises(Internal, match="nested more than 200 levels"):
+        await session.invoke(M, "bad", {})
+    assert await session.invoke(M, "good", {}) == FINE
+    await session.unmount("/mnt/tools", "m")
+    assert events("module:noise")[0]["data"]["count"] == 2
 
 
 # Tools.
@@ -435,4 +464,6 @@ async def test_the_servers_own_stream_may_say_anything_and_end(session, remote, 
 
     server.answer = any_request
     assert [await asyncio.wait_for(asked.get(), 20) for _ in range(2)] == [None, "l1"]
+    while "reply" not in server.seen:  # to the ping
+        await asyncio.sleep(0.005)
     assert (await session.invoke(M, "good", {}))["content"]

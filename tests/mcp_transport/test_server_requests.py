@@ -125,6 +125,16 @@ async def test_an_answer_that_is_none_is_told_to_the_server(session, mount, desc
     assert said.startswith("sampling/createMessage: ")
 
 
+async def test_an_answer_with_too_many_values_is_told_to_the_server(
+    session, mount, describe, script, person, monkeypatch
+):
+    monkeypatch.setattr("amplifier_transport_mcp._session.PARAMS", 2)
+    code = "sample('A')\nreply(request, told(heard()['error']['message']))"
+    await mount(describe(script(code, before=ASK), capabilities=MAY, transport=OFFER))
+    said = (await session.invoke(M, "good", {}))["content"][0]["text"]
+    assert said == "sampling/createMessage: the answer has more than 2 values"
+
+
 async def test_a_server_that_asks_while_several_calls_are_in_flight_cannot_be_answered(
     session, mount, describe, script, person
 ):

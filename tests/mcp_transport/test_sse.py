@@ -37,6 +37,10 @@ def test_events_come_out_whole_however_they_are_cut(places, end, mark):
     assert feed([text[a:b] for a, b in pairwise(cuts)]) == FOUND
 
 
+def test_a_line_end_that_is_cut_in_two_is_one():
+    assert feed([b"data: a\r", b"\n", b"\r", b"\n", b"data: b\n\n"]) == [(b"a", None), (b"b", None)]
+
+
 def test_a_mark_of_the_byte_order_belongs_to_no_field():
     assert feed([b"\xef\xbb\xbfdata: a\n\n"]) == [(b"a", None)]
 

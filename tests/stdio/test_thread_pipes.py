@@ -181,3 +181,15 @@ def test_threads_end_without_their_loop(tmp_path):
         thread.join(20)
     assert not threads(process)
     process._tree.popen.wait()
+
+
+@THREADS
+async def test_lines_are_unsent_while_the_process_does_not_read():
+    async with python("import time; time.sleep(60)") as (process, _):
+        for _ in range(100):  # the thread joins lines that come at once
+            process.write(b"x" * 1_000_000, now=False)
+            await asyncio.sleep(0.01)
+            if process.unsent:
+                break
+        assert process.unsent
+        process.kill()  # or the write that is under way would be waited for

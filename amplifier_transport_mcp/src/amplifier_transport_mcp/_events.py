@@ -68,7 +68,6 @@ class EventStream(httpx2.AsyncByteStream):
         self._body = body
         self._splitter = EventSplitter(body.check_size)
         self._parcels: deque[Parcel] = deque(maxlen=2)  # the SDK has labels of two: one of them may be received
-        self._over = False
         self._turn = 0.0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -78,9 +77,7 @@ class EventStream(httpx2.AsyncByteStream):
                 size = len(piece)
                 for event in self._splitter.feed(piece):
                     size = 0
-                    yield await self._label(event)
-                    if self._over:
-                        return
+                    yield await self._label(event)  # after the last one, the SDK reads no more
                 await self._slow_down(size, 0)
         except KernelError as error:
             yield b"\n\ndata: %b\n\n" % self._owner.fault(error)
@@ -107,14 +104,14 @@ class EventStream(httpx2.AsyncByteStream):
     async def _label(self, event: Event) -> bytes:
         """Give the event that the SDK sees in place of one."""
         self._owner.place.note(event, self._splitter.retry)
-        label, cost = b"", _EVENT
+        label, cost, is_last = b"", _EVENT, False
         if event.message:
-            parcel, self._over = await self._owner.take(event.message)
+            parcel, is_last = await self._owner.take(event.message)
             if parcel is not None:
                 self._parcels.append(parcel)
                 label = parcel.label()
                 cost = REQUEST if isinstance(parcel.message, JSONRPCRequest) else _EVENT
-        if not self._over:
+        if not is_last:
             await self._slow_down(len(event.message), cost)
         place = b"id: %b\nretry: 0\n" % self._owner.token.encode() if self._owner.place.id is not None else b""
         return b"%bdata: %b\n\n" % (place, label)
@@ -131,8 +128,7 @@ class LabelledBody(httpx2.AsyncByteStream):
         self._parcel = parcel
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._parcel is not None:
-            yield self._parcel.label()
+        yield b"" if self._parcel is None else self._parcel.label()
 
     async def aclose(self) -> None:
         _hold(self._parcel)

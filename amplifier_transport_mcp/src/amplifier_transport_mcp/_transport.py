@@ -98,13 +98,10 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         return httpx2.Response(_ACCEPTED)
 
     def _cancelled(self, message: _Envelope, content: bytes) -> Exchange | None:
-        """Give the exchange that a message of ours cancels. It resumes no stream from now on."""
+        """Give the exchange that a message of ours cancels."""
         if message.method != "notifications/cancelled":
             return None
-        exchange = self._exchanges.get(str(decode(content)["params"]["requestId"]))
-        if exchange is not None:
-            exchange.give_up()
-        return exchange
+        return self._exchanges.get(str(decode(content)["params"]["requestId"]))
 
     async def aclose(self) -> None:
         """Close all connections; requests in flight fail at once."""
@@ -121,6 +118,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
     async def _notify(self, request: httpx.Request, cancelled: Exchange | None) -> None:
         """Send a message without a reply. If it cancels a request, abort its exchange: its caller does not wait."""
+        if cancelled is not None:
+            cancelled.give_up()
         await self._send_and_forget(request, _NOTIFICATION_SECONDS)
         if cancelled is not None:
             cancelled.abort()
