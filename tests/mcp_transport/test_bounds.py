@@ -243,6 +243,19 @@ else:
     assert events("module:noise")[0]["data"]["count"] == 2
 
 
+async def test_replies_that_nobody_waits_for_are_noise(session, mount, describe, script, events):
+    code = """
+send({"id": 99, "result": {}})
+send({"id": "x", "error": {"code": 1, "message": "x"}})
+send({"method": "notifications/progress", "params": {"progressToken": "nobody", "progress": 1}})
+reply(request, told("fine"))
+"""
+    await mount(describe(script(code)))
+    assert await session.invoke(M, "good", {}) == FINE
+    await session.unmount("/mnt/tools", "m")
+    assert events("module:noise")[0]["data"]["count"] == 2
+
+
 # Tools.
 
 

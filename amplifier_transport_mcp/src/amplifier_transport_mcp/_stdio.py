@@ -165,8 +165,7 @@ class StdioStreams:
 
     def _let_go(self, why: str) -> None:
         self._holds.discard(why)
-        if not self._holds:
-            self.child.resume()
+        (self.child.pause if self._holds else self.child.resume)()
 
     def _check_unread(self, message: types.JSONRPCMessage, size: int) -> None:
         """Kill a server that asks, and does not read the answers."""
