@@ -313,7 +313,7 @@ async def test_policy_sees_the_command_of_a_mount_and_no_secret(session, module)
     [
         ({"capabilities": ["env:A"] * 257}, "capabilities: expected at most 256, got 257"),
         ({"capabilities": ["sys:emit:" + "*" * 30_000 + "a"]}, "capabilities: expected at most 4352 characters"),
-        ({"inputs": {f"op{n}": {} for n in range(4097)}}, "inputs: expected at most 4096 ops, got 4097"),
+        ({"inputs": {f"op{n}": {} for n in range(16_385)}}, "inputs: expected at most 16384 ops, got 16385"),
         ({"outputs": {"o" * 257: {}}}, "outputs: expected names of at most 256 characters, got 257"),
         ({"inputs": {"op": 5}}, "inputs: expected an object that maps each op to a JSON Schema"),
     ],

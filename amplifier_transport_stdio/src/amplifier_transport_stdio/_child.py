@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _EXIT_GRACE = 0.05  # seconds
 _SAMPLE = 200  # bytes of a line that was not protocol, shown
 _LINES_A_TURN = 100  # lines that are taken in one turn of the loop; the rest waits for the next ones
-_NOISE_LINES = 10_000  # lines that are no protocol, blank ones too, after an answer
+_NOISE_LINES = 100_000  # lines that are no protocol, blank ones too, after an answer
 _NOISE_BYTES = 8 * 1024 * 1024
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .capability import Reach
     from .descriptor import ModuleDescriptor
 
-OPS_MAX = 4096
+OPS_MAX = 16_384
 """The most operations that a module describes, in ``inputs`` and in ``outputs``."""
 
 NAME_MAX = 256
