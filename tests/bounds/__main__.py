@@ -8,11 +8,10 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from tests.bounds.places import PLACES
-from tests.bounds.stage import Seen, picked, play_picked
+from tests.bounds.stage import Seen, import_transports, picked, play_picked
 
 ROW = "{:<8} {:<100} {:<8} {:>8} {:>6} {:>6}  {:<16} {}"
 _PROCESSES = 2
@@ -28,8 +27,8 @@ def main() -> None:
     places = [(transport, place) for transport, places in PLACES.items() for place in places()]
     places = [where for where in places if picked(words, *where)]
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(_PROCESSES, spawn, max_tasks_per_child=_PLACES) as pool:
-        for (transport, place), seen in zip(places, pool.map(partial(play_picked, words), places), strict=True):
+    with spawn.Pool(_PROCESSES, import_transports, maxtasksperchild=_PLACES) as pool:
+        for (transport, place), seen in zip(places, pool.imap(partial(play_picked, words), places), strict=True):
             count += len(seen)
             for each in seen:
                 failed += _show(transport, place.name, each, all_of_them=bool(words))

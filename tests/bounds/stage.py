@@ -7,6 +7,7 @@ raised, and the log is whole. It knows no place.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import sys
 import tempfile
@@ -57,6 +58,12 @@ class Seen(NamedTuple):
 def play(place: Place, transport: str, rows: Sequence[tuple[str, int]], folder: Path) -> list[Seen]:
     """Play the rows of one place: its fillers and sizes."""
     return asyncio.run(_play(place, transport, rows, folder / "events.jsonl"))
+
+
+def import_transports() -> None:
+    """Import what the first mount imports, once a process: what that costs is no matter of any place."""
+    for name in ("amplifier_transport_mcp._sdk", "amplifier_transport_http", "amplifier_transport_stdio"):
+        importlib.import_module(name)
 
 
 def picked(words: Sequence[str], transport: str, place: Place) -> list[tuple[str, int]]:
