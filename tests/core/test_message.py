@@ -271,9 +271,15 @@ def test_a_long_message_is_cut():
     assert error_of(message="x" * 8193).message == "x" * 8191 + "…"
 
 
-@pytest.mark.parametrize("details", [{"a": "x" * 70_000}, {str(n): "x" * 300 for n in range(1000)}])
+@pytest.mark.parametrize(
+    "details", [{"a": "x" * 70_000}, {"a": "x" * 300_000}, {str(n): "x" * 300 for n in range(1000)}]
+)
 def test_large_details_are_left_out(details):
     assert error_of(details=details).details.keys() == {"$omitted"}
+
+
+def test_small_details_are_kept_beside_a_long_message():
+    assert error_of(message="x" * 300_000, details={"a": 1}).details == {"a": 1}
 
 
 def test_details_have_at_most_so_many_members():

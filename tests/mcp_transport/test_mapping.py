@@ -182,6 +182,17 @@ async def test_a_tool_that_fails_is_a_failure_of_its_own_code_with_the_content(s
     assert caught.value.details == {"content": content, "module": M}
 
 
+async def test_much_content_of_a_tool_that_fails_is_left_out_of_the_details(session, remote):
+    async def call(request, message):
+        text = {"type": "text", "text": "no such file " * 6000}
+        await request.send(json_of(result(message, {"content": [text], "isError": True})))
+
+    await remote(tool("count"), call=call)
+    with pytest.raises(KernelError, match="^tool_error: no such file") as caught:
+        await session.invoke(M, "count", {})
+    assert caught.value.details.keys() == {"$omitted", "module"}
+
+
 async def test_who_asks_and_where_in_the_trace_travels_along(session, remote, events):
     server = await remote(tool("count"))
     await session.invoke(M, "count", {})

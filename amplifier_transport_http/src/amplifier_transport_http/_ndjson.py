@@ -51,7 +51,7 @@ def _feed(lines: LineBuffer, piece: bytes, body: Body) -> list[bytes]:
 
 async def _take(line: bytes, final: bytes, body: Body, chunks: Chunks | None) -> bytes:
     """Pass the line on if it is a chunk, and give the final reply as far as it is known."""
-    if not line.strip():
+    if not line or line.isspace():  # a copy without its end would be as large
         return final
     if final:
         raise body.error("a line that is no chunk before its last line")

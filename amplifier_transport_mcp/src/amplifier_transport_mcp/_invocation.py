@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS = 0.05  # before a request is sent again unchanged, as the server asked
 _MESSAGE = 200  # characters of a tool's own words
+_DETAILS_BYTES = 64 * 1024  # of a failed tool's result, as of any module's details
 
 
 class Invocation:
@@ -151,7 +152,8 @@ class Invocation:
         if result.get("isError"):
             if call.refused:
                 raise refused(call.refused, **content)
-            raise KernelError(_first_words(result) or f"{self._op} failed", code="tool_error", details=content)
+            details = content if call.size <= _DETAILS_BYTES else {"$omitted": call.size}
+            raise KernelError(_first_words(result) or f"{self._op} failed", code="tool_error", details=details)
         self._tools.check_result(self._op, result)
         return content
 

@@ -98,7 +98,9 @@ class Module(msgspec.Struct, eq=False):
         try:
             if sent is not None:
                 sent()
-            reply = await self.connection.request(method, params, chunks)
+            request = self.connection.request(method, params, chunks)
+            del params  # they may be large, and the reply too
+            reply = await request
         except KernelError:
             raise
         except asyncio.CancelledError as error:

@@ -105,7 +105,7 @@ class SizeLimit(msgspec.Struct, frozen=True):
     size: float = DATA_LIMIT
     sha256: bool = False
 
-    def omitted(self, text: bytes) -> dict[str, Any]:
+    def omitted(self, text: bytes | msgspec.Raw) -> dict[str, Any]:
         """Return the replacement of a value: the size of its JSON and, if the embedder asked for it, the SHA-256."""
         if not self.sha256:
             return {"$omitted": len(text)}

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType, structs
 
 from .errors import Internal, KernelError
-from .json import NotJson, encode, encode_checked, finish, finish_in_turns
+from .json import LARGE, NotJson, encode, encode_checked, finish, finish_in_turns
 from .weight import MESSAGE_BYTES, look, look_at_utf8, needs_look
 
 
@@ -115,6 +115,8 @@ async def decode_message_large(text: bytes, limit: int = MESSAGE_BYTES) -> Messa
 def _read(text: bytes) -> Message:
     message = _decoder().decode(text)
     message.size = len(text)
+    if message.pending is not UNSET:
+        message.pending.state = message.pending.state.copy()  # as decoded, it keeps all of the text
     return message
 
 
@@ -146,11 +148,11 @@ def result_of(message: Message, who: str) -> Any:
     if not message.is_reply():
         raise Internal(f"{who} broke its contract: the reply is none of the three shapes of section 2")
     if message.error is not UNSET:
-        raise _error_of(message.error, who)
+        raise _error_of(message.error, int(message.size), who)
     raise Internal(f"{who} answered pending where no system calls are made")
 
 
-def _error_of(error: ErrorBody, who: str) -> KernelError:
+def _error_of(error: ErrorBody, size: int, who: str) -> KernelError:
     """Make the error that a module replied with, without what only the kernel may say. Whatever is too large is cut."""
     code, message = error.code, error.message
     if len(message) > _MESSAGE_MAX:
@@ -158,13 +160,18 @@ def _error_of(error: ErrorBody, who: str) -> KernelError:
     own = {name: value for name, value in islice(error.details.items(), _DETAILS_MAX) if name not in _KERNEL_DETAILS}
     if len(own) < len(error.details):
         own["claimed"] = {name: error.details[name] for name in _KERNEL_DETAILS if name in error.details}
-    size = len(encode_checked(own))
-    details = own if size <= _DETAILS_BYTES else {"$omitted": size}
+    details = _small(own, size - len(error.message) - len(code))
     if code in _KERNEL_CODES:
         return Internal(f"{_broke(who)} with the code {code!r}, which is the kernel's own: {message}", details=details)
     if len(code) > _CODE_MAX or not code.isprintable():
         return Internal(f"{_broke(who)} with a code that is too long or not printable: {message}", details=details)
     return KernelError.from_body(code, message, details)
+
+
+def _small(details: dict[str, Any], at_most: int) -> dict[str, Any]:
+    """Give details if they are small. To encode those of a large message for their size would hold the event loop."""
+    size = at_most if at_most > LARGE else len(encode_checked(details))
+    return details if size <= _DETAILS_BYTES else {"$omitted": size}
 
 
 def _broke(who: str) -> str:

@@ -135,7 +135,7 @@ def _resolve(state: SessionState, path: object) -> Mount:
     return mount
 
 
-def _encode_args(request: InvokeRequest, module: Module) -> bytes:
+def _encode_args(request: InvokeRequest, module: Module) -> msgspec.Raw:
     """Check ``op`` and ``args``, and encode the arguments once for the module, policy and the log."""
     op, args = request.op, request.args
     if not isinstance(op, str) or not op:
@@ -143,10 +143,10 @@ def _encode_args(request: InvokeRequest, module: Module) -> bytes:
     if len(op) > _NAME_MAX:
         raise BadRequest(f"op: expected a name of at most {_NAME_MAX} characters, got {len(op)}")
     if type(args) is msgspec.Raw:  # the kernel's own
-        encoded = bytes(args)
+        encoded = args
     elif type(args) is dict:
         try:
-            encoded = encode(args, "args")
+            encoded = msgspec.Raw(encode(args, "args"))
         except NotJson as error:
             raise BadRequest(str(error)) from None
     else:
@@ -158,11 +158,11 @@ def _encode_args(request: InvokeRequest, module: Module) -> bytes:
 
 
 async def _authorize(
-    state: SessionState, mount: Mount, op: str, args: bytes, span: Span, caller: str | None
+    state: SessionState, mount: Mount, op: str, args: msgspec.Raw, span: Span, caller: str | None
 ) -> Sequence[str]:
     """Ask policy. What it grants holds for this invocation, or is kept in the mount for the session."""
     path = mount.module.path
-    question = Question(INVOKE, mount.module, mount.granted, op, msgspec.Raw(args), caller)
+    question = Question(INVOKE, mount.module, mount.granted, op, args, caller)
     decision = await authorize(state, question, span)
     if decision.scope == "session" and state.namespace.mounts.get(path) is mount:
         kept = msgspec.structs.replace(mount, granted=decision.granted, session_wide=True)
@@ -172,9 +172,9 @@ async def _authorize(
     return decision.granted
 
 
-def _shown(encoded: bytes, limit: SizeLimit) -> object:
+def _shown(encoded: msgspec.Raw, limit: SizeLimit) -> object:
     """Give the log's form of a value: the JSON itself, or what section 7 says of one that is too large."""
-    return msgspec.Raw(encoded) if len(encoded) <= limit.size else limit.omitted(encoded)
+    return encoded if len(encoded) <= limit.size else limit.omitted(encoded)
 
 
 def _shown_result(message: Message, limit: SizeLimit) -> object:

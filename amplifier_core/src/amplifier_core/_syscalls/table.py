@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .turns import Invocation
 
-    Args = Mapping[str, Any]
+    Args = dict[str, Any]
 
 
 class _Row(NamedTuple):
@@ -104,7 +104,8 @@ class SystemCalls:
             raise BadRequest(f"args.timeout_ms: expected a positive integer, got {timeout_ms}")
         timeout = None if timeout_ms is None else timeout_ms / 1000
         chunks = caller.chunks if _optional(args, "stream", bool) else None
-        request = InvokeRequest(path, op, Raw(encode_checked(_required(args, "args", dict))), timeout, chunks)
+        _required(args, "args", dict)
+        request = InvokeRequest(path, op, Raw(encode_checked(args.pop("args"))), timeout, chunks)  # one copy is enough
         return await invoke(caller.state, request, caller)
 
     async def _emit(self, caller: Invocation, args: Args) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Invocation(msgspec.Struct, eq=False):
     state: SessionState
     module: Module
     op: str
-    args: bytes
+    args: msgspec.Raw
     span: Span
     deadline: Deadline
     granted: Sequence[str]  # its system calls need one of these, and one that the mount has when they are made
@@ -70,7 +70,7 @@ class Invocation(msgspec.Struct, eq=False):
         if not self.is_outdated():
             return
         self.deadline.pause_idle()
-        question = Question(INVOKE, self.module, self.granted, self.op, msgspec.Raw(self.args), self.caller)
+        question = Question(INVOKE, self.module, self.granted, self.op, self.args, self.caller)
         self.asked = await authorize_again(self.state, question, self.span, self.asked or ())
 
 
@@ -105,11 +105,12 @@ async def take_turns(invocation: Invocation, message: Message) -> Message:
         if not message.pending or not message.is_reply():
             return message
         invocation.deadline.pause_idle()
-        pending, message = message.pending, _NOTHING  # the kernel keeps no more than it needs: each may be large
-        results = await _make_calls(invocation, pending.syscalls)
+        state, calls = message.pending.state, message.pending.syscalls
+        message = _NOTHING  # the kernel keeps no more than it needs: each may be large
+        results = await _make_calls(invocation, calls)
         await invocation.renew()
-        resume = encode_checked({"state": pending.state, "results": results})
-        del pending, results
+        resume = encode_checked({"state": state, "results": results})
+        del state, calls, results
         turn = take_turn(invocation, msgspec.Raw(resume))
         del resume
         message = await turn
@@ -118,8 +119,7 @@ async def take_turns(invocation: Invocation, message: Message) -> Message:
 def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:
     span = invocation.span
     left = max(1, int(invocation.deadline.seconds_left() * 1000))
-    args = msgspec.Raw(invocation.args)
-    session_id = invocation.state.session_id
+    args, session_id = invocation.args, invocation.state.session_id
     params = encode_checked(InvokeParams(invocation.op, args, session_id, span.request_id, span.span_id, left, resume))
     if resume is not None:
         _check_room(invocation, len(params))
