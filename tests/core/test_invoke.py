@@ -111,6 +111,12 @@ async def test_a_result_that_is_small_in_a_large_reply_stands_there_whole(sessio
     assert events("module:invoke")[0]["data"]["result"] == {"text": text}
 
 
+async def test_the_frame_of_a_reply_does_not_count_as_its_result(echo, events):
+    text = "x" * 8170  # with the frame and the spaces of the sender it is more than 8 KiB
+    await echo.invoke(ECHO, "echo", {"text": text})
+    assert events("module:invoke")[-1]["data"]["result"] == {"text": text}
+
+
 async def test_the_limit_of_the_log_can_be_lifted(log, module, events):
     async with Kernel(event_log=log, event_limit=None) as kernel:
         session = await kernel.session.create(Plan("x"))

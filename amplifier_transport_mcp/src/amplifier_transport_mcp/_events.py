@@ -33,6 +33,7 @@ _PASSED = (b"content-type", b"location", SESSION.encode())
 """Headers that the SDK reads. No others: it would send a cookie with the next request."""
 
 _TURN = 0.01  # seconds of work, after which others get a turn
+_PART = 8 * 1024  # bytes that are split at once: of the shortest lines that takes some milliseconds
 _MOMENT = 1.0
 _EVENT = 5  # an event costs as much as so many lines of a process
 
@@ -75,9 +76,11 @@ class EventStream(httpx2.AsyncByteStream):
             pieces = aiter(self._body)
             while piece := await self._next(pieces):
                 size = len(piece)
-                for event in self._splitter.feed(piece):
-                    size = 0
-                    yield await self._label(event)  # after the last one, the SDK reads no more
+                for start in range(0, len(piece), _PART):
+                    for event in self._splitter.feed(piece[start : start + _PART]):
+                        size = 0
+                        yield await self._label(event)  # after the last one, the SDK reads no more
+                    await self._share()
                 await self._slow_down(size, 0)
         except KernelError as error:
             yield b"\n\ndata: %b\n\n" % self._owner.fault(error)
@@ -86,12 +89,15 @@ class EventStream(httpx2.AsyncByteStream):
         _hold(self._parcels)
         await self._body.aclose()
 
-    async def _next(self, pieces: AsyncIterator[bytes]) -> bytes:
-        """Give the next piece; an empty one is the end."""
+    async def _share(self) -> None:
+        """Give others a turn now and then: reading may not wait, since the next pieces may be there."""
         now = asyncio.get_running_loop().time()
-        if now - self._turn > _TURN:  # reading may not wait: the next pieces may be there
+        if now - self._turn > _TURN:
             await asyncio.sleep(0)
             self._turn = now
+
+    async def _next(self, pieces: AsyncIterator[bytes]) -> bytes:
+        """Give the next piece; an empty one is the end."""
         cause: httpx.TransportError | None = None
         try:
             piece = await self._owner.until_aborted(anext(pieces, b""))
