@@ -48,7 +48,7 @@ def exists(root, name):
         return any((root / "tests" / "isolation").glob(f"{name}.*"))
     file, _, test = name.partition("::")
     return any(
-        re.search(rf"^(async )?def {test}\(", path.read_text("utf-8"), re.MULTILINE)
+        re.search(rf"^ *(async )?def {test}\(", path.read_text("utf-8"), re.MULTILINE)
         for path in root.glob(f"tests/**/{file}")
     )
 
