@@ -16,6 +16,7 @@ SAMPLE = {
 }
 
 
+@pytest.mark.newest
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is measured with /proc")
 @pytest.mark.parametrize(("transport", "name"), [(key, name) for key, names in SAMPLE.items() for name in names])
 def test_whatever_is_sent_the_loop_runs_on_and_the_memory_is_bounded(transport, name, tmp_path):

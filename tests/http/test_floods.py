@@ -20,7 +20,10 @@ MESSAGE_BYTES = 32 * 2**20
 GROWTH = 3 * MESSAGE_BYTES
 SECONDS = 3.0
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
+pytestmark = [
+    pytest.mark.newest,
+    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc"),
+]
 
 
 async def ask(meters, port, limit, method):

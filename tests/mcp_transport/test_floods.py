@@ -68,6 +68,7 @@ async def drown(meters, made):
 
 
 @measured
+@pytest.mark.newest
 @pytest.mark.parametrize("made", FLOODS.values(), ids=FLOODS)
 def test_a_server_that_goes_on_and_on_costs_little(made):
     cost = apart(drown, made)
