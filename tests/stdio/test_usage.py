@@ -101,7 +101,8 @@ def test_the_page_tables_of_a_process_count():
     """It reads one page in each 2 MiB of 32 GiB: all of them are the same page, and each needs a table of its own."""
     code = """if True:
     import mmap
-    m = mmap.mmap(-1, 32 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE, mmap.PROT_READ)
+    no_reserve = 0x4000  # mmap has a name for it since Python 3.13
+    m = mmap.mmap(-1, 32 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve, mmap.PROT_READ)
     m.madvise(mmap.MADV_NOHUGEPAGE)
     sum(m[n] for n in range(0, 32 << 30, 2 << 20))
     print("ready", flush=True)

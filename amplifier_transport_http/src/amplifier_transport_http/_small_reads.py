@@ -39,8 +39,9 @@ class SmallReads(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Connect; the stream reads in small pieces."""
-        stream = await self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
-        return _Stream(stream, _Frames() if self._http2 and not self._tls else None, http2=self._http2)
+        frames = _Frames() if self._http2 and not self._tls else None
+        connecting = self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+        return _Stream(await connecting, frames, http2=self._http2)
 
 
 class _Stream(httpcore.AsyncNetworkStream):

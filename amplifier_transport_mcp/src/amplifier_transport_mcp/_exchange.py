@@ -90,8 +90,7 @@ class Exchange:
     async def resume(self, request: httpx.Request, pool: httpx.AsyncBaseTransport) -> httpx2.Response:
         """Ask for the rest of a stream, when it is due. Raises ``httpx.TransportError``: the SDK tries again."""
         try:
-            if self._given_up or not await self.until_aborted(self.place.wait()):
-                raise Unreachable("the caller has given up")
+            _check_due(not self._given_up and await self.until_aborted(self.place.wait()))
         except KernelError as error:
             content = b"data: %b\n\n" % self.fault(error)
             return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=content)
@@ -193,3 +192,9 @@ class Exchange:
         except NotJson as error:
             raise response.not_json(error) from None
         return read_message(value)
+
+
+def _check_due(due: object) -> None:
+    """Raise ``Unreachable`` if nobody waits for the rest of a stream any more."""
+    if not due:
+        raise Unreachable("the caller has given up")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _STEPS = 10_000  # keywords that one check looks at: some 25 ms
+_DEPTH = 64  # keywords inside each other: some 400 frames. Beyond Python's limit, the library ends in no Exception
 _A_STEP = 4  # values that cost as much as a step: one that does not fit is written into an error
 _TEXT = 256  # characters that cost as much as a value
 _FAULT = 10  # steps that an error costs
@@ -36,6 +37,7 @@ class Schemas:
 
     def __init__(self) -> None:
         self._left = 0
+        self._depth = 0
         self._schema: Any = None  # that of the check that runs
         self._dialects: dict[Any, Any] = {}
 
@@ -47,7 +49,7 @@ class Schemas:
         """
 
         def check(value: Any, name: str) -> str:
-            self._left = _STEPS
+            self._left, self._depth = _STEPS, 0
             self._schema = schema
             try:
                 error = next(self._validator(schema).iter_errors(value), None)
@@ -72,15 +74,19 @@ class Schemas:
     def _counted(self, keyword: Callable[..., Iterator[Any] | None], name: str) -> Callable[..., Any]:
         def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
             self._spend(1 + (self._cost(name, value) + self._size(instance)) // _A_STEP)
-            for error in keyword(validator, value, instance, schema) or ():
-                self._spend(_FAULT)
-                yield error
+            self._depth += 1
+            try:
+                for error in keyword(validator, value, instance, schema) or ():
+                    self._spend(_FAULT)
+                    yield error
+            finally:  # some keywords ask for the first error alone
+                self._depth -= 1
 
         return counted
 
     def _spend(self, steps: int) -> None:
         self._left -= steps
-        if self._left < 0:
+        if self._left < 0 or self._depth >= _DEPTH:
             raise _EnoughError
 
     def _cost(self, keyword: str, value: Any) -> int:
