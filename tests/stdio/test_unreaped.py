@@ -45,8 +45,8 @@ def test_children_that_nobody_waits_for_are_estimated():
 
 
 def test_children_that_somebody_waits_for_are_not():
-    _, lost_ms = samples("wait", lambda cpu_ms, lost_ms: cpu_ms > 500)
-    assert lost_ms == 0
+    cpu_ms, lost_ms = samples("wait", lambda cpu_ms, lost_ms: cpu_ms > 500)
+    assert lost_ms < cpu_ms / 20  # a sample between an end and its account may see a little of a child twice
 
 
 def process(own_ms=0.0, waited_ms=0.0, parent=1, started=b"1"):
