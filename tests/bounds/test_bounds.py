@@ -12,7 +12,7 @@ SAMPLE = {
     "stdio": ('"ok":true,"result":@', '"ok":true,"result":1,"events":@', "a line"),
     "http": ("a chunk", "a header", "many headers"),
     "mcp": ("tools", "a notification again and again"),
-    "mcp-http": ("data", "lines of data"),
+    "mcp-http": ("data",),
 }
 
 
@@ -21,5 +21,5 @@ SAMPLE = {
 @pytest.mark.parametrize(("transport", "name"), [(key, name) for key, names in SAMPLE.items() for name in names])
 def test_whatever_is_sent_the_loop_runs_on_and_the_memory_is_bounded(transport, name, tmp_path):
     [place] = [place for place in PLACES[transport]() if place.name == name]
-    seen = play(place, transport, [(filler, size) for filler in place.fillers[:4] for size in SIZES], tmp_path)
+    seen = play(place, transport, [(filler, size) for filler in place.fillers[:3] for size in SIZES], tmp_path)
     assert not [row for row in seen if row.fault]
