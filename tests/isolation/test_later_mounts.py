@@ -5,6 +5,7 @@ import os
 import subprocess
 
 import pytest
+from tests.conftest import missing_here
 from tests.isolation.conftest import DESCRIPTOR, SMALL, confine, start
 
 from amplifier_core.hookspecs import Launch
@@ -20,7 +21,7 @@ LOOK = LOOK.format("/proc/self/mountinfo")
 def mount(*words):
     done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        pytest.skip(f"this user cannot mount: {done.stderr.strip()}")
+        missing_here(f"this user cannot mount: {done.stderr.strip()}")
 
 
 @pytest.fixture

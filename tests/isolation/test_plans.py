@@ -11,6 +11,7 @@ import time
 
 import attrs
 import pytest
+from tests.conftest import missing_here
 from tests.isolation.conftest import DESCRIPTOR, launch, start
 
 from amplifier_core import Forbidden, ModuleDescriptor, Unreachable
@@ -153,7 +154,7 @@ def test_a_file_under_a_lease_is_named_and_not_waited_for(tmp_path, leased):
         try:
             fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         except OSError as error:
-            pytest.skip(f"this file system has no leases: {error}")
+            missing_here(f"this file system has no leases: {error}")
         began = time.monotonic()
         with pytest.raises(Unreachable, match=f"{file}: it cannot be read now: another process has a lease on it"):
             needs(command, path=tmp_path / "shims", cwd=tmp_path)
