@@ -35,6 +35,7 @@ def stay_here() -> None:
         "XDG_STATE_HOME": str(CACHE / "state"),
         "npm_config_cache": str(CACHE / "npm"),
     }
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process that a test starts would compile all it imports
 
 
 def find_pythons() -> None:

@@ -56,8 +56,16 @@ class Seen(NamedTuple):
 
 
 def play(place: Place, transport: str, rows: Sequence[tuple[str, int]], folder: Path) -> list[Seen]:
-    """Play the rows of one place: its fillers and sizes."""
-    return asyncio.run(_play(place, transport, rows, folder / "events.jsonl"))
+    """Play the rows of one place: its fillers and sizes.
+
+    A gap that is too long is measured once more: if the host of a virtual machine took the CPU away, that is in the
+    figure. A gap of the loop comes again.
+    """
+    seen = asyncio.run(_play(place, transport, rows, folder / "events.jsonl"))
+    if again := [(row.filler, row.size) for row in seen if row.gap > GAP]:
+        second = iter(asyncio.run(_play(place, transport, again, folder / "again.jsonl")))
+        seen = [next(second) if row.gap > GAP else row for row in seen]
+    return seen
 
 
 def import_transports() -> None:
