@@ -6,6 +6,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+pytestmark = pytest.mark.newest  # measurements are made on that one
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SVG = "{http://www.w3.org/2000/svg}"
