@@ -124,7 +124,7 @@ class StdioStreams:
             return
         if isinstance(message, types.JSONRPCResponse) and (call := self._correlator.call(message.id)) is not None:
             call.size = len(line)
-            self.child.answered()
+            self.child.answered = True
         if not isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
             self._slow_down(len(line), REQUEST if isinstance(message, types.JSONRPCRequest) else 1)
         try:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _EXIT_GRACE = 0.05  # seconds
 _SAMPLE = 200  # bytes of a line that was not protocol, shown
-_LINES_A_TURN = 100  # lines that are taken in one turn of the loop; the rest waits for the next ones
+_LINES_A_TURN = 500  # lines that are taken in one turn of the loop; the rest waits for the next ones
 _NOISE_LINES = 100_000  # lines that are no protocol, blank ones too, after an answer
 _NOISE_BYTES = 8 * 1024 * 1024
 
@@ -64,7 +64,9 @@ class ChildProcess(Process):
         self._buffer = LineBuffer(limit)
         self._noise = 0
         self._first_noise = b""
-        self._lines_left, self._bytes_left = _NOISE_LINES, _NOISE_BYTES  # of noise
+        self.answered = True
+        """Set with each answer: the noise before it is not held against the module any more."""
+        self._lines_left = self._bytes_left = 0  # of noise, until the next answer
         self._drowned = False  # it is killed for its noise
         super().__init__(launch, self, orphans)
 
@@ -99,10 +101,6 @@ class ChildProcess(Process):
         self._noise += 1
         self._bound_noise(1, len(line))
 
-    def answered(self) -> None:
-        """Note an answer: the noise before it is not held against the module any more."""
-        self._lines_left, self._bytes_left = _NOISE_LINES, _NOISE_BYTES
-
     def broke_contract(self, line: bytes, why: str) -> Internal:
         """Make the error of a request whose reply is malformed."""
         details = {"line": line[:_SAMPLE].decode(errors="replace")}
@@ -126,8 +124,8 @@ class ChildProcess(Process):
             else:
                 self._queue.append(line)
                 self._take_queue()
-        if len(lines) != 1 or len(lines[0]) != len(data):  # as a rule it is one whole line
-            self._bound_blank(data.count(b"\n") - len(lines), len(data))
+        if self._buffer.blank:
+            self._bound_noise(self._buffer.blank, len(data))
 
     async def taken(self) -> None:
         """Wait until all that was received has been taken."""
@@ -179,12 +177,11 @@ class ChildProcess(Process):
         if self._taking is None and not self._held:
             super().resume()
 
-    def _bound_blank(self, lines: int, size: int) -> None:
-        if lines:
-            self._bound_noise(lines, size)
-
     def _bound_noise(self, lines: int, size: int) -> None:
         """Kill a module that writes on and on, and answers nothing."""
+        if self.answered:
+            self.answered = False
+            self._lines_left, self._bytes_left = _NOISE_LINES, _NOISE_BYTES
         self._lines_left -= lines
         self._bytes_left -= size
         if min(self._lines_left, self._bytes_left) < 0 and not self._drowned:

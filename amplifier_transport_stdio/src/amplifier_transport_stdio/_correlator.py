@@ -116,7 +116,7 @@ class Correlator:
             self._on_chunk(request_id, message)
         elif (reply := self._waiting.pop(request_id, None)) is not None:
             self._answered = True
-            self.child.answered()
+            self.child.answered = True
             reply.set_result(message)
         elif (timer := self._cancelled.pop(request_id, None)) is not None:
             timer.cancel()
@@ -129,7 +129,7 @@ class Correlator:
 
     def _on_chunk(self, request_id: str, message: Message) -> None:
         """Pass a chunk on. A full reader holds the module back only if no other reply is expected of it."""
-        self.child.answered()
+        self.child.answered = True
         chunks = self._chunks.get(request_id)
         alone = len(self._waiting) == 1 and not self._cancelled
         if chunks is not None and not chunks.put(message.chunk, message.size) and alone:

@@ -17,6 +17,8 @@ class LineBuffer:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self.blank = 0
+        """The blank lines that the last `feed` left out."""
         self._waiting = BytesIO()  # a list of parts costs 40 bytes for each, and a second copy to join them
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -26,7 +28,8 @@ class LineBuffer:
         """
         # As a rule it is one whole line.
         if 0 <= data.find(b"\n") == len(data) - 1 <= self._limit and not self._waiting.tell():
-            return [] if data.isspace() else [data]
+            self.blank = int(data.isspace())
+            return [] if self.blank else [data]
         lines = BytesIO(data).readlines()  # searches at the speed of memory; split goes byte by byte
         rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
         if lines and self._waiting.tell():
@@ -36,7 +39,9 @@ class LineBuffer:
         self._waiting.write(rest)
         if self._waiting.tell() > self._limit or (lines and max(map(len, lines)) > self._limit + 1):
             raise LineTooLongError
-        return [line for line in lines if not line.isspace()]
+        found = [line for line in lines if not line.isspace()]
+        self.blank = len(lines) - len(found)
+        return found
 
     def rest(self) -> bytes:
         """Return the incomplete last line, once the stream has ended."""
