@@ -9,11 +9,12 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import attrs
 import msgspec
+import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -77,7 +78,10 @@ class Pair(NamedTuple):
 
 
 class Colour(enum.Enum):
-    RED = 1
+    RED = "red"
+    RANGE = (1, {"to": [None]})
+    INFRARED = {1}  # noqa: RUF012
+    NONE = float("nan")
 
 
 class Level(enum.IntEnum):
@@ -102,6 +106,22 @@ class Struct(msgspec.Struct):
     a: int = 1
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (UUID("12345678-1234-5678-1234-567812345678"), b'"12345678-1234-5678-1234-567812345678"'),
+        (Colour.RED, b'"red"'),
+        (Colour.RANGE, b'[1,{"to":[null]}]'),
+        (Level.LOW, b"1"),
+        (Word.YES, b'"yes"'),
+    ],
+)
+@pytest.mark.parametrize("beside", [1, 2**70, None, 1.5], ids=str)
+def test_an_id_is_its_text_and_a_member_of_an_enumeration_its_value(value, text, beside):
+    assert encode(value, "args") == text
+    assert encode({"a": [value, beside]}, "args") == b'{"a":[%b,%b]}' % (text, json.dumps(beside).encode())
+
+
 FOREIGN = [
     (float("nan"), "expected a finite number, got nan"),
     (float("inf"), "expected a finite number, got inf"),
@@ -118,15 +138,13 @@ FOREIGN = [
     (1j, "expected JSON, got complex"),
     (Decimal(1), "expected JSON, got Decimal"),
     (Fraction(1), "expected JSON, got Fraction"),
-    (UUID(int=0), "expected JSON, got UUID"),
     (datetime(2026, 1, 1, tzinfo=UTC), "expected JSON, got datetime"),
     (date(2026, 1, 1), "expected JSON, got date"),
     (time(1), "expected JSON, got time"),
     (timedelta(1), "expected JSON, got timedelta"),
     (Path("x"), f"expected JSON, got {type(Path('x')).__name__}"),
-    (Colour.RED, "expected JSON, got Colour"),
-    (Level.LOW, "expected JSON, got Level"),
-    (Word.YES, "expected JSON, got Word"),
+    (Colour.INFRARED, "expected JSON, got set"),
+    (Colour.NONE, "expected a finite number, got nan"),
     (Text("x"), "expected JSON, got Text"),
     (Number(1), "expected JSON, got Number"),
     (Items(), "expected JSON, got Items"),
@@ -155,6 +173,57 @@ def test_a_value_that_is_not_json_is_refused(value, fault):
     with pytest.raises(NotJson) as caught:
         encode(value, "args")
     assert str(caught.value) == f"args: {fault}"
+
+
+# each is encoded in another way: few members, many, with what MessagePack is asked about, with what orjson cannot write
+BESIDE: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "text": {f"t{n}": "null" for n in range(20)},
+    "null": {"rows": [{"a": None, "b": 1.5}] * 40},
+    "bits": {"rows": [{"a": 2**64}]},
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.parametrize(("value", "fault"), FOREIGN, ids=lambda item: ascii(item).partition(" at 0x")[0][:40])
+def test_the_same_is_refused_whatever_is_beside_it(value, fault, beside):
+    for args, path in (({"x": value}, ".x"), ({"x": [{"y": value}]}, ".x[0].y"), ([[value]], "[0][0]")):
+        with pytest.raises(NotJson) as caught:
+            encode({**BESIDE[beside], "z": args}, "args")
+        assert str(caught.value) == f"args.z{path}: {fault}"
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_what_is_json_is_written_whatever_is_beside_it(beside):
+    value = {
+        **BESIDE[beside],
+        "tuple": (1, 2.5),
+        "none": None,
+        "text": "NaN null \u02ff\x7f",
+        "far": [1.7e308, -1.7e308],
+    }
+    assert json.loads(encode(value, "args")) == json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize("text", [b"[1,\n", b"1"])
+def test_text_that_orjson_would_write_unseen_is_refused(text):
+    with pytest.raises(NotJson, match=r"^args\.a\[1\]: expected JSON, got Fragment$"):
+        encode({"a": [1, orjson.Fragment(text)]}, "args")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"text": "null"},
+        [1, {"a": [[]]}],
+        {f"n{n}": n for n in range(40)},
+        [{"a": None, "b": n / 3} for n in range(200)],
+    ],
+    ids=["flat", "nested", "wide", "rows"],
+)
+def test_python_looks_at_no_usual_value(value, monkeypatch):
+    monkeypatch.setattr("amplifier_core._protocol.json._fault", lambda *_: pytest.fail("walked"))
+    assert json.loads(encode(value, "args")) == value
 
 
 @st.composite

@@ -11,7 +11,7 @@ from tests.core.strategies import json_values, thorough
 from amplifier_core._protocol import weight
 from amplifier_core._protocol.json import NotJson, decode, decode_large, finish
 from amplifier_core._protocol.message import decode_message, decode_message_large
-from amplifier_core._protocol.weight import MAX_DEPTH
+from amplifier_core._protocol.weight import MAX_DEPTH, MESSAGE_BYTES, needs_look
 from amplifier_core.hookspecs import LARGE
 
 MIB = 1024 * 1024
@@ -102,6 +102,10 @@ def test_what_is_no_json_does_not_hide_its_depth(text, bound):
 @example(b'"' + b"a" * 100 + "😀".encode() + b'"', 10)
 @example(b'["' + b"a" * 100 + b'\\ud83d\\ude00"]', 7)
 @example(b'"' + b"a" * 100 + b'\\u4e2d"', 103)
+@example(b'"' + "😀".encode() + b"a" * 100 + b'"', 10)
+@example(b'"' + "😀".encode() + b"\\\\" * 50 + b'\\"' * 50 + b'"', 10)
+@example(b'["","\\ud83d\\ude00' + b"a" * 100 + b'"]', 9)
+@example(b'{"\\u001f0000\\u001f\\u001f\\u001f\\u001f\\u0007\\u0007\\ud800\\udc00": null}', 1)
 @example(b"[" + b",".join([b'{"a":1}'] * 20) + b"]", 8)
 @example(b"[" + b"[]," * 50 + b"{}]", 8)
 def test_values_take_no_more_than_their_text_was_said_to(text, size):
@@ -173,6 +177,16 @@ def test_a_text_of_just_the_limit_is_read():
     assert decode(json.dumps(text, ensure_ascii=False), len(text)) == text
 
 
+@pytest.mark.parametrize("cell", [b"[],", b"{},", b'"",', b"1,", b'{"a":0},'])
+def test_a_large_text_of_few_values_needs_no_look(cell):
+    long = b'"' + b"x" * 8 * MIB + b'",'
+    assert not needs_look(b"[" + cell * 100 + long + b"0]", MESSAGE_BYTES)
+    assert needs_look(b"[" + cell * 600 + long + b"0]", MESSAGE_BYTES)
+    assert needs_look(b"[" + cell + long * 5 + b"0]", MESSAGE_BYTES) is (len(long) * 5 > MESSAGE_BYTES * 3 // 2)
+    assert needs_look(b"[" + cell + long.replace(b"xx", b"\\n") * 2 + b"0]", MESSAGE_BYTES)  # each may be four bytes
+    assert needs_look(b"[" * 201 + long + b"]" * 201, MESSAGE_BYTES)
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -194,7 +208,8 @@ async def test_a_large_text_is_refused_in_the_same_words(text, why):
 
 
 async def test_others_have_their_turn_while_a_large_text_is_looked_at():
-    text = b'{"ok":true,"result":["' + "ж".encode() * MIB + b'"]}'
+    texts = ["ж" * 1024] * 1024
+    text = json.dumps({"ok": True, "result": texts}, ensure_ascii=False).encode()
     turns = 0
 
     async def others():
@@ -204,10 +219,10 @@ async def test_others_have_their_turn_while_a_large_text_is_looked_at():
             await asyncio.sleep(0)
 
     task = asyncio.create_task(others())
-    assert (await decode_message_large(text)).result == ["ж" * MIB]
+    assert (await decode_message_large(text)).result == texts
     assert turns >= 2 * len(text) // (64 * 1024)  # its depth and weight, and that it is UTF-8
     turns = 0
-    assert (await decode_large(text))["result"] == ["ж" * MIB]
+    assert (await decode_large(text))["result"] == texts
     assert turns >= len(text) // (64 * 1024)
     task.cancel()
 
@@ -221,11 +236,14 @@ async def test_a_large_text_of_no_interest_is_decoded_at_once():
 @pytest.mark.parametrize("start", ["[", '{"a":'])
 def test_no_text_ends_a_thread_with_a_small_stack(start):
     program = f"""if True:
-        import threading
+        import contextlib, threading
         from amplifier_core._protocol.json import decode, encode
         from amplifier_core._protocol.message import decode_message
         said = []
         def read():
+            for text in ({start!r} * (400 // len({start!r})), "[" * 400):
+                with contextlib.suppress(ValueError):
+                    decode(text)
             for n in (199, 1000, 5000, 100_000):
                 text = ({start!r} * n + "1" + ("]" if {start!r} == "[" else "}}") * n)
                 for each in (decode, lambda text: decode_message(('{{"ok":true,"result":' + text + "}}").encode())):

@@ -122,6 +122,8 @@ class Session:
     ) -> Coroutine[Any, Any, Any]:
         """Invoke ``op`` of the module at ``path`` and return its result, any JSON value.
 
+        ``args`` is JSON: dict with text as keys, list or tuple, str, int, finite float, bool, ``None``. A ``UUID`` is
+        its text, and a member of an ``Enum`` its value. Anything else, a subclass too, is refused with its path.
         ``timeout`` is in seconds; it cannot exceed the descriptor's ``timeout_ms``. Raises ``KernelError`` (section 5).
         """
         return invoke(self._state, InvokeRequest(path, op, args, timeout))

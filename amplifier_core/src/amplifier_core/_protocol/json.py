@@ -6,15 +6,19 @@ Owns the codec. It does not know what the values mean.
 from __future__ import annotations
 
 import asyncio
-import math
+import enum
 import re
+import sys
 from collections.abc import Mapping
+from math import isfinite
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import msgspec
+import orjson
 
 from .errors import short
-from .weight import MAX_DEPTH, MESSAGE_BYTES, look, needs_look
+from .weight import MAX_DEPTH, MESSAGE_BYTES, brackets, look, needs_look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,9 +34,19 @@ decode_checked = msgspec.json.Decoder().decode
 
 _EXACT = frozenset((str, int, bool, type(None)))
 
-# What `_look` finds in a value, worst last. msgspec writes NaN as null, and sets, bytes and dates in forms of its own.
-# So the types in a value are checked first, and its floats only if it has any.
-_CLEAN, _HAS_FLOATS, _FOREIGN = 0, 1, 2
+_dumps = orjson.dumps
+_OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+_ORJSON_DEPTH = 254  # levels that orjson writes
+_MORE = _ORJSON_DEPTH - MAX_DEPTH
+
+_pack = msgspec.msgpack.Encoder().encode
+_MAY_BE_NAN = re.compile(rb"\xcb[\x7f\xff]").search
+_TRIES = 1000
+_FLOAT = 0xCB
+
+_references = sys.getrefcount
+_FRAGMENT = orjson.Fragment  # raw text, which orjson writes unseen
+_WITHOUT_FRAGMENTS = _references(_FRAGMENT)  # each instance holds the class once more
 
 
 class NotJson(ValueError):
@@ -47,22 +61,76 @@ class NotJson(ValueError):
 def encode(value: object, where: str) -> bytes:
     """Encode to compact UTF-8 JSON, or raise ``NotJson`` whose message begins with ``where`` and the path below it.
 
-    ``list`` and ``tuple`` are arrays. Subclasses, and types that JSON does not have, are refused.
+    ``list`` and ``tuple`` are arrays, a ``UUID`` is its text, and a member of an ``Enum`` its value. Subclasses, and
+    types that JSON does not have, are refused.
     """
-    verdict = _look(value, 0)
-    text = b""
-    if verdict != _FOREIGN:
-        try:
-            text = encode_checked(value)
-        except ValueError:  # a lone surrogate, or an integer of more digits than Python will print
-            verdict = _FOREIGN
-    if verdict == _CLEAN or (verdict == _HAS_FLOATS and b"null" not in text):
-        return text
-    fault = _fault(value, where, 0)
-    if fault is None:  # each null is a None, and none a NaN
-        return text
-    path, problem = fault
-    raise NotJson(problem, path or where)
+    text = _encoded(value)
+    if text is None:
+        if fault := _fault(value, 0):
+            path, problem = fault
+            raise NotJson(problem, where + path)
+        text = encode_checked(value)  # it has integers of more than 64 bits
+    return text
+
+
+def _encoded(value: Any) -> bytes | None:
+    """Encode a value if it is strict JSON for sure. ``None``: it has to be looked at."""
+    shape = _shape(value)
+    try:
+        if shape == _WIDE:
+            text = _dumps_deeper(value)
+        else:
+            text = _dumps(value, None, _OPTIONS)
+            if shape == _FLAT:
+                return text
+            if len(text) > 2 * MAX_DEPTH and brackets(text) > MAX_DEPTH:
+                text = _dumps_deeper(value)
+        if text.find(b"null") >= 0 and _may_have_nan(_pack(value)):  # for None, and for what is no finite number
+            return None
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return text if _references(_FRAGMENT) <= _WITHOUT_FRAGMENTS else None
+
+
+def _dumps_deeper(value: object) -> bytes:
+    """Encode within so many lists that orjson's limit of depth becomes ours: 5 µs, and a look takes far longer."""
+    for _ in range(_MORE):
+        value = [value]
+    return _dumps(value, None, _OPTIONS)[_MORE:-_MORE]
+
+
+def _shape(value: Any) -> int:
+    """Tell whether a value is an object of a few scalars, each of them JSON, or has a long list at the top."""
+    if type(value) is not dict or len(value) > _FEW:
+        return _FLAT if type(value) in _EXACT else _NESTED
+    shape = _FLAT
+    for child in value.values():
+        kind = type(child)
+        if kind in _EXACT or (kind is float and isfinite(child)):
+            continue
+        if kind in _CONTAINERS and len(child) > _FEW:
+            return _WIDE
+        shape = _NESTED
+    return shape
+
+
+_FLAT, _NESTED, _WIDE = range(3)
+_FEW = 16  # members that are looked at one by one; for more, the encoders are faster
+
+
+def _may_have_nan(packed: bytes) -> bool:
+    """Tell whether a value in MessagePack, which has floats as they are, may have one that is no finite number."""
+    for mark in b"\x7f\xff":  # rare, and quickly found: what begins with them after 0xCB is no finite number, or large
+        at = -1
+        for _ in range(_TRIES):
+            at = packed.find(mark, at + 1)
+            if at < 0:
+                break
+            if packed[at - 1] == _FLOAT:
+                return True
+        else:
+            return _MAY_BE_NAN(packed) is not None
+    return False
 
 
 def decode(text: bytes | str | memoryview, limit: int = MESSAGE_BYTES) -> Any:
@@ -126,53 +194,39 @@ def scrub(value: object, depth: int = 0) -> Any:
             }
         if isinstance(value, list | tuple):
             return [scrub(child, depth + 1) for child in value]
+    if isinstance(value, enum.Enum):
+        return scrub(value.value, depth + 1)
     if not _scalar_problem(value, type(value)):
-        return value
+        return str(value) if type(value) is UUID else value
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else short(value)
 
 
-def _look(value: Any, depth: int) -> int:
+def _fault(value: Any, depth: int) -> tuple[str, str] | None:
+    """Return the path and the problem of the first part that is not JSON."""
     kind = type(value)
+    if kind not in _CONTAINERS:
+        if isinstance(value, enum.Enum):
+            return _fault(value.value, depth)
+        problem = _scalar_problem(value, kind)
+        return ("", problem) if problem else None
+    if depth == MAX_DEPTH:
+        return _TOO_DEEP
     if kind is dict:
         for key in value:
-            if type(key) is not str:
-                return _FOREIGN
-        children = value.values()
-    elif kind is list or kind is tuple:
-        children = value
+            if problem := _key_problem(key):
+                return "", problem
+        children = value.items()
     else:
-        return _CLEAN if kind in _EXACT else _HAS_FLOATS if kind is float else _FOREIGN
-    worst = _CLEAN
-    for child in children:  # mostly few: `issuperset(map(type, children))` takes three times as long then
-        kind = type(child)
-        if kind in _EXACT:
-            continue
-        verdict = _HAS_FLOATS if kind is float else _look(child, depth + 1) if depth + 1 < MAX_DEPTH else _FOREIGN
-        if verdict > worst:
-            worst = verdict
-            if worst == _FOREIGN:
-                break
-    return worst
-
-
-def _fault(value: Any, path: str, depth: int) -> tuple[str, str] | None:
-    """Return the path and the problem of the first part that is not JSON. The path "" means the whole value."""
-    kind = type(value)
-    if kind not in (dict, list, tuple):
-        problem = _scalar_problem(value, kind)
-        return (path, problem) if problem else None
-    if depth == MAX_DEPTH:
-        return "", f"nested more than {MAX_DEPTH} levels deep, or a cycle"
-    if kind is dict:
-        if problem := next(filter(None, map(_key_problem, value)), ""):
-            return path, problem
-        children = ((f"{path}.{key}", child) for key, child in value.items())
-    else:
-        children = ((f"{path}[{n}]", child) for n, child in enumerate(value))
-    for at, child in children:
-        if fault := _fault(child, at, depth + 1):
-            return fault
+        children = enumerate(value)
+    for key, child in children:
+        if fault := _fault(child, depth + 1):
+            path, problem = fault
+            return fault if fault is _TOO_DEEP else (f".{key}{path}" if kind is dict else f"[{key}]{path}", problem)
     return None
+
+
+_CONTAINERS = frozenset((dict, list, tuple))
+_TOO_DEEP = "", f"nested more than {MAX_DEPTH} levels deep, or a cycle"
 
 
 def _key_problem(key: object) -> str:
@@ -183,8 +237,8 @@ def _key_problem(key: object) -> str:
 
 def _scalar_problem(value: Any, kind: type) -> str:
     if kind is float:
-        return "" if math.isfinite(value) else f"expected a finite number, got {value}"
-    if kind not in _EXACT:
+        return "" if isfinite(value) else f"expected a finite number, got {value}"
+    if kind not in _EXACT and kind is not UUID:
         return f"expected JSON, got {kind.__name__}"
     try:
         encode_checked(value)
