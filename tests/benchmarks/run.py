@@ -21,6 +21,7 @@ import forks
 import idle
 import imports
 import isolated
+import nested
 import over_http
 import over_mcp
 import over_stdio
@@ -38,6 +39,7 @@ _LARGE = 16 * 1024 * 1024  # bytes; no message is larger
 
 PATHS = {
     "stdio": over_stdio,
+    "nested": nested,
     "turns": turns,
     "events": events,
     "http": over_http,
