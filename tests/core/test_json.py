@@ -180,6 +180,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "nothing": {},
     "text": {f"t{n}": "null" for n in range(20)},
     "null": {"rows": [{"a": None, "b": 1.5}] * 40},
+    "what looks like NaN": {"deletes": ["\x7f" * 2000, None]},
     "bits": {"rows": [{"a": 2**64}]},
 }
 
