@@ -2,6 +2,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 from hypothesis import example, given
@@ -180,8 +181,8 @@ def test_a_text_of_just_the_limit_is_read():
 @pytest.mark.parametrize("cell", [b"[],", b"{},", b'"",', b"1,", b'{"a":0},'])
 def test_a_large_text_of_few_values_needs_no_look(cell):
     long = b'"' + b"x" * 8 * MIB + b'",'
-    assert not needs_look(b"[" + cell * 100 + long + b"0]", MESSAGE_BYTES)
-    assert needs_look(b"[" + cell * 600 + long + b"0]", MESSAGE_BYTES)
+    assert not needs_look(b"[" + cell * 40 + long + b"0]", MESSAGE_BYTES)
+    assert needs_look(b"[" + cell * 120 + long + b"0]", MESSAGE_BYTES)
     assert needs_look(b"[" + cell + long * 5 + b"0]", MESSAGE_BYTES) is (len(long) * 5 > MESSAGE_BYTES * 3 // 2)
     assert needs_look(b"[" + cell + long.replace(b"xx", b"\\n") * 2 + b"0]", MESSAGE_BYTES)  # each may be four bytes
     assert needs_look(b"[" * 201 + long + b"]" * 201, MESSAGE_BYTES)
@@ -225,6 +226,15 @@ async def test_others_have_their_turn_while_a_large_text_is_looked_at():
     assert (await decode_large(text))["result"] == texts
     assert turns >= len(text) // (64 * 1024)
     task.cancel()
+
+
+def test_no_copy_is_made_of_a_large_text_to_see_that_it_has_few_values():
+    text = b'{"ok":true,"result":["' + b"x" * 8 * MIB + b'"]}'
+    tracemalloc.start()
+    assert not needs_look(text, MESSAGE_BYTES)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < MIB
 
 
 async def test_a_large_text_of_no_interest_is_decoded_at_once():

@@ -6,6 +6,7 @@ invocation choose their own. It sends this TIMES times and then, if TEMPLATE end
 server prints its port. Only the standard library is here.
 """
 
+import contextlib
 import json
 import os
 import socketserver
@@ -107,14 +108,12 @@ class Handler(socketserver.StreamRequestHandler):
     """Answers the requests of one connection."""
 
     def handle(self):
-        while head := self.head():
-            length = [line.split(b":")[1] for line in head if line.lower().startswith(b"content-length:")]
-            body = json.loads(self.rfile.read(int(length[0]))) if length else {}
-            path = head[0].split()[1].decode()
-            try:
+        with contextlib.suppress(OSError):  # the client has had enough
+            while head := self.head():
+                length = [line.split(b":")[1] for line in head if line.lower().startswith(b"content-length:")]
+                body = json.loads(self.rfile.read(int(length[0]))) if length else {}
+                path = head[0].split()[1].decode()
                 self.answer(path.rpartition("/")[2] if transport == "http" else body.get("method", "GET"), body)
-            except OSError:  # the client has had enough
-                return
 
     def head(self):
         lines = []

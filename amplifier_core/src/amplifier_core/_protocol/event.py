@@ -121,12 +121,15 @@ class SizeLimit(msgspec.Struct, frozen=True):
         kept: dict[str, Any] = {}
         left = 8 * max(self.size, _LEAST_SIZE)
         for key, value in data.items():
+            if len(key) > left:  # to count the bytes of a long one takes time
+                break
             omitted, size = self._look(value)
             left -= size + _size_of(key)
             if left < 0:
-                return {**kept, "$omitted_members": len(data) - len(kept)}
+                break
             kept[key] = omitted or value
-        return kept
+        left_out = len(data) - len(kept)
+        return {**kept, "$omitted_members": left_out} if left_out else kept
 
     def _look(self, value: object) -> tuple[dict[str, Any] | None, int]:
         """Give what replaces a value if it is too large, and the bytes that the log gets."""

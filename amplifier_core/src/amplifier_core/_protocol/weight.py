@@ -24,7 +24,7 @@ _SLICE = 64 * 1024  # bytes looked at between two turns of the loop: 1 ms, or 5 
 _LEAST = 1024 * 1024  # bytes of values that any text may become
 _GROWTH = 48  # values take at most so many times the memory of their text: ``[{"é":[]},…]`` comes near
 _SMALL = _LEAST // _GROWTH
-_FEW = 500  # marks of each kind
+_FEW = MAX_DEPTH // 2  # marks of each kind
 _FEW_TAKE = _FEW * (128 + 216 + 40 + 40 + 28) + 40  # bytes of what they stand for: see `_weigh`
 
 _MARKS, _BRACKETS = b'[]{}",:', b'[]{}"'
@@ -41,7 +41,7 @@ def needs_look(text: bytes, limit: int) -> bool:
         return False
     if len(text) <= _SMALL and brackets(text) <= MAX_DEPTH:
         return False
-    return not (_is_light(text, limit) and _is_shallow(text))
+    return not (_is_shallow(text) if _is_light(text, limit) else _has_few_values(text, limit))
 
 
 def look(text: bytes, limit: int) -> Iterator[None]:
@@ -68,17 +68,19 @@ def _allowed(limit: int) -> int:
 
 
 def _is_light(text: bytes, limit: int) -> bool:
-    """Tell whether a text is too short, or has too few values, to take too much. ``False`` says nothing."""
-    allowed = _allowed(limit)
-    if len(text) * _GROWTH <= allowed:
-        return True
-    width = 1 if text.isascii() and b"\\" not in text else 4
-    return len(text) * width + _FEW_TAKE <= allowed and all(_has_few(text, mark) for mark in _OPEN_OR_BETWEEN)
+    """Tell whether a text is too short for values that take too much."""
+    return len(text) * _GROWTH <= _allowed(limit)
+
+
+def _has_few_values(text: bytes, limit: int) -> bool:
+    """Tell whether a text has too few values to take too much or to be too deep. ``False`` says nothing."""
+    width = 1 if text.isascii() and text.find(b"\\") < 0 else 4
+    return len(text) * width + _FEW_TAKE <= _allowed(limit) and all(_has_few(text, mark) for mark in _OPEN_OR_BETWEEN)
 
 
 def _has_few(text: bytes, mark: bytes) -> bool:
     at = -1
-    for _ in range(_FEW):
+    for _ in range(_FEW + 1):
         at = text.find(mark, at + 1)
         if at < 0:
             return True
