@@ -528,7 +528,7 @@ async def unmounted_meanwhile(kernel, session, module):
 async def test_an_invocation_whose_module_is_unmounted_while_policy_is_asked_does_not_run(unmounted_meanwhile):
     call, go = unmounted_meanwhile
     go.set()
-    with pytest.raises(BadRequest, match="nothing is mounted"):
+    with pytest.raises(BadRequest, match="was unmounted while policy was asked"):
         await call
 
 

@@ -167,7 +167,8 @@ async def _authorize(
     if decision.scope == "session" and state.namespace.mounts.get(path) is mount:
         kept = msgspec.structs.replace(mount, granted=decision.granted, session_wide=True)
         state.own_namespace().mounts[path] = kept
-    if _resolve(state, path).module is not mount.module:
+    found = state.namespace.mounts.get(path)
+    if found is None or found.module is not mount.module:
         raise BadRequest(f"path: {path} was unmounted while policy was asked")
     return decision.granted
 
