@@ -207,7 +207,11 @@ def test_what_is_json_is_written_whatever_is_beside_it(beside):
 
 
 @pytest.mark.parametrize("text", [b"[1,\n", b"1"])
-def test_text_that_orjson_would_write_unseen_is_refused(text):
+@pytest.mark.parametrize("counted", [True, False])
+def test_text_that_orjson_would_write_unseen_is_refused(text, counted, monkeypatch):
+    if not counted:  # an orjson whose fragments do not hold their class
+        monkeypatch.setattr("amplifier_core._protocol.json._COUNTED", False)
+        monkeypatch.setattr("amplifier_core._protocol.json._WITHOUT_FRAGMENTS", 2**30)
     with pytest.raises(NotJson, match=r"^args\.a\[1\]: expected JSON, got Fragment$"):
         encode({"a": [1, orjson.Fragment(text)]}, "args")
 

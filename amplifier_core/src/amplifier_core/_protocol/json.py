@@ -45,8 +45,11 @@ _TRIES = 1000
 _FLOAT = 0xCB
 
 _references = sys.getrefcount
-_FRAGMENT = orjson.Fragment  # raw text, which orjson writes unseen
-_WITHOUT_FRAGMENTS = _references(_FRAGMENT)  # each instance holds the class once more
+_FRAGMENT = orjson.Fragment  # raw text, which orjson writes unseen, and msgspec refuses
+_WITHOUT_FRAGMENTS = _references(_FRAGMENT)
+_PROBE = _FRAGMENT(b"")
+_COUNTED = _references(_FRAGMENT) > _WITHOUT_FRAGMENTS  # since orjson 3.13, each instance holds its class
+del _PROBE
 
 
 class NotJson(ValueError):
@@ -85,7 +88,8 @@ def _encoded(value: Any) -> bytes | None:
                 return text
             if len(text) > 2 * MAX_DEPTH and brackets(text) > MAX_DEPTH:
                 text = _dumps_deeper(value)
-        if text.find(b"null") >= 0 and _may_have_nan(_pack(value)):  # for None, and for what is no finite number
+        # `null` stands for None, and for what is no finite number.
+        if (not _COUNTED or text.find(b"null") >= 0) and _may_have_nan(_pack(value)):
             return None
     except (TypeError, ValueError, RecursionError):
         return None
