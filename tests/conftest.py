@@ -127,6 +127,13 @@ def missing_here(reason):
 
 
 @pytest.fixture
+def peak_of_memory():
+    """Require what tells the peak of a process's memory: Linux, in /proc."""
+    if not Path("/proc/self/clear_refs").exists():
+        missing_here("the peak of memory is read from /proc/self/clear_refs")
+
+
+@pytest.fixture
 def need():
     """Require a program: where it is not installed, the test is skipped. In CI it fails."""
 

@@ -5,8 +5,6 @@ Here other tests run at the same time, and two processors of one core are half a
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from tests.bounds.places import PLACES, SIZES
 from tests.bounds.stage import GAP, GROWTH, play
@@ -20,7 +18,7 @@ SAMPLE = {
 
 
 @pytest.mark.newest
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is measured with /proc")
+@pytest.mark.usefixtures("peak_of_memory")
 @pytest.mark.parametrize(("transport", "name"), [(key, name) for key, names in SAMPLE.items() for name in names])
 def test_whatever_is_sent_the_loop_runs_on_and_the_memory_is_bounded(transport, name, tmp_path):
     [place] = [place for place in PLACES[transport]() if place.name == name]

@@ -2,13 +2,12 @@
 
 import asyncio
 import time
-from pathlib import Path
 
 import pytest
 from tests.gap import LoopGap, apart
 
 MB = 2**20
-pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
+pytestmark = pytest.mark.usefixtures("peak_of_memory")
 
 
 async def hold(meters, seconds, size):

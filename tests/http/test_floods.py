@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from tests.gap import apart
@@ -22,7 +21,7 @@ SECONDS = 3.0
 
 pytestmark = [
     pytest.mark.newest,
-    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc"),
+    pytest.mark.usefixtures("peak_of_memory"),
 ]
 
 

@@ -19,8 +19,6 @@ GAP = 0.25
 GROWTH = 3 * 32 * 2**20
 SECONDS = 1.5
 
-measured = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
-
 
 class Host:
     def shared(self, make):
@@ -67,7 +65,7 @@ async def drown(meters, made):
     return reply.ok, busy
 
 
-@measured
+@pytest.mark.usefixtures("peak_of_memory")
 @pytest.mark.newest
 @pytest.mark.parametrize("made", FLOODS.values(), ids=FLOODS)
 def test_a_server_that_goes_on_and_on_costs_little(made):
