@@ -82,6 +82,15 @@ def test_a_blank_line_that_comes_alone_is_nothing_too(blank):
     assert LineBuffer(10).feed(blank) == []
 
 
+def test_the_blank_lines_of_a_read_are_counted():
+    lines = LineBuffer(10)
+    counts = [lines.blank]
+    for data in (b"\n \r\n\na\n\n", b"a\n", b"\r\n", b"a", b" \n\n", b"b\nc\n"):
+        lines.feed(data)
+        counts.append(lines.blank)
+    assert counts == [0, 4, 0, 1, 0, 1, 0]
+
+
 def test_an_incomplete_last_line_is_the_rest():
     lines = LineBuffer(10)
     assert lines.feed(b"one\nt") == [b"one\n"]
