@@ -284,3 +284,15 @@ def test_small_details_are_kept_beside_a_long_message():
 
 def test_details_have_at_most_so_many_members():
     assert len(error_of(details={str(n): 0 for n in range(1000)}).details) == 257
+
+
+@pytest.mark.parametrize("code", ["mine", "oom", "x" * 65])
+def test_details_go_with_whatever_code_up_to_their_bound(code):
+    for size, kept in ((64 * 1024, True), (64 * 1024 + 1, False), (300_000, False)):
+        details = {"a": "x" * (size - len('{"a":""}'))}
+        reply = {"ok": False, "error": {"code": code, "message": "no" * 50, "details": details}}
+        with pytest.raises(KernelError) as caught:
+            result_of(decode_message(text(reply)), "who")
+        assert (caught.value.details == details) is kept
+        if not kept:  # that of a large message is an estimate: what is left without the code and the message
+            assert size <= caught.value.details["$omitted"] <= size + 100
