@@ -67,7 +67,8 @@ def emit(bus, name, observers_of=no_observers, *, bounded=False, span=None, erro
     if span is not None:
         fields |= {name: getattr(span, name) for name in ("request_id", "span_id", "parent_span_id")}
     fields = {"component": "kernel", "error": error and error.body(), **fields}
-    bus.publish(Event("", 0.0, name, **fields), observers_of, bounded=bounded)
+    ident, ts, seq = bus.stamp()
+    bus.publish(Event(ident, ts, name, seq=seq, **fields), observers_of, bounded=bounded)
 
 
 def numbers(sink):

@@ -83,6 +83,7 @@ def test_the_depth_of_a_text_is_counted_exactly_wherever_it_is_cut(text, bound, 
 def test_a_text_that_is_said_to_be_shallow_is(text, bound):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(weight, "MAX_DEPTH", bound)
+        patched.setattr(weight, "SHORT", 2 * bound)
         if not weight.needs_look(text, 10**9):
             assert deepest(text) <= bound
 

@@ -9,7 +9,7 @@ from amplifier_transport_stdio._framing import frame, id_in
 
 @given(st.dictionaries(st.text(), st.text()))
 def test_a_frame_is_one_line_of_json(params):
-    line = frame("r7", "invoke", json.dumps(params).encode())
+    line = frame(7, "invoke", json.dumps(params).encode())
     assert line.count(b"\n") == 1
     assert json.loads(line) == {"id": "r7", "method": "invoke", "params": params}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from amplifier_core.hookspecs import Launch
+from amplifier_transport_stdio._loop_pipes import READ
 from amplifier_transport_stdio._process import Process, can_watch_pipes
 
 THREADS = pytest.mark.asyncio(loop_factories=["threads"])
@@ -110,7 +111,7 @@ async def test_nobody_who_floods_is_read_faster_than_it_is_heard():
         process.pause()
         while process._pipes._stdout._held is None:
             await asyncio.sleep(0)
-        assert len(process._pipes._stdout._held) <= 65536
+        assert len(process._pipes._stdout._held) <= READ
         process.kill()
         await heard.ended.wait()
 

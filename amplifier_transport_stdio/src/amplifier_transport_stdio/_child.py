@@ -57,7 +57,8 @@ class ChildProcess(Process):
         self._on_end = lines.on_end
         self._queue: deque[bytes] = deque()  # a large line, or many, and those that came with them
         self._taking: asyncio.Task[None] | None = None  # what takes the queue
-        self._held = False  # back by `pause`
+        self.held = False
+        """Whether the module is held back by ``pause``."""
         self.limit = limit
         """The bytes of the longest line."""
         self._notify = notify
@@ -77,13 +78,13 @@ class ChildProcess(Process):
 
     def pause(self) -> None:
         """Leave the module's output in its pipe until ``resume``."""
-        self._held = True
+        self.held = True
         super().pause()
 
     def resume(self) -> None:
         """Read on, once no large line is being taken."""
-        if self._held:
-            self._held = False
+        if self.held:
+            self.held = False
             self._read_on()
 
     async def close(self) -> None:
@@ -118,14 +119,24 @@ class ChildProcess(Process):
             message = f"the module wrote a message of more than {self.limit} bytes (limits.message_bytes)"
             self.kill(Internal(message, details={"limit": self.limit}))
             return
-        for number, line in enumerate(lines):
-            if self._taking is None and len(line) <= LARGE and number < _LINES_A_TURN:
-                self._on_line(line)
-            else:
-                self._queue.append(line)
-                self._take_queue()
+        if self._taking is not None or len(lines) > _LINES_A_TURN:
+            self._queue.extend(lines)
+            self._take_queue()
+        elif len(lines) == 1 and len(lines[0]) <= LARGE:  # as a rule
+            self._on_line(lines[0])
+        elif lines:
+            self._take_few(lines)
         if self._buffer.blank:
             self._bound_noise(self._buffer.blank, len(data))
+
+    def _take_few(self, lines: list[bytes]) -> None:
+        """Take lines at once up to a large one, which is queued with those that follow it."""
+        for number, line in enumerate(lines):
+            if len(line) > LARGE:
+                self._queue.extend(lines[number:])
+                self._take_queue()
+                return
+            self._on_line(line)
 
     async def taken(self) -> None:
         """Wait until all that was received has been taken."""
@@ -174,7 +185,7 @@ class ChildProcess(Process):
             self._read_on()
 
     def _read_on(self) -> None:
-        if self._taking is None and not self._held:
+        if self._taking is None and not self.held:
             super().resume()
 
     def _bound_noise(self, lines: int, size: int) -> None:

@@ -55,11 +55,11 @@ class Correlator:
 
         Raises ``BrokenPipeError`` if a process that had answered before was gone before anything was sent.
         """
-        self._count += 1
-        request_id = f"r{self._count}"
+        self._count = number = self._count + 1
+        request_id = f"r{number}"
         reply = ReplyFuture(self._loop, request_id, self._on_cancel)
         try:
-            self.child.write(frame(request_id, method, params), now=not self._waiting)
+            self.child.write(frame(number, method, params), now=not self._waiting)
         except BrokenPipeError:
             if self._answered:  # it ended while it was idle, and another process may be asked
                 raise
@@ -67,7 +67,8 @@ class Correlator:
         self._waiting[request_id] = reply
         if chunks is not None:
             self._chunks[request_id] = chunks
-        self.child.resume()
+        if self.child.held:
+            self.child.resume()
         return reply
 
     def drop_chunks(self, request_id: str) -> None:
@@ -115,8 +116,7 @@ class Correlator:
         if message.chunk is not UNSET and (request_id in self._waiting or request_id in self._cancelled):
             self._on_chunk(request_id, message)
         elif (reply := self._waiting.pop(request_id, None)) is not None:
-            self._answered = True
-            self.child.answered = True
+            self._answered = self.child.answered = True
             reply.set_result(message)
         elif (timer := self._cancelled.pop(request_id, None)) is not None:
             timer.cancel()

@@ -12,9 +12,9 @@ _NEAR = 64 * 1024  # bytes
 CANCEL = b'{"method":"cancel","params":{"id":"%b"}}\n'
 
 
-def frame(request_id: str, method: str, params: bytes) -> bytes:
-    """Write one request line."""
-    return b'{"id":"%b","method":"%b","params":%b}\n' % (request_id.encode(), method.encode(), params)
+def frame(number: int, method: str, params: bytes) -> bytes:
+    """Write one request line. Its id is ``r`` and the number."""
+    return b'{"id":"r%d","method":"%b","params":%b}\n' % (number, method.encode(), params)
 
 
 def id_in(line: bytes) -> str | None:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from .observer import Observer
 
-_set = structs.force_setattr  # the bus alone changes an event: for other code it is frozen
-
 
 def no_observers(_: str) -> Sequence[Observer]:
     """Return no observers: only the sinks get the event."""
@@ -43,18 +41,19 @@ class Bus:
         self.limit = limit
         self.closed = False
 
+    def stamp(self) -> tuple[str, float, int]:
+        """Give the id, time and number of the next event, which has to be published before any other."""
+        self._seq = seq = self._seq + 1
+        ts = self._clock.time()
+        return event_id(ts, seq, self._tag), ts, seq
+
     def publish(
         self, event: Event, observers_of: Callable[[str], Sequence[Observer]] = no_observers, *, bounded: bool = False
     ) -> None:
-        """Give an event its id, time and number, write it to every sink, and offer it to the observers of its name.
+        """Write an event that has its stamp to every sink, and offer it to the observers of its name.
 
-        The event belongs to the bus from then on. ``bounded``: no value in its ``data`` is larger than the limit.
+        ``bounded``: no value in its ``data`` is larger than the limit.
         """
-        self._seq = seq = self._seq + 1
-        ts = self._clock.time()
-        _set(event, "id", event_id(ts, seq, self._tag))
-        _set(event, "ts", ts)
-        _set(event, "seq", seq)
         try:
             line = encode_checked(event)
         except (TypeError, ValueError, RecursionError):  # foreign text in an error or in a transport's report
@@ -118,5 +117,7 @@ class Bus:
         name = type(sink).__name__
         sinks, self._sinks = self._sinks, tuple(other for other in self._sinks if id(other) not in self._lost)
         error = KernelError(f"sink {name}: {one_line(failure)}")
-        self.publish(Event("", 0.0, "sink:error", "kernel", data={"sink": name}, error=error.body()), observers_of)
+        ident, ts, seq = self.stamp()
+        lost = Event(ident, ts, "sink:error", "kernel", seq, data={"sink": name}, error=error.body())
+        self.publish(lost, observers_of)
         self._sinks = sinks

@@ -46,19 +46,24 @@ class JsonlSink:
 
     def write(self, line: bytes) -> None:
         """Append one line. What a full disk leaves of one becomes a line of its own."""
-        whole = b"\n" + line if self._torn else line
-        view: bytes | memoryview = whole
-        try:
-            while (written := os.write(self._fd, view)) < len(view):
-                view = memoryview(view)[written:]
-        except OSError:
-            if len(view) < len(whole):
-                self._torn = not self._end_fragment()
-            raise
+        if self._torn:
+            line = b"\n" + line
+        written = os.write(self._fd, line)
+        if written < len(line):
+            self._write_rest(memoryview(line)[written:])
         self._torn = False
-        self._size += len(whole)
+        self._size += len(line)
         if self._size >= self._rotate_at:
             self._rotate()
+
+    def _write_rest(self, rest: memoryview) -> None:
+        """Write what the system has not taken at once."""
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError:
+            self._torn = not self._end_fragment()
+            raise
 
     def _end_fragment(self) -> bool:
         """Make a line feed of the last byte that was written: a full disk has room for that. ``False`` if it cannot be.

@@ -47,8 +47,10 @@ class Deadlines:
         task = asyncio.current_task()
         if task is None:
             raise BadRequest("the kernel has to be called from a task, not from a callback")
-        self.check_loop()
-        when = self.loop.time() + seconds
+        loop = self.loop
+        if asyncio.get_running_loop() is not loop:
+            raise BadRequest(_ELSEWHERE)
+        when = loop.time() + seconds
         deadline = Deadline(self, seconds, what, owner, task, task.cancelling(), when, when)
         self.waiting[deadline] = None
         if when < self._wake:

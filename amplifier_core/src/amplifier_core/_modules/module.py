@@ -56,9 +56,11 @@ class Module(msgspec.Struct, eq=False):
     budget: Budget | None = None  # from its start on, if it has a limit and can be measured
     mounter: Module | None = None  # whose system call mounted it
     mounted: set[Module] = set()  # those that run because it mounted them, or one of them did
+    message_bytes: int = 0  # of its largest message
     _slots: asyncio.Semaphore | None = None  # of limits.concurrency
 
     def __post_init__(self) -> None:
+        self.message_bytes = self.descriptor.message_bytes
         if self.descriptor.limits.concurrency:
             self._slots = asyncio.Semaphore(self.descriptor.limits.concurrency)
 

@@ -39,7 +39,7 @@ _NAME = r"[a-z0-9][a-z0-9_.-]*(?::[a-z0-9][a-z0-9_.-]*)+"
 _PATTERN = r"(?:\*|(?:[a-z0-9][a-z0-9_.-]*:)+(?:\*|[a-z0-9][a-z0-9_.-]*))"
 
 
-class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One envelope. ``ts`` is seconds since the Unix epoch, ``duration_ms`` milliseconds of the monotonic clock.
 
     A msgspec class, not an attrs one, for speed: an event costs mostly its making and encoding.

@@ -56,12 +56,18 @@ class Ids:
     def hex16(self) -> str:
         """Draw 16 hex digits, the form of a span id."""
         if not self._pool:
-            self._pool = self._entropy(_POOL).hex(" ", 8).split()[::-1]
+            self._fill()
         return self._pool.pop()
 
     def root(self) -> Span:
         """Begin a request: a new tree with its first span."""
-        return Span("req_" + self.hex16(), self.hex16(), None, 1, RequestTree())
+        pool = self._pool
+        if len(pool) < 2:  # noqa: PLR2004 - of the request and of its span
+            self._fill()
+        return Span("req_" + pool.pop(), pool.pop(), None, 1, RequestTree())
+
+    def _fill(self) -> None:
+        self._pool[:0] = self._entropy(_POOL).hex(" ", 8).split()[::-1]
 
     def child(self, parent: Span) -> Span:
         """Begin an operation below another one of the same request."""

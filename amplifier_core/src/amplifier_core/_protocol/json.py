@@ -67,25 +67,29 @@ def encode(value: object, where: str) -> bytes:
     ``list`` and ``tuple`` are arrays, a ``UUID`` is its text, and a member of an ``Enum`` its value. Subclasses, and
     types that JSON does not have, are refused.
     """
-    text = _encoded(value)
-    if text is None:
-        if fault := _fault(value, 0):
-            path, problem = fault
-            raise NotJson(problem, where + path)
-        text = encode_checked(value)  # it has integers of more than 64 bits
-    return text
-
-
-def _encoded(value: Any) -> bytes | None:
-    """Encode a value if it is strict JSON for sure. ``None``: it has to be looked at."""
     shape = _shape(value)
+    if shape == _FLAT:
+        try:
+            return _dumps(value, None, _OPTIONS)
+        except TypeError:  # such as integers of more than 64 bits
+            return _look_and_encode(value, where)
+    return _encoded(value, shape) or _look_and_encode(value, where)
+
+
+def _look_and_encode(value: object, where: str) -> bytes:
+    if fault := _fault(value, 0):
+        path, problem = fault
+        raise NotJson(problem, where + path)
+    return encode_checked(value)
+
+
+def _encoded(value: object, shape: int) -> bytes | None:
+    """Encode a value if it is strict JSON for sure. ``None``: it has to be looked at."""
     try:
         if shape == _WIDE:
             text = _dumps_deeper(value)
         else:
             text = _dumps(value, None, _OPTIONS)
-            if shape == _FLAT:
-                return text
             if len(text) > 2 * MAX_DEPTH and brackets(text) > MAX_DEPTH:
                 text = _dumps_deeper(value)
         # `null` stands for None, and for what is no finite number.

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType, structs
 
 from .errors import Internal, KernelError
 from .json import LARGE, NotJson, encode, encode_checked, finish, finish_in_turns
-from .weight import MESSAGE_BYTES, look, look_at_utf8, needs_look
+from .weight import MESSAGE_BYTES, SHORT, look, look_at_utf8, needs_look
 
 
 class ErrorBody(msgspec.Struct):
@@ -89,11 +89,12 @@ def decode_message(text: bytes, limit: int = MESSAGE_BYTES) -> Message:
     if type(text) is not bytes:
         text = bytes(text)  # the parts that stay undecoded refer to it
     try:
-        if needs_look(text, limit):
+        if len(text) > SHORT and needs_look(text, limit):
             finish(look(text, limit))
         if not text.isascii():  # the decoder checks no UTF-8 in parts that it skips or leaves undecoded
             finish(look_at_utf8(text))
-        return _without_events(_read(text), text)
+        message = _read(text)
+        return message if message.events is UNSET else _without_events(message, text)
     except ValueError as error:
         raise NotJson(str(error)) from None
 

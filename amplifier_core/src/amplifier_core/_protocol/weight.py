@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MAX_DEPTH = 200
 """The deepest nesting that is written or read. Deeper values are refused, and so are cycles."""
 
+SHORT = 2 * MAX_DEPTH
+"""Bytes of a text that cannot be too deep, since each level has two brackets, nor take too much memory."""
+
 MESSAGE_BYTES = 32 * 1024 * 1024
 """The largest single message, in bytes of JSON, unless the descriptor sets another limit."""
 
@@ -37,7 +40,7 @@ _TWO_BYTES, _FOUR_BYTES = bytes(range(0xC4, 0xF0)), bytes(range(0xF0, 0xF8))  # 
 
 def needs_look(text: bytes, limit: int) -> bool:
     """Tell whether a text may be too deep, or too large in memory. Few are."""
-    if len(text) <= 2 * MAX_DEPTH:  # each level has two brackets
+    if len(text) <= SHORT:
         return False
     if len(text) <= _SMALL and brackets(text) <= MAX_DEPTH:
         return False

@@ -12,11 +12,11 @@ import msgspec
 from amplifier_core._events.bus import no_observers
 from amplifier_core._protocol.errors import BadRequest
 from amplifier_core._protocol.event import Event
+from amplifier_core._protocol.ids import RequestTree, Span
 
 if TYPE_CHECKING:
     from amplifier_core._modules.module import Module
     from amplifier_core._protocol.errors import KernelError
-    from amplifier_core._protocol.ids import Span
     from amplifier_core._protocol.plan import Plan
 
     from .namespace import Namespace
@@ -66,7 +66,7 @@ class SessionState(msgspec.Struct, eq=False):
         component: str = "kernel",
         module: str | None = None,
         status: str | None = None,
-        duration_ms: float | None = None,
+        began: float | None = None,
         data: Any = None,
         error: KernelError | None = None,
         bounded: bool = False,
@@ -74,16 +74,18 @@ class SessionState(msgspec.Struct, eq=False):
     ) -> None:
         """Record an event of this session: in the log and, unless ``observed`` is false, for its observers.
 
-        ``bounded`` is that of ``Bus.publish``.
+        ``began`` is the monotonic clock at the start of what the event tells. ``bounded`` is that of ``Bus.publish``.
         """
-        request_id, span_id, parent = (span.request_id, span.span_id, span.parent_span_id) if span else _NO_SPAN
+        runtime = self.runtime
+        ms = None if began is None else int((runtime.clock.monotonic() - began) * 1e6) / 1000
+        ident, ts, seq = runtime.bus.stamp()
+        of = span or _NO_SPAN
         made = Event(
-            "", 0.0, event, component, None, module, status, duration_ms, self.session_id, request_id, span_id, parent,
-            data or _NO_DATA, error.body() if error else None,
+            ident, ts, event, component, seq, module, status, ms, self.session_id, of.request_id, of.span_id,
+            of.parent_span_id, data or _NO_DATA, error.body() if error else None,
         )  # fmt: skip
-        observers_of = self.namespace.observers_of if observed else no_observers
-        self.runtime.bus.publish(made, observers_of, bounded=bounded)
+        runtime.bus.publish(made, self.namespace.observers_of if observed else no_observers, bounded=bounded)
 
 
-_NO_SPAN = (None, None, None)
+_NO_SPAN: Any = Span(None, None, None, 0, RequestTree())  # type: ignore[arg-type]
 _NO_DATA: dict[str, Any] = {}

@@ -6,7 +6,7 @@ calls of the module.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs._chunks import Chunks
 
 
-class InvokeRequest(msgspec.Struct, frozen=True):
+class InvokeRequest(msgspec.Struct, frozen=True, gc=False):
     """The arguments of the system call ``invoke`` (section 8). ``chunks`` is the reader of the module's chunks."""
 
     path: str
@@ -52,17 +52,21 @@ async def invoke(
     """
     state.check_open()
     runtime = state.runtime
+    limit = runtime.bus.limit
     path, op, chunks = request.path, request.op, request.chunks
     above = caller.span if caller else policy_span
     span = runtime.ids.child(above) if above else runtime.ids.root()
     began = runtime.clock.monotonic()
     data: dict[str, Any] = {"op": op}
     try:
-        mount = _resolve(state, path)
+        mount = state.namespace.mounts.get(path) if isinstance(path, str) else None
+        if mount is None:
+            _refuse_path(path)
         module = mount.module
-        args = _encode_args(request, module)
-        data["args"] = _shown(args, runtime.bus.limit)
-        _check_depth(span)
+        args = _encode_args(op, request.args, module)
+        data["args"] = args if len(args) <= limit.size else limit.omitted(args)
+        if above:
+            _check_depth(span)
         seconds = _time_limit(request.timeout, module, runtime.settings.timeout, caller)
         with runtime.deadlines.within(seconds, path, state) as deadline:
             granted: Sequence[str] = mount.granted
@@ -72,17 +76,17 @@ async def invoke(
             asked = None if policy_span else state.namespace.policy
             invocation = Invocation(state, module, op, args, span, deadline, granted, chunks, asked, calling)
             message = await take_turn(invocation)
-            if message.pending or message.events or invocation.is_outdated():
+            if message.pending or message.events or invocation.asked is not state.namespace.policy:
                 message = await take_turns(invocation, message)
         result = result_of(message, path)
-        data["result"] = result if message.size <= runtime.bus.limit.size else _shown_result(message, runtime.bus.limit)
+        data["result"] = result if message.size <= limit.size else _shown_result(message, limit)
     except BaseException as error:
         failure = failure_of(error)
         _record_failure(state, span, began, request, data, failure)
         if isinstance(error, KernelError) or not isinstance(error, Exception):
             raise
         raise failure from error
-    _record(state, span, path, began, data)
+    state.record("module:invoke", span, module=path, status="ok", began=began, data=data, bounded=True)
     return result
 
 
@@ -111,9 +115,16 @@ async def tell_module(state: SessionState, module: Module, line: bytes) -> None:
 
 def _time_limit(timeout: float | None, module: Module, default: float, caller: Invocation | None) -> float:
     """Give the seconds for an invocation: the least of ``timeout``, the descriptor's and the caller's."""
-    limit = module.descriptor.limits.timeout_ms
-    seconds = seconds_of(timeout, default) if limit is None else min(seconds_of(timeout, limit / 1000), limit / 1000)
+    limit_ms = module.descriptor.limits.timeout_ms
+    seconds = default if limit_ms is None else limit_ms / 1000
+    if timeout is not None:
+        asked = seconds_of(timeout, default)
+        seconds = asked if limit_ms is None else min(asked, seconds)
     return seconds if caller is None else max(0.001, min(seconds, caller.deadline.seconds_left()))
+
+
+_DEPTH_MAX = 32
+_NAME_MAX = 256  # characters of an op, and of a path in the log
 
 
 def _check_depth(span: Span) -> None:
@@ -122,38 +133,30 @@ def _check_depth(span: Span) -> None:
         raise BadRequest(f"path: invocations are nested more than {_DEPTH_MAX} deep")
 
 
-_DEPTH_MAX = 32
-_NAME_MAX = 256  # characters of an op, and of a path in the log
-
-
-def _resolve(state: SessionState, path: object) -> Mount:
+def _refuse_path(path: object) -> NoReturn:
     if not isinstance(path, str):
         raise BadRequest(f"path: expected text, got {type(path).__name__}")
-    mount = state.namespace.mounts.get(path)
-    if mount is None:
-        raise BadRequest(f"path: nothing is mounted at {short(path)}")
-    return mount
+    raise BadRequest(f"path: nothing is mounted at {short(path)}")
 
 
-def _encode_args(request: InvokeRequest, module: Module) -> msgspec.Raw:
+def _encode_args(op: object, args: object, module: Module) -> msgspec.Raw:
     """Check ``op`` and ``args``, and encode the arguments once for the module, policy and the log."""
-    op, args = request.op, request.args
     if not isinstance(op, str) or not op:
         raise BadRequest(f"op: expected a name, got {short(op)}")
     if len(op) > _NAME_MAX:
         raise BadRequest(f"op: expected a name of at most {_NAME_MAX} characters, got {len(op)}")
-    if type(args) is msgspec.Raw:  # the kernel's own
-        encoded = args
-    elif type(args) is dict:
+    if type(args) is dict:
         try:
             encoded = msgspec.Raw(encode(args, "args"))
         except NotJson as error:
             raise BadRequest(str(error)) from None
+    elif type(args) is msgspec.Raw:  # the kernel's own
+        encoded = args
     else:
         raise BadRequest(f"args: expected an object, got {type(args).__name__}")
-    limit = module.descriptor.message_bytes
-    if len(encoded) > limit:
-        raise BadRequest(f"args: expected at most {limit} bytes of JSON (limits.message_bytes), got {len(encoded)}")
+    if len(encoded) > module.message_bytes:
+        limit = f"{module.message_bytes} bytes of JSON (limits.message_bytes)"
+        raise BadRequest(f"args: expected at most {limit}, got {len(encoded)}")
     return encoded
 
 
@@ -173,12 +176,8 @@ async def _authorize(
     return decision.granted
 
 
-def _shown(encoded: msgspec.Raw, limit: SizeLimit) -> object:
-    """Give the log's form of a value: the JSON itself, or what section 7 says of one that is too large."""
-    return encoded if len(encoded) <= limit.size else limit.omitted(encoded)
-
-
 def _shown_result(message: Message, limit: SizeLimit) -> object:
+    """Give the log's form of a result: the value itself, or what section 7 says of one that is too large."""
     size = result_size(message)
     if size <= limit.size:
         return message.result
@@ -195,19 +194,7 @@ def _record_failure(
     for name, clue in (mount.module.clues() if mount else {}).items():
         failure.details.setdefault(name, clue)
     op_shown = op if isinstance(op, str) and len(op) <= _NAME_MAX else short(op)
-    _record(state, span, path_shown, began, {**data, "op": op_shown}, failure)
-
-
-def _record(
-    state: SessionState,
-    span: Span,
-    path: str | None,
-    began: float,
-    data: dict[str, Any],
-    error: KernelError | None = None,
-) -> None:
-    status = "error" if error else "ok"
-    ms = int((state.runtime.clock.monotonic() - began) * 1e6) / 1000
+    shown = {**data, "op": op_shown}
     state.record(
-        "module:invoke", span, module=path, status=status, duration_ms=ms, data=data, error=error, bounded=True
+        "module:invoke", span, module=path_shown, status="error", began=began, data=shown, error=failure, bounded=True
     )

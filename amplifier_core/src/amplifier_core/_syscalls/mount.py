@@ -71,9 +71,8 @@ async def mount(state: SessionState, request: MountRequest, caller: Invocation |
         raise
     finally:
         state.mounting -= {full}
-        duration_ms = round((runtime.clock.monotonic() - began) * 1000, 3)
         data, status = _describe_mount(descriptor, unkept), "error" if failure else "ok"
-        state.record("mount:add", span, module=full, status=status, duration_ms=duration_ms, data=data, error=failure)
+        state.record("mount:add", span, module=full, status=status, began=began, data=data, error=failure)
     return {"name": descriptor.name, "path": full}
 
 

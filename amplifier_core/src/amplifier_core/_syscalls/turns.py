@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs._chunks import Chunks
 
 
-class InvokeParams(msgspec.Struct, omit_defaults=True):
+class InvokeParams(msgspec.Struct, omit_defaults=True, gc=False):
     """The parameters of ``invoke`` (section 2). ``deadline_ms`` is the time left when the request is sent."""
 
     op: str
@@ -127,7 +127,7 @@ def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:
 
 
 def _check_room(invocation: Invocation, size: int) -> None:
-    if size > (limit := invocation.module.descriptor.message_bytes):
+    if size > (limit := invocation.module.message_bytes):
         raise BadRequest(f"the results of its system calls are more than {limit} bytes (limits.message_bytes)")
 
 

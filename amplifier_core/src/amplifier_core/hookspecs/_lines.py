@@ -26,11 +26,12 @@ class LineBuffer:
 
         Raises ``LineTooLongError``. The buffer is of no use afterwards.
         """
-        # As a rule it is one whole line.
-        if 0 <= data.find(b"\n") == len(data) - 1 <= self._limit and not self._waiting.tell():
-            self.blank = int(data.isspace())
-            return [] if self.blank else [data]
-        lines = BytesIO(data).readlines()  # searches at the speed of memory; split goes byte by byte
+        end = data.find(b"\n") + 1
+        if end == len(data) <= self._limit + 1 and not (self._waiting.tell() or data.isspace()):  # as a rule
+            self.blank = 0
+            return [data] if data else []
+        # `readlines` searches at the speed of memory; `split` goes byte by byte. A part of one line is not copied.
+        lines = BytesIO(data).readlines() if 0 < end < len(data) else [data]
         rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
         if lines and self._waiting.tell():
             self._waiting.write(lines[0])
