@@ -53,6 +53,14 @@ def text(value):
     return json.dumps(value).encode()
 
 
+@pytest.mark.parametrize("more", [*REPLIES, {"ok": None}, {"result": 1}, {"error": WHY}], ids=json.dumps)
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_a_chunk_that_is_a_reply_too_is_refused(chunk, more):
+    with pytest.raises(NotJson):
+        decode_message(text({**more, "chunk": chunk}))
+    assert decode_message(text({"id": "r1", "chunk": chunk, "events": [], "more": 1})).chunk == chunk
+
+
 @pytest.mark.parametrize("value", REPLIES, ids=json.dumps)
 def test_a_reply_has_one_of_three_shapes(value):
     assert decode_message(text(value)).is_reply()

@@ -1,10 +1,11 @@
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amplifier_transport_stdio._framing import frame, id_in
+from amplifier_transport_stdio._framing import find_ids, frame
 
 
 @given(st.dictionaries(st.text(), st.text()))
@@ -14,16 +15,60 @@ def test_a_frame_is_one_line_of_json(params):
     assert json.loads(line) == {"id": "r7", "method": "invoke", "params": params}
 
 
+ROWS = b'[{"id":"r2"},{"id":"r3","rows":[{"id":"r4"}]}]'
+WIDE = b'{"id":"r2","text":"%b"},' % (b"x" * 100_000)
+BROKEN = {
+    "noise before it": (b'debug{"id":"r1","ok":true}', ["r1"]),
+    "noise in brackets before it": (b'[INFO] {"id":"r1","ok":true,"result":NaN}', ["r1"]),
+    "spaces": (b'{"id" : "r12", "ok": NaN}', ["r12"]),
+    "a byte order mark": (b'\xef\xbb\xbf{"id":"r1","ok":true}', ["r1"]),
+    "a number": (b'{"id":1,"x":NaN}', ["1"]),
+    "rows before it": (b'{"ok":true,"result":%b,"x":NaN,"id":"r1"}\n' % ROWS, ["r1"]),
+    "rows behind it": (b'{"id":"r1","ok":true,"result":%b,"x":NaN}\n' % ROWS, ["r1"]),
+    "rows alone": (b'{"ok":true,"result":%b,"x":NaN}\n' % ROWS, []),
+    "cut within rows": (b'{"ok":true,"result":%b\n' % ROWS[:-1], []),
+    "cut within a row": (b'{"ok":true,"result":%b\n' % ROWS[:12], []),
+    "cut within a string": (b'{"id":"r1","ok":true,"result":"a\n', ["r1"]),
+    "the rest of a string": (b'b","rows":%b,"id":"r1"}\n' % ROWS, ["r1"]),
+    "the rest of a list": (b'],"id":"r1"}\n', ["r1"]),
+    "a row on its own": (b'{"id":"r2","x":NaN},\n', []),
+    "the last row": (b'{"id":"r2","x":NaN}]\n', []),
+    "quotes that are not escaped": (b'{"ok":true,"result":"say "hi"","rows":%b,"id":"r1"}\n' % ROWS, ["r1"]),
+    "one quote too many": (b'{"ok":true,"result":"5" wide","rows":%b,"id":"r1"}\n' % ROWS, ["r1"]),
+    "an id in text": (b'{"ok":true,"result":"{\\"id\\":\\"r2\\"}","x":NaN,"id":"r1"}\n', ["r1"]),
+    "a list around it": (b'[{"rows":%b,"id":"r1"}]\n' % ROWS, ["r1"]),
+    "two replies": (b'{"id":"r1","ok":true,"result":1}{"id":"r2","ok":true,"result":2}\n', ["r1", "r2"]),
+    "a request": (b'{"jsonrpc":"2.0","id":3,"method":"x","params":NaN}\n', []),
+    "a notification": (b'{"jsonrpc":"2.0","method":"x","params":{"id":3,"x":NaN}}\n', []),
+    "long": (b'{"ok":true,"result":[%bNaN],"id":"r1"}\n' % (WIDE * 3), ["r1"]),
+    "long, and cut": (b'{"ok":true,"result":[%b' % (WIDE * 3), []),
+    "no object": (b"hello", []),
+    "nothing": (b"", []),
+}
+
+
+@pytest.mark.parametrize(("line", "found"), BROKEN.values(), ids=BROKEN)
+def test_the_ids_that_a_broken_line_answers_are_found(line, found):
+    assert find_ids(line) == found
+
+
+def test_an_id_on_a_line_of_its_own_counts_while_a_single_request_waits():
+    line = b'  "id": "r1",\n'
+    assert (find_ids(line, alone=True), find_ids(line)) == (["r1"], [])
+
+
 @pytest.mark.parametrize(
-    ("line", "found"),
+    "line",
     [
-        (b'debug{"id":"r1","ok":true}', "r1"),
-        (b'{"id" : "r12", "ok": NaN}', "r12"),
-        (b'\xff"id":"r3"', "r3"),
-        (b'{"id":1}', None),
-        (b"hello", None),
-        (b"", None),
+        b'"\\"' * 30_000,
+        b'"\\' * 40_000,
+        b"{" * 70_000,
+        b'{"id":' * 20_000,
+        b"\\" * 70_000 + b'"',
+        b'}"di"' * 20_000 + b"}",
     ],
 )
-def test_the_id_of_a_broken_line_is_found(line, found):
-    assert id_in(line) == found
+def test_a_line_that_is_made_to_take_long_takes_little(line):
+    began = time.process_time()
+    find_ids(line)
+    assert time.process_time() - began < 1

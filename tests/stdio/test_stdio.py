@@ -511,6 +511,48 @@ async def test_a_reply_whose_values_take_too_much_memory_is_refused(session, mis
         await session.invoke(M, "bad", {})
 
 
+BROKEN_REPLIES = {
+    "a chunk too": "{'id': request['id'], 'ok': True, 'result': 1, 'chunk': None}",
+    "a chunk and an error": "{'id': request['id'], 'ok': False, 'error': {'code': 'x', 'message': 'y'}, 'chunk': 1}",
+    "pending and a chunk": "{'id': request['id'], 'pending': {'syscalls': []}, 'chunk': 1}",
+    "rows before": "{'ok': True, 'result': [{'id': id} for id in ids], 'x': float('nan'), 'id': request['id']}",
+    "rows behind": "{'id': request['id'], 'ok': True, 'result': [{'id': id} for id in ids], 'x': float('nan')}",
+    "many rows": "{'result': [{'id': id} for id in ids] * 20000, 'ok': float('nan'), 'id': request['id']}",
+    "a list around it": "[{'result': [{'id': id} for id in ids], 'id': request['id']}]",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN_REPLIES.values(), ids=BROKEN_REPLIES)
+async def test_a_broken_reply_fails_the_call_that_it_answers_and_no_other(session, misbehaving, broken):
+    """The first two calls wait when the third is answered, and are answered after it."""
+    code = f"""
+waiting = globals().setdefault('waiting', [])
+ids = [each['id'] for each in waiting] + ['r1']
+if op == 'bad':
+    out(json.dumps({broken}) + '\\n')
+    for each in waiting:
+        reply(each, each['params']['args'])
+else:
+    waiting.append(request)
+"""
+    await mounted(session, misbehaving(code))
+    waiting = [asyncio.create_task(session.invoke(M, "good", {"n": n}, timeout=20)) for n in range(2)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    with pytest.raises(Internal, match="broke its contract"):
+        await session.invoke(M, "bad", {}, timeout=20)
+    assert await asyncio.gather(*waiting) == [{"n": 0}, {"n": 1}]
+
+
+async def test_a_broken_answer_to_a_cancel_is_an_answer(session, misbehaving, events):
+    bad = 'sys.stdin.buffer.readline()\nout(\'{"id":"%s","ok":NaN}\\n\' % request[\'id\'])'
+    await mounted(session, misbehaving(either(bad)))
+    with pytest.raises(Timeout):
+        await session.invoke(M, "bad", {}, timeout=0.1)
+    assert await session.invoke(M, "good", {"n": 1}) == {"n": 1}
+    assert not events("module:exit")
+
+
 async def test_a_module_that_is_unmounted_while_its_large_line_is_taken_leaves_nothing(session, misbehaving):
     await mounted(session, misbehaving("reply(request, [{'n': 'ж'}] * 400_000)"))
     call = asyncio.create_task(session.invoke(M, "x", {}))

@@ -1,6 +1,7 @@
 """STDIO JSON: modules that are child processes, one JSON object a line on stdin and stdout (protocol, section 3).
 
-``Launcher``, ``ChildProcess`` and ``read_fields`` are for transports that run child processes with another protocol.
+``Launcher``, ``ChildProcess``, ``find_ids`` and ``read_fields`` are for transports that run child processes with another
+protocol.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from amplifier_core.hookspecs import hookimpl
 from ._child import ChildProcess, LineReader
 from ._connection import StdioConnection
 from ._fields import StdioFields, read_fields
+from ._framing import find_ids
 from ._launcher import Launcher
 from ._orphan_search import can_search
 from ._orphans import OrphanKiller
@@ -29,6 +31,7 @@ __all__ = [
     "OrphanKiller",
     "StdioFields",
     "describe_host",
+    "find_ids",
     "open_transport",
     "read_fields",
 ]

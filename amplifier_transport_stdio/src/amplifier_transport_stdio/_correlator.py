@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from amplifier_core import Cancelled, Unreachable
 from amplifier_core.hookspecs import UNSET, decode_message, decode_message_large
 
-from ._framing import CANCEL, frame, id_in
+from ._framing import CANCEL, find_ids, frame
 from ._reply import ReplyFuture
 
 if TYPE_CHECKING:
@@ -137,13 +137,18 @@ class Correlator:
             chunks.when_room(self.child.resume)
 
     def _on_broken_line(self, line: bytes, why: str) -> None:
-        """Fail the request that a broken line names; a line that names none is noise."""
-        reply = self._waiting.pop(id_in(line) or "", None)
-        if reply is None:
+        """Fail the requests that a broken line answers; a line that answers none is noise."""
+        named = find_ids(line, alone=len(self._waiting) == 1)
+        broken = [reply for each in named if (reply := self._waiting.pop(each, None)) is not None]
+        settled = [timer for each in named if (timer := self._cancelled.pop(each, None)) is not None]
+        for reply in broken:
+            self._answered = True
+            reply.set_exception(self.child.broke_contract(line, why))
+        for timer in settled:
+            timer.cancel()
+        self._update()
+        if not broken and not settled:
             self.child.count_noise(line)
-            return
-        self._answered = True
-        reply.set_exception(self.child.broke_contract(line, why))
 
     def _on_cancel(self, request_id: str) -> None:
         """Tell the module that a request is cancelled, and give it a short grace to answer."""

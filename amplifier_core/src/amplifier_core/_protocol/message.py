@@ -116,9 +116,17 @@ async def decode_message_large(text: bytes, limit: int = MESSAGE_BYTES) -> Messa
 def _read(text: bytes) -> Message:
     message = _decoder().decode(text)
     message.size = len(text)
+    if message.chunk is not UNSET:
+        _check_alone(message)
     if message.pending is not UNSET:
         message.pending.state = message.pending.state.copy()  # as decoded, it keeps all of the text
     return message
+
+
+def _check_alone(chunk: Message) -> None:
+    """Refuse a chunk that is a reply too: whoever took it for the one would wait for the other."""
+    if not chunk.ok is chunk.result is chunk.error is chunk.pending is UNSET:
+        raise ValueError("expected a chunk or a reply, got both in one message")
 
 
 def _without_events(message: Message, text: bytes) -> Message:
