@@ -158,7 +158,8 @@ async def test_an_error_may_come_after_chunks(session, mounted):
         (b'{"chunk": 1}\n{"ok": tr', "invalid JSON: Input data was truncated"),
         (b'{"chunk": 1}\n{"words": 3}\n', "none of the three shapes of section 2"),
         (b'{"ok": true, "result": 3}\n{"chunk": 1}\n', "a line that is no chunk before its last line"),
-        (b'not json\n{"ok": true, "result": 3}\n', "a line that is no chunk before its last line"),
+        (b'not json\n{"ok": true, "result": 3}\n', "invalid JSON: JSON is malformed"),
+        (b'{"chunk": 1, "ok": true, "result": 3}\n', "expected a chunk or a reply, got both in one message"),
     ],
 )
 async def test_a_stream_without_one_final_reply_is_the_modules_fault(ask, body, what):
@@ -166,6 +167,17 @@ async def test_a_stream_without_one_final_reply_is_the_modules_fault(ask, body, 
         await ask(ndjson(body))
     assert what in raised.value.message
     assert raised.value.details["http_status"] == 200
+
+
+@pytest.mark.parametrize("broken", [b"not json", b'{"chunk": 1, "ok": true, "result": 3}', b'{"chunk": NaN}'])
+async def test_a_line_that_is_no_message_fails_the_call_though_the_stream_goes_on(session, mounted, broken):
+    async def answer(request):
+        await request.send(HEAD + piece(broken + b"\n"))
+        await request.gone()
+
+    await mounted(as_module(answer))
+    with pytest.raises(Internal, match="answered HTTP 200 with invalid JSON"):
+        await session.invoke(RAW, "x", {}, timeout=20)
 
 
 async def test_the_status_decides_for_a_stream_without_a_reply_too(ask):

@@ -250,3 +250,56 @@ async def test_a_redirect_within_the_origin_is_followed_with_the_request_as_it_w
     connection = await connect(server)
     assert (await connection.request("invoke", b'{"op":"count"}')).result == ["POST", {"op": "count"}]
     assert server.connections == 1
+
+
+PAGE = b"<html><h1>try later</h1></html>"
+PAGES = {
+    "gzip without a body": (b"", ["content-encoding: gzip"]),
+    "gzip that is none": (PAGE, ["content-encoding: gzip"]),
+    "gzip that is cut": (gzip.compress(PAGE)[:-5], ["content-encoding: gzip"]),
+    "a coding that was not asked for": (b"\x0b\x0f\x80" + PAGE, ["content-encoding: br"]),
+    "a coding that is none": (PAGE, ["content-encoding: utf-8"]),
+    "a page that is too large": (PAGE * 200, []),
+    "a bomb": (gzip.compress(b" " * 1_000_000), ["content-encoding: gzip"]),
+    "lines": (b"too\nmuch\n", ["content-type: application/x-ndjson"]),
+    "a long line": (PAGE * 200, ["content-type: application/x-ndjson"]),
+}
+
+
+@pytest.mark.parametrize(("body", "headers"), PAGES.values(), ids=PAGES)
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, "forbidden"), (429, "unreachable"), (504, "timeout"), (599, "internal")]
+)
+async def test_the_status_decides_whatever_its_page_looks_like(ask, body, headers, status, code):
+    for method in ("health", "invoke"):
+        with pytest.raises(KernelError, match=f"answered HTTP {status} with") as raised:
+            await ask(respond(body, status, headers), method, limits={"message_bytes": 2000})
+        assert (raised.value.code, raised.value.details["http_status"]) == (code, status)
+
+
+@pytest.mark.parametrize(("body", "headers"), PAGES.values(), ids=PAGES)
+async def test_a_redirect_is_followed_whatever_its_page_looks_like(serve, connect, body, headers):
+    async def answer(request):
+        moved = respond(body, 307, [*headers, "location: /v2/invoke"])
+        await request.send(moved if request.path == "/invoke" else respond(REPLY))
+
+    connection = await connect(await serve(answer), limits={"message_bytes": 2000})
+    assert (await connection.request("invoke", b"{}")).result == {"words": 2}
+
+
+async def test_a_redirect_that_is_not_followed_is_named_whatever_its_page_looks_like(ask):
+    with pytest.raises(Internal, match="the redirect to 'http://elsewhere.test/' is not followed"):
+        await ask(respond(b"", 307, ["content-encoding: gzip", "location: http://elsewhere.test/"]))
+
+
+@pytest.mark.parametrize("status", [200, 413])
+async def test_a_status_that_tells_a_failure_counts_even_if_its_page_breaks_off(serve, connect, status):
+    async def answer(request):
+        await request.send(b"HTTP/1.1 %d No\r\ncontent-length: 500\r\n\r\n" % status + PAGE)
+        request.writer.close()
+
+    connection = await connect(await serve(answer))
+    with pytest.raises(KernelError) as raised:
+        await connection.request("invoke", b"{}")
+    assert raised.value.code == ("bad_request" if status == 413 else "unreachable")
+    assert raised.value.details.get("http_status") == (413 if status == 413 else None)

@@ -9,14 +9,18 @@ import zlib
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
+import httpx
+
 from amplifier_core import Internal
 
+from ._response import SUCCESS, Response
 from ._turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    import httpx
+    from amplifier_core import KernelError
+    from amplifier_core.hookspecs import NotJson
 
 _PIECE = 64 * 1024
 """Bytes that are unpacked at once."""
@@ -27,9 +31,15 @@ _BARREN_MAX = 64 * 1024
 _CODING_SHOWN = 80
 """Characters of a content-encoding that an error shows."""
 
+_REASON = 200
+"""Characters of a reason for which a page breaks off."""
+
 
 class Body:
-    """The pieces of a body as they arrive, unpacked. Raises ``Internal`` and ``httpx.TransportError``.
+    """The pieces of a body as they arrive, unpacked. Raises ``KernelError`` and ``httpx.TransportError``.
+
+    The body of a status that tells a failure raises the error of that status alone, whatever is wrong with it, and also
+    if it breaks off: the status says more than its page. Any other body that is not acceptable is ``Internal``.
 
     Closing it is for the caller to do. ``limit`` is the size of the largest message, in bytes.
     """
@@ -47,12 +57,23 @@ class Body:
         return content_type.partition(";")[0].strip().lower()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
+        pieces = self._unpacked()
+        return pieces if self._response.status_code in SUCCESS else self._of_failure(pieces)
+
+    def _unpacked(self) -> AsyncIterator[bytes]:
         coding = self._response.headers.get("content-encoding", "identity").lower()
         if coding == "identity":
             return self._stream.__aiter__()
         if coding in ("gzip", "x-gzip"):
             return _unpack(self, self._stream)
         raise self.error(f"the content-encoding {coding[:_CODING_SHOWN]!r}, which was not asked for")
+
+    async def _of_failure(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        try:
+            async for piece in pieces:
+                yield piece
+        except httpx.TransportError as error:
+            raise self.error(f"a page that breaks off: {str(error)[:_REASON]}") from error
 
     async def read(self) -> bytes:
         """Read the whole body, which may be as large as one message."""
@@ -68,18 +89,30 @@ class Body:
         await self._stream.aclose()
 
     def check_size(self, size: int) -> None:
-        """Raise ``Internal`` for a message of more bytes than the limit."""
+        """Raise the error of a message of more bytes than the limit."""
         if size > self.limit:
             raise self.too_large()
 
-    def too_large(self) -> Internal:
+    def too_large(self) -> KernelError:
         """Make the error of a message of more bytes than the limit."""
         return self.error(f"more than {self.limit} bytes (limits.message_bytes)", limit=self.limit)
 
-    def error(self, what: str, **details: Any) -> Internal:
+    def error(self, what: str, **details: Any) -> KernelError:
         """Make the error of a body that is not acceptable; ``what`` continues "answered with"."""
-        details |= {"http_status": self._response.status_code, "url": str(self._url)}
-        return Internal(f"{self._url} answered with {what}", details=details)
+        status = self._response.status_code
+        if status in SUCCESS:
+            details |= {"http_status": status, "url": str(self._url)}
+            return Internal(f"{self._url} answered with {what}", details=details)
+        error = self._response_with(b"").error(what)
+        error.details |= details
+        return error
+
+    def not_json(self, text: bytes, error: NotJson) -> KernelError:
+        """Make the error of a body with a text that is no message."""
+        return self._response_with(text).not_json(error)
+
+    def _response_with(self, text: bytes) -> Response:
+        return Response(self._url, self._response.status_code, self._response.headers, text)
 
 
 async def _unpack(body: Body, stream: httpx.AsyncByteStream) -> AsyncIterator[bytes]:

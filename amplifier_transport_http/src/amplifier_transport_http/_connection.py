@@ -92,11 +92,14 @@ class HttpConnection(Connection):
         request = httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(params))
         response = await self._transport.handle_async_request(request)
         body = Body(response, url, self._limit)
+        content, fault = b"", None
         try:
             content = await (read_final(body, chunks) if body.media_type == MEDIA_TYPE else body.read())
+        except KernelError as error:  # it may be the page of a redirect
+            fault = error
         finally:
             await body.aclose()
-        return Response(url, response.status_code, response.headers, content)
+        return Response(url, response.status_code, response.headers, content, fault)
 
 
 def _make_transport(fields: HttpFields) -> httpx.AsyncBaseTransport:

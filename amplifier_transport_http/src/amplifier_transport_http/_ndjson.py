@@ -26,9 +26,9 @@ _BLANK_MAX = 64 * 1024
 async def read_final(body: Body, chunks: Chunks | None) -> bytes:
     """Pass each chunk on, and give the line of the final reply. Each line may be as large as one message.
 
-    A line that is no chunk is the final reply; another line after it is an error. So are more bytes in a row than one
-    message may have, if they complete none. A reader that falls behind holds back this body alone: each request has a
-    connection of its own.
+    A line that is no chunk is the final reply; another line after it is an error. So is a line that is no message, as
+    soon as it has come, and so are more bytes in a row than one message may have, if they complete none. A reader that
+    falls behind holds back this body alone: each request has a connection of its own.
     """
     lines, turn = LineBuffer(body.limit), Turn()
     final, idle = b"", 0
@@ -57,8 +57,8 @@ async def _take(line: bytes, final: bytes, body: Body, chunks: Chunks | None) ->
         raise body.error("a line that is no chunk before its last line")
     try:
         message = await read_message(line, body.limit)
-    except NotJson:
-        return line
+    except NotJson as error:
+        raise body.not_json(line, error) from None
     if message.chunk is UNSET:
         return line
     if chunks is not None and not chunks.put(message.chunk, message.size):

@@ -17,10 +17,10 @@ from amplifier_core.hookspecs import (
     decode_message_large,
 )
 
+from ._response import SUCCESS
+
 if TYPE_CHECKING:
     from ._response import Response
-
-_SUCCESS = range(200, 300)
 
 _DESCRIPTION = frozenset(("name", "version", "kind", "capabilities", "inputs", "outputs"))
 
@@ -35,6 +35,8 @@ async def read_reply(response: Response, method: str, limit: int) -> Message:
 
     ``limit`` is the size of the largest message, in bytes.
     """
+    if response.fault is not None:
+        raise response.fault
     try:
         reading = read_message(response.body, limit) if method == "invoke" else _read_bare(response, method, limit)
         message = await reading
@@ -52,7 +54,7 @@ async def _read_bare(response: Response, method: str, limit: int) -> Message:
     if isinstance(value, dict) and value.get("ok") is False:
         del value  # it may be large, and is read anew
         return await read_message(text, limit)
-    if response.status in _SUCCESS or _is_bare(method, value):
+    if response.status in SUCCESS or _is_bare(method, value):
         return Message(ok=True, result=value, size=len(response.body))
     raise response.error(f"no answer to {method}")
 

@@ -25,6 +25,8 @@ _CODES = {
     **dict.fromkeys((429, 502, 503), "unreachable"),
 }
 
+SUCCESS = range(200, 300)
+
 _REDIRECTS = frozenset((301, 302, 307, 308))
 """Those that may repeat a POST. 303 asks for a GET, which the protocol does not have."""
 
@@ -47,6 +49,8 @@ class Response(NamedTuple):
     status: int
     headers: httpx.Headers
     body: bytes
+    fault: KernelError | None = None
+    """What was wrong with the body, if it could not be read."""
 
     def redirect(self) -> httpx.URL | None:
         """Give the URL to send the request to instead, if there is one and it has the same origin."""
