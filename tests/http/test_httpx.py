@@ -8,10 +8,13 @@ import sys
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, StreamEnded
 from hypercorn.asyncio import serve as serve_asgi
 from hypercorn.config import Config
 from tests.gap import LoopGap
-from tests.http.raw import echo, respond
+from tests.http.raw import certified, echo, respond
 
 from amplifier_core import Unreachable
 
@@ -223,6 +226,137 @@ async def test_a_stream_over_http2_has_its_final_reply(connect):
         connection = await connect(f"http://{place}", transport={"http2": True})
         assert (await connection.request("invoke", b'{"args":"stream"}')).result == 3
         await connection.close()
+
+
+class Leaving(asyncio.Protocol):
+    """A server of HTTP/2 that a test lets say good-bye; ``/hold`` is answered when the test says so."""
+
+    def __init__(self, made):
+        self.made = made
+        self.h2 = H2Connection(H2Configuration(client_side=False))
+        self.args = {}
+        self.held = []
+
+    def connection_made(self, transport):
+        self.made.append(self)
+        self.transport = transport
+        self.h2.initiate_connection()
+        self.flush()
+
+    def flush(self):
+        self.transport.write(self.h2.data_to_send())
+
+    def data_received(self, data):
+        for event in self.h2.receive_data(data):
+            if isinstance(event, DataReceived) and event.data:
+                self.args[event.stream_id] = json.loads(event.data)["args"]
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, StreamEnded):
+                self.held.append(event.stream_id)
+                if self.args[event.stream_id] != "hold":
+                    self.answer()
+        self.flush()
+
+    def answer(self):
+        for stream in self.held:
+            body = json.dumps({"ok": True, "result": self.args[stream]}).encode()
+            self.h2.send_headers(stream, [(":status", "200"), ("content-length", str(len(body)))])
+            self.h2.send_data(stream, body, end_stream=True)
+        self.held.clear()
+        self.flush()
+
+    def good_bye(self):
+        """Say that no more requests are taken; h2 itself would not answer those that there are."""
+        last = self.h2.highest_inbound_stream_id
+        self.transport.write(b"\0\0\x08\7\0\0\0\0\0" + last.to_bytes(4, "big") + bytes(4))
+
+    def close(self):
+        self.transport.close()
+
+
+@pytest.fixture
+async def leaving(connect, tmp_path, request):
+    """Connections of a server that may leave, and the client's own; over TLS if the test says so."""
+    made: list[Leaving] = []
+    secure = getattr(request, "param", False)
+    ca, tls = certified(tmp_path) if secure else (None, None)
+    if tls:
+        tls.set_alpn_protocols(["h2"])
+    server = await asyncio.get_running_loop().create_server(lambda: Leaving(made), "127.0.0.1", 0, ssl=tls)
+    url = f"{'https' if secure else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    connection = await connect(url, transport={"http2": True, **({"ca": str(ca)} if ca else {})})
+    yield made, connection
+    await connection.close()
+    server.close()
+    for each in made:
+        each.transport.abort()
+
+
+async def ask(connection, args):
+    async with asyncio.timeout(10):
+        return (await connection.request("invoke", json.dumps({"args": args}).encode())).result
+
+
+async def arrival():
+    """Give what was sent within this process the time to arrive."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+WAYS = {"good-bye": ["good_bye", "close"], "good-bye alone": ["good_bye"], "a close": ["close"]}
+
+
+@pytest.mark.parametrize("leaving", [False, True], indirect=True, ids=["plain", "tls"])
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+async def test_an_http2_connection_that_the_server_has_left_is_not_used_again(leaving, way):
+    made, connection = leaving
+    for n in range(1, 4):
+        assert await ask(connection, n) == n
+        assert len(made) == n
+        for step in way:
+            getattr(made[-1], step)()
+        await arrival()
+    assert sorted(await asyncio.gather(*(ask(connection, n) for n in range(9)))) == list(range(9))
+    assert len(made) == 4
+
+
+async def test_what_is_in_flight_when_an_http2_server_says_good_bye_is_answered(leaving):
+    made, connection = leaving
+    assert await ask(connection, 1) == 1
+    held = [asyncio.create_task(ask(connection, "hold")) for _ in range(2)]
+    while len(made[0].held) < 2:
+        await asyncio.sleep(0)
+    made[0].good_bye()
+    await arrival()
+    assert await ask(connection, 2) == 2
+    assert len(made) == 2
+    made[0].answer()
+    assert await asyncio.gather(*held) == ["hold", "hold"]
+    async with asyncio.timeout(10):
+        while not made[0].transport.is_closing():
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("leaving", [False, True], indirect=True, ids=["plain", "tls"])
+async def test_an_idle_http2_connection_that_hears_something_is_kept(leaving):
+    made, connection = leaving
+    for n in range(3):
+        assert await ask(connection, n) == n
+        made[0].h2.ping(b"are you?")
+        made[0].flush()
+        await arrival()
+    assert len(made) == 1
+
+
+async def test_an_idle_http2_connection_that_hears_without_end_is_closed(leaving):
+    made, connection = leaving
+    assert await ask(connection, 1) == 1
+    for _ in range(30_000):
+        made[0].h2.ping(b"are you?")
+    made[0].flush()
+    await arrival()
+    assert await ask(connection, 2) == 2
+    assert len(made) == 2
 
 
 SETTINGS = b"\0\0\0\x04\0\0\0\0\0"

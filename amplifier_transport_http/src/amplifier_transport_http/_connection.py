@@ -115,12 +115,13 @@ def _make_transport(fields: HttpFields) -> httpx.AsyncBaseTransport:
     tls = fields.trust()
     proxy = fields.proxy and httpx.Proxy(fields.proxy, ssl_context=tls if fields.proxy.scheme == "https" else None)
     make = functools.partial(httpx.AsyncHTTPTransport, verify=tls, trust_env=False, proxy=proxy)
-    reads = SmallReads(http2=fields.http2 and proxy is None, tls=fields.url.scheme == "https")
+    make_reads = functools.partial(SmallReads, http2=fields.http2 and proxy is None, tls=fields.url.scheme == "https")
     if fields.http2:
-        return Http2(lambda: _reading(reads, make(http1=False, http2=True)))
-    return _reading(reads, make(limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)))
+        return Http2(lambda: _reading(make_reads(), make(http1=False, http2=True)))
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    return _reading(make_reads(), make(limits=limits))[0]
 
 
-def _reading(reads: SmallReads, transport: httpx.AsyncHTTPTransport) -> httpx.AsyncHTTPTransport:
+def _reading(reads: SmallReads, transport: httpx.AsyncHTTPTransport) -> tuple[httpx.AsyncHTTPTransport, SmallReads]:
     transport._pool._network_backend = reads  # noqa: SLF001 - httpx hands on every argument of httpcore's but this one
-    return transport
+    return transport, reads

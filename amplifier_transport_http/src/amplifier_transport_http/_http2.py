@@ -1,12 +1,14 @@
 """HTTP/2, spoken by httpx's own transport.
 
-Owns when its connection is retired. httpx does not reset the stream of a request that ends early: the module would not
-learn that the caller gave up, and its further data would use up the window that all requests share. So such a request
-retires its connection: it carries no new requests, and is closed after its last one.
+Owns when its connection is retired: it carries no new requests then, and is closed after its last one. That is so if
+the server has said good-bye or closed it, and after a request that ends early. httpx does not reset the stream of such
+a request: the module would not learn that the caller gave up, and its further data would use up the window that all
+requests share.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, cast
 
 import attrs
@@ -15,27 +17,31 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from ._small_reads import SmallReads
+
 
 @attrs.define(eq=False)
 class _Connection:
     transport: httpx.AsyncHTTPTransport
+    reads: SmallReads
     requests: int = 0
 
 
 class Http2(httpx.AsyncBaseTransport):
-    """An httpx transport with one connection for all requests. ``make`` makes a transport for one connection."""
+    """An httpx transport with one connection for all requests.
 
-    def __init__(self, make: Callable[[], httpx.AsyncHTTPTransport]) -> None:
+    ``make`` makes a transport for one connection, with what reads for it.
+    """
+
+    def __init__(self, make: Callable[[], tuple[httpx.AsyncHTTPTransport, SmallReads]]) -> None:
         self._make = make
+        self._looking = asyncio.Lock()  # at an idle connection
         self._current: _Connection | None = None
         self._open: set[_Connection] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and wait for the head of the response. Raises ``httpx.TransportError``."""
-        if self._current is None:
-            self._current = _Connection(self._make())
-            self._open.add(self._current)
-        connection = self._current
+        connection = await self._usable()
         connection.requests += 1
         try:
             response = await connection.transport.handle_async_request(request)
@@ -45,10 +51,31 @@ class Http2(httpx.AsyncBaseTransport):
         stream = _Body(self, connection, cast("httpx.AsyncByteStream", response.stream))
         return httpx.Response(response.status_code, headers=response.headers, stream=stream)
 
+    async def _usable(self) -> _Connection:
+        """Give the connection that takes requests, as far as one can know, or a new one."""
+        current = self._current
+        if current is not None and not current.requests and (current.reads.heard or self._looking.locked()):
+            async with self._looking:
+                await self._look()
+        if self._current is None or self._current.reads.leaving:
+            self._current = _Connection(*self._make())
+            self._open.add(self._current)
+        return self._current
+
+    async def _look(self) -> None:
+        """Close an idle connection that the server has closed."""
+        current = self._current
+        if current is None or current.requests or await current.reads.is_open() or current is not self._current:
+            return
+        self._current = None
+        if not current.requests and current in self._open:
+            self._open.remove(current)
+            await current.transport.aclose()
+
     async def leave(self, connection: _Connection, *, complete: bool) -> None:
-        """End a request; one that is not complete retires its connection."""
+        """End a request; one that is not complete retires its connection, as does a good-bye."""
         connection.requests -= 1
-        if not complete and self._current is connection:
+        if self._current is connection and (connection.reads.leaving or not complete):
             self._current = None
         if not connection.requests and self._current is not connection and connection in self._open:
             self._open.remove(connection)

@@ -1,7 +1,9 @@
 """What httpcore reads for us, over HTTP/2 or through a proxy: in small pieces, and with a bound on empty frames.
 
-Owns the reading. httpcore hands all that it has read to a parser at once: 64 KiB of settings hold the loop for a third
-of a second. And it keeps an object for each empty frame of data, which costs the server no window.
+Owns the reading, and whether a server of HTTP/2 has closed a connection. httpcore hands all that it has read to a
+parser at once: 64 KiB of settings hold the loop for a third of a second. It keeps an object for each empty frame of
+data, which costs the server no window. And before it uses a connection again it does not look at it: what the server
+has said meanwhile, its good-bye too, would fail the next request.
 """
 
 from __future__ import annotations
@@ -20,15 +22,22 @@ _FRAMES_MAX = 10_000
 """Frames in a row that may carry no content."""
 
 _FRAME_HEAD = 9
+_DATA, _HEADERS, _GOAWAY = 0, 1, 7
+_GOAWAY_MAX = 16 * 1024  # bytes of its payload, which no server may exceed
+_NO_ERROR = bytes(4)
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_AHEAD_MAX = 16  # pieces that may arrive on an idle connection
+_MOMENT = 0.01  # seconds for what has arrived on an idle connection, of which TLS may keep a part
 
 
 class SmallReads(httpcore.AsyncNetworkBackend):
-    """Connects as httpcore does. With ``http2``, frames are counted: behind TLS if ``tls``."""
+    """Connects as httpcore does. With ``http2``, frames are looked at: behind TLS if ``tls``."""
 
     def __init__(self, *, http2: bool, tls: bool) -> None:
         self._backend = httpcore.AnyIOBackend()
         self._http2 = http2
         self._tls = tls
+        self._stream: _Stream | None = None  # the last one
 
     async def connect_tcp(
         self,
@@ -41,22 +50,68 @@ class SmallReads(httpcore.AsyncNetworkBackend):
         """Connect; the stream reads in small pieces."""
         frames = _Frames() if self._http2 and not self._tls else None
         connecting = self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
-        return _Stream(await connecting, frames, http2=self._http2)
+        return self.wrap(await connecting, frames)
+
+    def wrap(self, stream: httpcore.AsyncNetworkStream, frames: _Frames | None = None) -> httpcore.AsyncNetworkStream:
+        """Wrap a stream, or the one inside TLS that takes its place."""
+        self._stream = _Stream(self, stream, frames)
+        return self._stream
+
+    def frames_inside_tls(self) -> _Frames | None:
+        """Make what looks at the frames of a stream inside TLS."""
+        return _Frames() if self._http2 else None
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the server takes no more requests on the connection."""
+        return self._stream is not None and self._stream.leaving
+
+    @property
+    def heard(self) -> bool:
+        """Whether something has arrived on the connection, if only its end. Ask while it is idle."""
+        return self._stream is not None and self._stream.get_extra_info("is_readable")
+
+    async def is_open(self) -> bool:
+        """Read what has arrived on an idle connection, and tell whether it can carry another request."""
+        return self._stream is None or await self._stream.is_open()
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    def __init__(self, stream: httpcore.AsyncNetworkStream, frames: _Frames | None, *, http2: bool) -> None:
+    def __init__(self, reads: SmallReads, stream: httpcore.AsyncNetworkStream, frames: _Frames | None) -> None:
+        self._reads = reads
         self._stream = stream
         self._frames = frames
-        self._http2 = http2
+        self._ahead: list[bytes] = []  # read while the connection was idle
+
+    @property
+    def leaving(self) -> bool:
+        return self._frames is not None and self._frames.leaving
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data = await self._stream.read(min(max_bytes, _READ), timeout)
-        if self._frames is not None:
-            self._frames.feed(data)
+        if self._ahead:
+            return self._ahead.pop(0)
+        while data := await self._stream.read(min(max_bytes, _READ), timeout):
+            if self._frames is None or (data := self._frames.feed(data)):
+                break
         return data
 
+    async def is_open(self) -> bool:
+        try:
+            while not self.leaving and self.get_extra_info("is_readable"):
+                data = await self._stream.read(_READ, _MOMENT)
+                if not data or self._frames is None or len(self._ahead) >= _AHEAD_MAX:
+                    return False
+                if data := self._frames.feed(data):
+                    self._ahead.append(data)
+        except httpcore.ReadTimeout:
+            pass
+        except (httpcore.NetworkError, httpcore.RemoteProtocolError):
+            return False
+        return not self.leaving
+
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if self._frames is not None:
+            self._frames.note_sent(buffer)
         await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:
@@ -69,31 +124,68 @@ class _Stream(httpcore.AsyncNetworkStream):
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
         stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
-        return _Stream(stream, _Frames() if self._http2 else None, http2=self._http2)
+        return self._reads.wrap(stream, self._reads.frames_inside_tls())
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 
 class _Frames:
-    """Counts the frames of HTTP/2 that come in a row without content (RFC 9113, section 4.1)."""
+    """Looks at the frames of HTTP/2 that come (RFC 9113, sections 4.1 and 6.8).
+
+    It counts those in a row without content. A good-bye that leaves no request of ours unanswered is taken out:
+    httpcore would fail them all.
+    """
 
     def __init__(self) -> None:
-        self._head = b""
+        self.leaving = False
+        """Whether the server has said good-bye."""
+        self._held = b""  # a part of a head, or of a good-bye
         self._payload = 0  # bytes of it that are still to come
         self._in_a_row = 0
+        self._last_stream = 0  # of ours
 
-    def feed(self, data: bytes) -> None:
-        """Look at what was read. Raises ``httpcore.RemoteProtocolError``."""
-        data, at = self._head + data, 0
+    def note_sent(self, data: bytes) -> None:
+        """Note the streams that whole frames of ours begin."""
+        at = len(_PREFACE) if data.startswith(_PREFACE) else 0
+        while at + _FRAME_HEAD <= len(data):
+            if data[at + 3] == _HEADERS:
+                self._last_stream = max(self._last_stream, _stream_id(data, at + 5))
+            at += _FRAME_HEAD + int.from_bytes(data[at : at + 3], "big")
+
+    def feed(self, data: bytes) -> bytes:
+        """Look at what was read, and give what httpcore is to see. Raises ``httpcore.RemoteProtocolError``."""
+        data, at, seen = self._held + data, 0, []
         while True:
-            skipped = min(self._payload, len(data) - at)
-            at, self._payload = at + skipped, self._payload - skipped
+            end = min(at + self._payload, len(data))
+            seen.append(data[at:end])
+            at, self._payload = end, self._payload - (end - at)
             if len(data) - at < _FRAME_HEAD:
                 break
-            self._payload, is_data = int.from_bytes(data[at : at + 3], "big"), data[at + 3] == 0
-            self._in_a_row = 0 if is_data and self._payload else self._in_a_row + 1
-            at += _FRAME_HEAD
-        self._head = data[at:]
+            size, kind = int.from_bytes(data[at : at + 3], "big"), data[at + 3]
+            if kind == _GOAWAY and size <= _GOAWAY_MAX:
+                end = at + _FRAME_HEAD + size
+                if len(data) < end:
+                    break
+                seen.append(self._without_good_bye(data[at:end]))
+                at = end
+            else:
+                seen.append(data[at : at + _FRAME_HEAD])
+                at, self._payload = at + _FRAME_HEAD, size
+            self._count(0 if kind == _DATA and size else 1)
+        self._held = data[at:]
+        return b"".join(seen)
+
+    def _count(self, empty: int) -> None:
+        self._in_a_row = self._in_a_row + 1 if empty else 0
         if self._in_a_row > _FRAMES_MAX:
             raise httpcore.RemoteProtocolError(f"more than {_FRAMES_MAX} frames of HTTP/2 in a row without content")
+
+    def _without_good_bye(self, frame: bytes) -> bytes:
+        self.leaving = True
+        last, error = _stream_id(frame, _FRAME_HEAD), frame[_FRAME_HEAD + 4 : _FRAME_HEAD + 8]
+        return b"" if error == _NO_ERROR and last >= self._last_stream else frame
+
+
+def _stream_id(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 4], "big") & 0x7FFFFFFF

@@ -1,7 +1,7 @@
 """STDIO JSON: modules that are child processes, one JSON object a line on stdin and stdout (protocol, section 3).
 
-``Launcher``, ``ChildProcess``, ``find_ids`` and ``read_fields`` are for transports that run child processes with another
-protocol.
+``Launcher``, ``ChildProcess``, ``find_ids`` and ``read_fields`` are for transports that run child processes with other
+protocols.
 """
 
 from __future__ import annotations
