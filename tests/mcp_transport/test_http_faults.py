@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -205,6 +206,151 @@ async def test_a_session_that_the_server_has_forgotten_is_begun_again_without_a_
     await session.unmount("/mnt/tools", "m")
     assert server.requests[-1].headers["mcp-session-id"] == "s2"
     assert server.seen[-1] == "DELETE"
+
+
+PAGES = {
+    "nothing": b"",
+    "html": b"<html>gone</html>",
+    "json": b'{"detail": "Not Found"}',
+    "an error without an id": b'{"jsonrpc": "2.0", "id": null, "error": {"code": -32600, "message": "No session"}}',
+    "an error with an id": b'{"jsonrpc": "2.0", "id": "server-error", "error": {"code": -32600, "message": "no"}}',
+    "too large": b"<html>" + b"x" * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("headers", [[], ["content-encoding: gzip"], ["content-encoding: br"]], ids=["", "gzip", "br"])
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+async def test_a_session_is_begun_again_whatever_the_page_looks_like(session, remote, page, headers):
+    server = await remote(session="s1", fields={"limits": {"message_bytes": 1_000_000}})
+    server.session = "s2"
+    known = server.call
+
+    async def forgetful(request, message):
+        if request.headers["mcp-session-id"] == "s2":
+            await known(request, message)
+        else:
+            await request.send(respond(page, 404, headers))
+
+    server.call = forgetful
+    assert await session.invoke(M, "good", {}) == FINE
+    assert server.seen.count("initialize") == 2
+
+
+@pytest.mark.parametrize("page", [b"Invalid session ID", b'{"detail": "unknown session"}'])
+async def test_a_session_is_begun_again_if_a_page_says_so_in_words(session, remote, page):
+    server = await remote(session="s1")
+    server.session = "s2"
+    known = server.call
+
+    async def forgetful(request, message):
+        if request.headers["mcp-session-id"] == "s2":
+            await known(request, message)
+        else:
+            await request.send(respond(page, 400))
+
+    server.call = forgetful
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "kind"),
+    [(404, -32601, "Unknown tool", UnsupportedOp), (400, -32602, "args.session: required", BadRequest)],
+)
+async def test_an_answer_of_mcp_to_the_very_call_ends_no_session(session, remote, status, code, message, kind):
+    bad = answering(lambda asked: json_of(error(asked, code, message), status=status))
+    server = await remote(bad, session="s1")
+    with pytest.raises(kind, match=message):
+        await session.invoke(M, "bad", {})
+    assert server.seen.count("initialize") == 1
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, Forbidden), (503, Unreachable), (504, Timeout), (413, BadRequest)])
+@pytest.mark.parametrize(
+    ("page", "headers"),
+    [
+        (b"", ["content-encoding: gzip"]),
+        (b"<html>", ["content-encoding: gzip"]),
+        (gzip.compress(b"<html>")[:-5], ["content-encoding: gzip"]),
+        (b"\x0b\x0f\x80", ["content-encoding: br"]),
+        (b"x" * 2_000_000, []),
+    ],
+    ids=["no gzip", "called gzip", "cut", "br", "too large"],
+)
+async def test_the_status_decides_whatever_its_page_looks_like(session, remote, status, kind, page, headers):
+    bad = answering(lambda _: respond(page, status, headers))
+    await remote(bad, fields={"limits": {"message_bytes": 1_000_000}}, session="s1")
+    with pytest.raises(kind, match=f"answered HTTP {status}") as caught:
+        await session.invoke(M, "bad", {})
+    assert caught.value.details["http_status"] == status
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+async def test_a_status_counts_even_if_its_page_breaks_off(session, remote):
+    async def bad(request, message):
+        await request.send(b"HTTP/1.1 413 No\r\ncontent-length: 500\r\n\r\n<html>")
+        request.writer.close()
+
+    await remote(bad)
+    with pytest.raises(BadRequest, match="answered HTTP 413 with a page that breaks off"):
+        await session.invoke(M, "bad", {})
+
+
+@pytest.mark.parametrize("named", [{"id": None}, {}, {"id": ""}], ids=["null", "no id", "empty"])
+async def test_an_error_without_an_id_answers_the_request_that_it_came_for(session, remote, named):
+    said: dict[str, Any] = {"jsonrpc": "2.0", **named, "error": {"code": -32700, "message": "out of stack"}}
+
+    async def bad(request, message):
+        await request.send(events(event(said)) if message["params"]["arguments"] else json_of(said))
+
+    await remote(bad)
+    for args in ({}, {"stream": True}):
+        with pytest.raises(Internal, match="bad: out of stack"):
+            await session.invoke(M, "bad", args)
+
+
+async def test_a_server_that_is_silent_at_the_first_question_is_greeted_as_before_2026(
+    session, serve, mount, describe, monkeypatch
+):
+    monkeypatch.setattr("amplifier_transport_mcp._transport.SILENCE_SECONDS", 0.3)
+    server = await serve(methods={"server/discover": never})
+    await mount(describe(server.url))
+    assert (await session.invoke(M, "good", {}))["content"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_call_that_was_given_up_is_not_resumed(session, remote, waits):
+    """The server takes its time for the notification, so that the call is given up while it waits to be resumed."""
+    asked_again, gone = asyncio.Event(), asyncio.Event()
+
+    async def bad(request, message):
+        await request.send(events(event("", id="e1", retry="300")))
+
+    server = await remote(bad, session="s1", methods={"notifications/cancelled": never})
+    answer = server.answer
+
+    async def resume(request):
+        if request.headers.get("last-event-id") != "e1":
+            await answer(request)
+            return
+        asked_again.set()
+        await request.gone()
+        gone.set()
+
+    server.answer = resume
+    call = asyncio.create_task(session.invoke(M, "bad", {}))
+    while "tools/call" not in server.seen:
+        await asyncio.sleep(0.005)
+    if waits:
+        await asked_again.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    if waits:
+        await asyncio.wait_for(gone.wait(), 10)
+    else:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asked_again.wait(), 0.6)
+    assert await session.invoke(M, "good", {}) == FINE
 
 
 async def test_a_session_that_is_forgotten_each_time_is_a_failure(session, remote):

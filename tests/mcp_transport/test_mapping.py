@@ -125,7 +125,43 @@ async def test_arguments_that_do_not_fit_are_refused_before_the_server_is_asked(
     with pytest.raises(BadRequest, match=fault):
         await session.invoke(M, "count", args)
     assert "tools/call" not in server.seen
-    assert await session.invoke(M, "count", {"text": "x", "more": None}) == told('{"text": "x", "more": null}')
+    assert await session.invoke(M, "count", {"text": "x", "more": None}) == told('{"text": "x"}')
+
+
+NULLS = {
+    "optional": ({"properties": {"a": {"type": "string"}, "b": {}}}, {"a": None, "b": None, "c": 1}, {"c": 1}),
+    "required": ({"required": ["a"], "properties": {"a": {"type": ["null", "string"]}}}, {"a": None}, {"a": None}),
+    "falsy": (
+        {"properties": {"a": {}, "b": {}, "c": {}}},
+        {"a": 0, "b": "", "c": False},
+        {"a": 0, "b": "", "c": False},
+    ),
+    "inside": ({"properties": {"a": {"type": "object"}}}, {"a": {"b": None}}, {"a": {"b": None}}),
+    "not declared": ({}, {"a": None}, {"a": None}),
+    "not allowed": ({"properties": {"a": {}}, "additionalProperties": False}, {"b": None}, {}),
+    "by reference": (
+        {"$ref": "#/$defs/x", "$defs": {"x": {"required": ["a"], "properties": {"a": {}, "b": {"type": "string"}}}}},
+        {"a": None, "b": None},
+        {"a": None},
+    ),
+    "in parts": (
+        {"allOf": [{"required": ["a"], "properties": {"a": {}}}, {"properties": {"b": {"type": "string"}}}]},
+        {"a": None, "b": None},
+        {"a": None},
+    ),
+    "malformed": (
+        {"required": 5, "properties": [1], "allOf": {"x": 1}, "$ref": "#/no/where"},
+        {"a": None},
+        {"a": None},
+    ),
+    "a circle": ({"$ref": "#", "properties": {"a": {}}}, {"a": None}, {}),
+}
+
+
+@pytest.mark.parametrize(("schema", "given", "sent"), NULLS.values(), ids=NULLS)
+async def test_the_server_gets_no_null_for_an_optional_argument(session, remote, schema, given, sent):
+    await remote(tool("count", {"type": "object", **schema}))
+    assert await session.invoke(M, "count", given) == told(json.dumps(sent))
 
 
 async def test_a_result_comes_with_structured_content_and_untouched_blocks(session, remote):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -35,7 +36,10 @@ ERROR = "{'code': 1, 'message': ''}"
         ("send({'id': request['id'], 'result': [1]})", "expected a result that is an object"),
         (f"send({{'id': request['id'], 'result': {{}}, 'error': {ERROR}}})", "a result or an"),
         ("out(json.dumps({'id': request['id'], 'result': {}}) + '\\n')", "JSON-RPC 2.0"),
-        ("send({'id': request['id'], 'method': 'x', 'params': 1})", "params: expected an object"),
+        ("send({'result': {'x': float('nan'), 'rows': [{'id': 1}, {'id': 2}]}, 'id': request['id']})", "malformed"),
+        ("send({'id': None, 'error': {'code': -32700, 'message': 'out of stack'}})", "bad: out of stack"),
+        ("send({'error': {'code': -32700, 'message': 'out of stack'}})", "bad: out of stack"),
+        ("send({'id': '', 'error': {'code': -32700, 'message': 'out of stack'}})", "bad: out of stack"),
     ],
 )
 async def test_a_server_that_breaks_in_mid_call_fails_that_call_soon_and_the_next_one_works(
@@ -45,6 +49,139 @@ async def test_a_server_that_breaks_in_mid_call_fails_that_call_soon_and_the_nex
     with pytest.raises(Internal, match=fault):
         await session.invoke(M, "bad", {}, timeout=20)
     assert await session.invoke(M, "good", {}) == FINE
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{'id': request['id'], 'method': 'x', 'params': 1}",
+        "{'id': request['id'], 'method': 'x', 'params': {'x': float('nan')}}",
+        "{'method': 'notifications/x', 'params': {'id': request['id'], 'x': float('nan')}}",
+    ],
+)
+async def test_what_is_broken_and_no_reply_fails_no_call(session, mount, describe, script, line):
+    await mount(describe(script(f"send({line})\n{GOOD}")))
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+@pytest.mark.parametrize("line", ["{'x': float('nan'), 'rows': [{'id': first['id']}]}", "{'x': float('nan')}"])
+async def test_a_broken_reply_fails_the_call_that_it_answers_and_no_other(session, mount, describe, script, line):
+    code = f"""
+if op == 'slow':
+    first = request
+else:
+    send({{'result': {line}, 'id': request['id']}})
+    reply(first, told('fine'))
+"""
+    await mount(describe(script(code)))
+    first = asyncio.create_task(session.invoke(M, "slow", {}, timeout=20))
+    await asyncio.sleep(0)
+    with pytest.raises(Internal, match="malformed"):
+        await session.invoke(M, "bad", {}, timeout=20)
+    assert await first == FINE
+
+
+async def test_an_error_without_an_id_fails_none_of_several_calls(session, mount, describe, script):
+    code = """
+if op == 'slow':
+    first = request
+else:
+    send({'id': None, 'error': {'code': -32700, 'message': 'out of stack'}})
+    reply(request, told('fine'))
+    reply(first, told('fine'))
+"""
+    await mount(describe(script(code)))
+    first = asyncio.create_task(session.invoke(M, "slow", {}, timeout=20))
+    await asyncio.sleep(0)
+    assert await session.invoke(M, "good", {}, timeout=20) == FINE
+    assert await first == FINE
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "'id': str(request['id']), 'result': result",
+        "'id': float(request['id']), 'result': result",
+        "'id': request['id'], 'result': result, 'error': None",
+    ],
+)
+async def test_a_reply_that_says_the_same_in_other_words_counts(session, mount, describe, script, sent):
+    await mount(describe(script(GOOD, before=f"def reply(request, result):\n    send({{{sent}}})")))
+    assert await session.invoke(M, "good", {}) == FINE
+
+
+BROKEN = {
+    "bom": "out('\\ufeff' + text + '\\n')",
+    "null": "send({'id': request['id'], 'result': None})",
+    "nothing": "out('null\\n')",
+    "no id": "send({'result': {}})",
+    "null as id": "send({'id': None, 'result': {}})",
+    "another id": "send({'id': 4711, 'result': {}})",
+    "nan": "send({'id': request['id'], 'result': {'x': float('nan')}})",
+    "array": "out('[' + text + ']\\n')",
+    "empty array": "out('[]\\n')",
+    "cut": "out(text[:-2] + '\\n')",
+    "no version": "out(json.dumps({'id': request['id'], 'result': {}}) + '\\n')",
+    "text": "send({'id': request['id'], 'result': 'fine'})",
+    "no code": "send({'id': request['id'], 'error': {'message': 'no'}})",
+}
+
+
+@pytest.mark.parametrize("method", ["initialize", "tools/list", "ping"])
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+async def test_a_broken_reply_of_the_handshake_fails_the_mount_and_is_shown(mount, describe, script, method, broken):
+    before = f"""
+def standard(request, inner=standard):
+    if request['method'] != {method!r}:
+        return inner(request)
+    text = json.dumps({{'jsonrpc': '2.0', 'id': request['id'], 'result': {{}}}})
+    {broken}
+    return True
+"""
+    with pytest.raises(Internal, match="broke its contract") as caught:
+        await mount(describe(script(GOOD, before=before)), timeout=60)
+    assert caught.value.details["line"]
+
+
+OLD = """
+greeted = False
+def messages(inner=messages):
+    global greeted
+    for message in inner():
+        greeted = greeted or message["method"] == "initialize"
+        if greeted:
+            yield message
+        else:
+            early()
+"""
+EARLY = {
+    "ends": "sys.exit('fatal: expected initialize')",
+    "closes its output": "os.close(1); sys.stdin.read()",
+    "ends with an error": "raise ValueError",
+    "is silent": "pass",
+}
+
+
+@pytest.mark.parametrize("early", EARLY.values(), ids=EARLY)
+async def test_a_server_before_2026_that_does_not_bear_the_first_question_is_greeted(
+    session, mount, describe, script, events, early, monkeypatch
+):
+    monkeypatch.setattr("amplifier_transport_mcp._stdio.SILENCE_SECONDS", 0.5)
+    await mount(describe(script(GOOD, before=f"def early():\n    {early}\n{OLD}")))
+    assert await session.invoke(M, "good", {}) == FINE
+    started = len(events("module:start"))
+    assert started == (1 if early == "pass" else 2)
+    os.kill(events("module:start")[-1]["data"]["pid"], signal.SIGKILL)
+    while not events("module:exit")[started - 1 :]:
+        await asyncio.sleep(0.005)
+    assert await session.invoke(M, "good", {}, timeout=10) == FINE
+    assert len(events("module:start")) == started + 1
+
+
+async def test_a_server_that_cannot_start_is_tried_in_both_ways_and_says_why(mount, describe, events):
+    with pytest.raises(Unreachable, match="exit code 3"):
+        await mount(describe([sys.executable, "-c", "raise SystemExit(3)"]))
+    assert len(events("module:start")) == 2
 
 
 async def test_noise_is_skipped_and_counted_once(session, mount, describe, script, events):

@@ -20,6 +20,8 @@ _CODES = {
 SPOKEN = frozenset((-32700, -32600, -32601, -32602, -32603, -32002, -32020, -32021, -32022, -32042))
 """Codes that MCP defines. With any other code in a failed HTTP response, its status counts."""
 
+_SHOWN = 200  # bytes of a message that broke the contract
+
 HEADER_MISMATCH = -32020
 """The server's tools are not those that were listed."""
 
@@ -34,9 +36,10 @@ def of_server(code: int, message: str, data: Any, what: str, http_status: int | 
     return KernelError.from_body(_CODES.get(code, "internal"), f"{what}: {message or f'MCP error {code}'}", details)
 
 
-def broke_contract(what: str, why: str) -> Internal:
-    """Give the error of a server that does not keep to MCP."""
-    return Internal(f"the server broke its contract: {what}: {why}")
+def broke_contract(what: str, why: str, text: bytes = b"") -> Internal:
+    """Give the error of a server that does not keep to MCP. ``text`` is what it sent; the beginning is shown."""
+    details = {"line": text[:_SHOWN].decode(errors="replace")} if text else None
+    return Internal(f"the server broke its contract: {what}: {why}", details=details)
 
 
 def again(error: KernelError) -> KernelError:

@@ -47,6 +47,7 @@ class _McpConnection(Connection):
         self._suspended: dict[str, Invocation] = {}  # the kernel carries out what their servers asked for
         self._background: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._is_old = False  # the server is of a revision before 2026: it is greeted at once
 
     async def start(self, granted: Sequence[str], confinement: Confinement | None) -> None:
         """Start the server if it is a process, and agree on a revision."""
@@ -55,7 +56,7 @@ class _McpConnection(Connection):
         self._grant(granted, confinement)
         # In a thread: half a second, during which the loop goes on.
         self._sdk: Any = await asyncio.to_thread(importlib.import_module, f"{__package__}._sdk")
-        await (await self._usable_session()).client()
+        await self._ready_session()
 
     async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
         """Carry one request."""
@@ -83,6 +84,24 @@ class _McpConnection(Connection):
     def _begin(self) -> ClientSession:
         """Make a client. Raises ``Unreachable`` if that is impossible."""
 
+    async def _ready_session(self) -> ClientSession:
+        """Give a client after its handshake.
+
+        A server of an older revision may end at the first question, which it does not know: then another one is
+        greeted as such servers are. So are all that follow it.
+        """
+        session = await self._usable_session()
+        try:
+            await session.client()
+        except Unreachable:
+            self._is_old = not session.answered and not self._is_old
+            if not self._is_old:
+                raise
+            session = await self._usable_session()
+            await session.client()
+        self._is_old = not session.modern
+        return session
+
     async def _usable_session(self) -> ClientSession:
         """Give a client that requests may be sent to."""
         if self._closed:
@@ -103,7 +122,7 @@ class _McpConnection(Connection):
     # The three methods.
 
     async def _answer(self, method: str, params: bytes, chunks: Chunks | None) -> Message:
-        session = await self._usable_session()
+        session = await self._ready_session()
         try:
             if method == "health":
                 return await self._ping(session)
@@ -126,8 +145,8 @@ class _McpConnection(Connection):
     async def _invoke(
         self, session: ClientSession, tools: Tools, request: Mapping[str, Any], chunks: Chunks | None
     ) -> Message:
-        op, args = request["op"], request["args"]
-        tools.check(op, args)
+        op = request["op"]
+        args = tools.fit(op, request["args"])
         resume = request.get("resume")
         if resume is not None and "call" in resume["state"]:
             suspended = self._suspended.pop(resume["state"]["call"], None)
@@ -189,7 +208,7 @@ class McpStdioConnection(_McpConnection):
 
     def _begin(self) -> ClientSession:
         limit = self._descriptor.message_bytes
-        session: ClientSession = self._sdk.StdioClientSession(self._launcher, limit, self._inputs)
+        session: ClientSession = self._sdk.StdioClientSession(self._launcher, limit, self._inputs, old=self._is_old)
         return session
 
     def usage(self, *, exact: bool) -> Usage | None:
@@ -232,7 +251,8 @@ class McpHttpConnection(_McpConnection):
         self._fields = fields
 
     def _begin(self) -> ClientSession:
-        session: ClientSession = self._sdk.HttpClientSession(self._fields, self._descriptor.message_bytes, self._inputs)
+        limit = self._descriptor.message_bytes
+        session: ClientSession = self._sdk.HttpClientSession(self._fields, limit, self._inputs, old=self._is_old)
         return session
 
 

@@ -22,7 +22,7 @@ from ._passage import Passage
 from ._server_requests import CLIENT_METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from mcp_types import JSONRPCMessage, RequestId
 
@@ -38,6 +38,8 @@ _ERRORS = 4096  # kept
 _REFUSED = 16  # methods that an error names
 _OWN_BYTES, _OWN_VALUES = 1024 * 1024, 1000  # of a reply that the SDK itself reads, as in the handshake
 _ERROR_BYTES, _ERROR_TEXT = 64 * 1024, 1000  # of an error; characters that are left of a larger one
+SILENCE_SECONDS = 5.0
+"""Seconds for the first question, which servers before 2026 do not know: half of what the SDK would wait."""
 PARAMS = 5000
 """Values of a request of the server's, and of its answer: the SDK's models take some 25 µs for each."""
 
@@ -93,6 +95,7 @@ class Correlator:
 
     def __init__(self, inputs: Inputs) -> None:
         self.tools_changed = False
+        self.answered = False
         self.idle = asyncio.Event()  # no call is in flight
         self.idle.set()
         self.pace = Pace()
@@ -106,6 +109,7 @@ class Correlator:
         self._by_id: dict[RequestId, Call] = {}
         self._callers: dict[RequestId, Call] = {}
         self._last_id = 0  # of a request of ours
+        self._waiting: set[int] = set()  # for their replies: the ids of requests of ours
         self._shown: dict[RequestId, Show] = {}
         self._shown_by_task: dict[asyncio.Task[Any] | None, tuple[Show, list[RequestId]]] = {}
         self._asked: set[RequestId] = set()  # by the server, which waits for the answers
@@ -169,6 +173,7 @@ class Correlator:
         if isinstance(message, JSONRPCRequest):
             task = asyncio.current_task()
             self._last_id = int(message.id)  # the SDK counts
+            self._waiting.add(self._last_id)
             if (call := self._by_task.get(task)) is not None:
                 call.ids.append(message.id)
                 self._by_id[message.id] = call
@@ -177,6 +182,8 @@ class Correlator:
                 ids.append(message.id)
         elif isinstance(message, JSONRPCResponse | JSONRPCError):
             self._forget(message.id)
+        elif message.method == "notifications/cancelled":
+            self._waiting.discard((message.params or {}).get("requestId", 0))
 
     def on_receive(self, message: JSONRPCMessage, size: int) -> JSONRPCMessage | None:
         """Look at a message that came, and give what the SDK needs to see of it. Raises ``ValueError`` for noise.
@@ -187,9 +194,11 @@ class Correlator:
             return self._on_request(message)
         if isinstance(message, JSONRPCNotification):
             return message if self._on_notification(message.method, message.params or {}, size) else None
-        request_id = _number(message.id)
-        if not self.expects(request_id):
+        request_id = self._answered_by(message)
+        if not 0 < request_id <= self._last_id:
             raise ValueError(f"id: there was no request {message.id!r}")
+        self._waiting.discard(request_id)
+        self.answered = True
         show = self._shown.pop(request_id, _small)
         try:
             if isinstance(message, JSONRPCError):
@@ -200,9 +209,28 @@ class Correlator:
             return failed(request_id, self.keep_error(error))
         return message
 
-    def expects(self, request_id: int) -> bool:
-        """Tell whether there was a request of ours with that id."""
-        return 0 < request_id <= self._last_id
+    @property
+    def waits_for_one(self) -> bool:
+        """Whether a single request of ours waits for its reply."""
+        return len(self._waiting) == 1
+
+    def asks_first(self) -> RequestId | None:
+        """Give the id of the first question to the server, if it has not been answered."""
+        return None if self.answered else next(iter(self._waiting), None)
+
+    def own_request(self) -> list[int]:
+        """Give the id of the only request that waits, if it is the client's own: it belongs to no call."""
+        return list(self._waiting) if self.waits_for_one and not self._by_token else []
+
+    def waiting(self, ids: Iterable[str]) -> list[int]:
+        """Give those of some ids whose requests wait for a reply."""
+        return [request_id for each in ids if (request_id := _number(each)) in self._waiting]
+
+    def _answered_by(self, message: JSONRPCResponse | JSONRPCError) -> int:
+        """Give the id of the request that a reply answers: an error without an id answers the only one that waits."""
+        if message.id is None and self.waits_for_one:
+            message.id = next(iter(self._waiting))
+        return _number(message.id)
 
     def attribute(self, request_id: RequestId, for_id: RequestId) -> None:
         """Note that a request of the server's came with the reply to one of ours."""

@@ -37,6 +37,7 @@ _CLOSED_EARLY = "the server closed the connection before the end of its answer"
 _SESSION_MAX = 1024  # characters
 _ERRORS = 400
 _NOT_FOUND = 404
+_FORGETFUL = (400, _NOT_FOUND, 410)  # statuses of servers that have forgotten a session, if their page says so
 _EXCERPT = 200  # characters of a server's own message
 _FIRST_DELAY, _RESUMPTIONS = 0.25, 5
 
@@ -81,7 +82,7 @@ class Exchange:
         """Wait for the response, and give one that the SDK understands. Raises ``CancelledError`` alone."""
         try:
             response = await self.until_aborted(self._receive(sending))
-            return response or self._respond(Unreachable("the caller has given up"))
+            return response or self._respond(_given_up())
         except httpx.TransportError as cause:
             return self._respond(unreachable(self.url, str(cause), cause))
         except KernelError as error:
@@ -90,12 +91,23 @@ class Exchange:
     async def resume(self, request: httpx.Request, pool: httpx.AsyncBaseTransport) -> httpx2.Response:
         """Ask for the rest of a stream, when it is due. Raises ``httpx.TransportError``: the SDK tries again."""
         try:
-            _check_due(not self._given_up and await self.until_aborted(self.place.wait()))
+            response = await self.until_aborted(self._ask_again(request, pool))
         except KernelError as error:
-            content = b"data: %b\n\n" % self.fault(error)
-            return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=content)
-        response = await pool.handle_async_request(request)
+            return self._respond_with_event(error)
+        if response is None:
+            return self._respond_with_event(_given_up())
         return await stream_for_sdk(self, response, Body(response, self.url, self._limit))
+
+    async def _ask_again(self, request: httpx.Request, pool: httpx.AsyncBaseTransport) -> httpx.Response:
+        if not self._given_up:
+            await self.place.wait()
+        if self._given_up:  # perhaps meanwhile
+            raise _given_up()
+        return await pool.handle_async_request(request)
+
+    def _respond_with_event(self, error: KernelError) -> httpx2.Response:
+        content = b"data: %b\n\n" % self.fault(error)
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=content)
 
     def _respond(self, error: KernelError) -> httpx2.Response:
         return httpx2.Response(200, headers={"content-type": "application/json"}, content=self.fault(error))
@@ -115,10 +127,11 @@ class Exchange:
         try:
             message = await self._read(self._whole(text))
         except ValueError as error:
-            raise broke_contract(str(self.url), str(error)) from None
+            raise broke_contract(str(self.url), str(error), text) from None
         if is_reply := isinstance(message, JSONRPCResponse | JSONRPCError):
-            if str(message.id) != self.token:
-                raise broke_contract(str(self.url), f"the reply to request {self._id} has the id {message.id!r}")
+            if message.id is not None and str(message.id) != self.token:
+                why = f"the reply to request {self._id} has the id {message.id!r}"
+                raise broke_contract(str(self.url), why, text)
             self.call.size = len(text)
             message.id = self._id
         elif isinstance(message, JSONRPCRequest):
@@ -140,13 +153,20 @@ class Exchange:
         body = Body(response, self.url, self._limit)
         if response.is_success and body.media_type == "text/event-stream":
             return await stream_for_sdk(self, response, body)
-        try:
-            content = await body.read()
-        finally:
-            await body.aclose()
+        page = await self._read_page(body)
         if response.is_redirect:  # the SDK follows those within the origin, and refuses the others
             return for_sdk(response, LabelledBody(None))
-        return for_sdk(response, LabelledBody(await self._check(self._whole(content))))
+        return for_sdk(response, LabelledBody(await self._check(page)))
+
+    async def _read_page(self, body: Body) -> Response:
+        content, fault = b"", None
+        try:
+            content = await body.read()
+        except KernelError as error:  # the status may say enough
+            fault = error
+        finally:
+            await body.aclose()
+        return self._whole(content, fault)
 
     def _check_session(self, response: httpx.Response) -> None:
         session: str = response.headers.get(SESSION, "")
@@ -154,36 +174,57 @@ class Exchange:
             why = f"{SESSION}: expected at most {_SESSION_MAX} printable ASCII characters"
             raise broke_contract(str(self.url), why)
 
-    def _whole(self, content: bytes) -> Response:
-        return Response(self.url, self._response.status_code, self._response.headers, content)
+    def _whole(self, content: bytes, fault: KernelError | None = None) -> Response:
+        return Response(self.url, self._response.status_code, self._response.headers, content, fault)
 
     async def _check(self, response: Response) -> Parcel:
         """Give the reply of a response, or raise the error of one that is neither a reply nor an error of MCP."""
         if response.status >= _ERRORS:
             return await self._check_error(response)
+        if response.fault is not None:
+            raise response.fault
         parcel, is_reply = await self.take(response.body)
         if not is_reply:
             raise response.error("a message that is no reply")
         return parcel
 
     async def _check_error(self, response: Response) -> Parcel:
-        error, failure = None, response.error("no error of MCP")
-        try:
-            message = await self._read(response)
-        except KernelError as cause:
-            failure = cause
-        except ValueError:  # JSON, but no message
-            pass
-        else:
-            error = message.error if isinstance(message, JSONRPCError) else None
-        said = "" if error is None else " ".join(error.message[:_EXCERPT].split())
-        if error is not None and error.code in SPOKEN:
-            reply = JSONRPCError.model_construct(jsonrpc="2.0", id=self._id, error=error)
-            return self._correlator.passage.pack(reply, len(response.body))
-        if self._in_session and (response.status == _NOT_FOUND or "session" in said.lower()):
+        """Give the error of MCP in a page, or raise the error that the status stands for."""
+        message, failure = await self._read_error(response)
+        said = "" if message is None else " ".join(message.error.message[:_EXCERPT].split())
+        if self._in_session and self._is_forgotten(response, message):
             self._session_ended.set()
             raise SessionEnded(f"{self.url}: the server ended the session", details={"http_status": response.status})
+        if message is not None and message.error.code in SPOKEN:
+            reply = JSONRPCError.model_construct(jsonrpc="2.0", id=self._id, error=message.error)
+            return self._correlator.passage.pack(reply, len(response.body))
         raise response.error(said) if said else failure
+
+    async def _read_error(self, response: Response) -> tuple[JSONRPCError | None, KernelError]:
+        """Read an error of MCP; without one, give the error that the status stands for."""
+        failure = response.fault or response.error("no error of MCP")
+        if response.fault is None:
+            try:
+                message = await self._read(response)
+            except KernelError as error:
+                return None, error
+            except ValueError:  # JSON, but no message
+                return None, failure
+            if isinstance(message, JSONRPCError):
+                return message, failure
+        return None, failure
+
+    def _is_forgotten(self, response: Response, message: JSONRPCError | None) -> bool:
+        """Tell whether an error says that the server does not know the session.
+
+        404 means that, whatever its page looks like, unless it answers the very request, as to an unknown method. Some
+        servers say it in words.
+        """
+        if message is not None and str(message.id) == self.token and message.error.code in SPOKEN:
+            return False
+        said = response.body[:_EXCERPT].decode(errors="replace") if message is None else message.error.message
+        speaks = "session" in said[:_EXCERPT].lower()
+        return response.status == _NOT_FOUND or (response.status in _FORGETFUL and speaks)
 
     async def _read(self, response: Response) -> JSONRPCMessage:
         """Read a message. Raises ``KernelError`` for what is not JSON, and ``ValueError`` for what is no message."""
@@ -194,7 +235,6 @@ class Exchange:
         return read_message(value)
 
 
-def _check_due(due: object) -> None:
-    """Raise ``Unreachable`` if nobody waits for the rest of a stream any more."""
-    if not due:
-        raise Unreachable("the caller has given up")
+def _given_up() -> Unreachable:
+    """Make the error of a call that nobody waits for any more."""
+    return Unreachable("the caller has given up")

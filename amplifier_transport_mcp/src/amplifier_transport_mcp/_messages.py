@@ -29,14 +29,14 @@ def read_message(value: Any) -> types.JSONRPCMessage:
         raise ValueError("expected a message of JSON-RPC 2.0")
     if isinstance(method := value.get("method"), str):
         return _read_request(value, method)
-    if ("result" in value) == ("error" in value):
+    result, error = value.get("result"), value.get("error")
+    if result is not None and error is not None:
         raise ValueError("expected a method, or either a result or an error")
-    if isinstance(result := value.get("result"), dict):
+    if isinstance(result, dict):
         return types.JSONRPCResponse.model_construct(jsonrpc=_VERSION, id=_id(value), result=result)
-    error = value.get("error")
     if isinstance(error, dict) and type(error.get("code")) is int and isinstance(error.get("message"), str):
         data = types.ErrorData.model_construct(code=error["code"], message=error["message"], data=error.get("data"))
-        reply_to = None if value.get("id") is None else _id(value)
+        reply_to = None if value.get("id") in (None, "") else _id(value)
         return types.JSONRPCError.model_construct(jsonrpc=_VERSION, id=reply_to, error=data)
     raise ValueError("expected a result that is an object, or an error with its code and message")
 
@@ -50,6 +50,13 @@ def _read_request(value: Mapping[str, Any], method: str) -> types.JSONRPCMessage
     if "id" not in value:
         return types.JSONRPCNotification.model_construct(jsonrpc=_VERSION, method=method, params=params)
     return types.JSONRPCRequest.model_construct(jsonrpc=_VERSION, id=_id(value), method=method, params=params)
+
+
+def may_be_reply(value: Any) -> bool:
+    """Tell whether JSON that is no message, or answers no request, can only be meant as a reply."""
+    if isinstance(value, dict):
+        return "method" not in value and ("jsonrpc" in value or "result" in value or "error" in value)
+    return value is None or isinstance(value, list)
 
 
 async def decode_any(text: bytes, limit: int) -> Any:
@@ -83,6 +90,8 @@ def has_more_values(value: Any, limit: int) -> bool:
 
 def _id(value: Mapping[str, Any]) -> int | str:
     request_id = value.get("id")
+    if type(request_id) is float and request_id.is_integer():  # as languages write it whose numbers are all alike
+        request_id = int(request_id)
     if type(request_id) is int and abs(request_id) < _ID_LIMIT:
         return request_id
     if isinstance(request_id, str) and len(request_id) <= NAME_MAX:

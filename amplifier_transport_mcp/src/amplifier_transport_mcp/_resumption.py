@@ -53,7 +53,7 @@ class Resumption:
         """Take note of the end of a stream."""
         self._ended = time.monotonic()
 
-    async def wait(self) -> bool:
+    async def wait(self) -> None:
         """Wait until the next attempt is due. Raises ``Unreachable`` if there have been too many in vain."""
         if not self._left:
             raise Unreachable(f"{self._url}: the stream was resumed {self._attempts:g} times without a message")
@@ -61,4 +61,3 @@ class Resumption:
         due = self._ended + min(max(self._delay, self._retry), LONGEST)
         self._delay *= 2
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        return True

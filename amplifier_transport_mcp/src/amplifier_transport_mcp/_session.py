@@ -50,9 +50,11 @@ _VERSION = "0.1.0"
 
 
 class ClientSession:
-    """One client of one server. ``fault`` is the reason of its end, after it."""
+    """One client of one server. ``fault`` is the reason of its end, after it. ``old``: no first question is asked."""
 
-    def __init__(self, correlator: Correlator, streams: StdioStreams | HttpStreams, inputs: Inputs, limit: int) -> None:
+    def __init__(
+        self, correlator: Correlator, streams: StdioStreams | HttpStreams, inputs: Inputs, limit: int, *, old: bool
+    ) -> None:
         self.correlator = correlator
         self._limit = limit
         self.fault: KernelError | None = None
@@ -61,12 +63,17 @@ class ClientSession:
         self._listing = asyncio.Lock()
         self._over = asyncio.Event()
         self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-        self._owner = asyncio.create_task(self._own(inputs))
+        self._owner = asyncio.create_task(self._own(inputs, "legacy" if old else "auto"))
 
     @property
     def usable(self) -> bool:
         """Whether a request may be sent, as far as is known."""
         return not self._streams.stale and not self._over.is_set()
+
+    @property
+    def answered(self) -> bool:
+        """Whether the server has answered anything."""
+        return self.correlator.answered
 
     async def client(self) -> Client:
         """Wait for the end of the handshake, and give the client; raise the reason if it failed."""
@@ -87,11 +94,11 @@ class ClientSession:
         self._owner.cancel()
         await asyncio.wait((self._owner,))
 
-    async def _own(self, inputs: Inputs) -> None:
+    async def _own(self, inputs: Inputs, mode: str) -> None:
         features = _ClientFeatures(self.correlator, inputs)
         client = Client(
             self._streams,
-            mode="auto",
+            mode=mode,
             cache=None,
             client_info=types.Implementation(name="amplifier-transport-mcp", version=_VERSION),
             sampling_callback=features.callback("sampling/createMessage", types.CreateMessageResultWithTools),
@@ -253,17 +260,20 @@ def _leaf(error: BaseException) -> BaseException:
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        error = ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class StdioClientSession(ClientSession):
     """The client of a server that is a child process, for as long as that runs."""
 
-    def __init__(self, launcher: Launcher, limit: int, inputs: Inputs) -> None:
+    def __init__(self, launcher: Launcher, limit: int, inputs: Inputs, *, old: bool) -> None:
         correlator = Correlator(inputs)
         streams = StdioStreams(launcher, correlator, self.end)
         self.child = streams.child
-        super().__init__(correlator, streams, inputs, limit)
+        super().__init__(correlator, streams, inputs, limit, old=old)
 
     async def close(self) -> None:
         """End the process, and wait until it is gone."""
@@ -273,6 +283,6 @@ class StdioClientSession(ClientSession):
 class HttpClientSession(ClientSession):
     """The client of a server over HTTP, for as long as the server knows its session."""
 
-    def __init__(self, fields: HttpFields, limit: int, inputs: Inputs) -> None:
+    def __init__(self, fields: HttpFields, limit: int, inputs: Inputs, *, old: bool) -> None:
         correlator = Correlator(inputs)
-        super().__init__(correlator, HttpStreams(fields, limit, correlator), inputs, limit)
+        super().__init__(correlator, HttpStreams(fields, limit, correlator), inputs, limit, old=old)

@@ -7,16 +7,18 @@ server's children survive it, and a line of 32 MB takes it seconds.
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import TYPE_CHECKING
 
 import mcp_types as types
 from mcp.shared.message import SessionMessage
 
+from amplifier_core import Timeout
 from amplifier_core.hookspecs import NotJson, decode, decode_large
+from amplifier_transport_stdio import find_ids
 
 from ._codes import broke_contract
-from ._messages import failed, read_message
+from ._correlator import SILENCE_SECONDS
+from ._messages import failed, may_be_reply, read_message
 from ._pace import REQUEST
 from ._streams import IncomingStream, OutgoingStream
 
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 
     from ._correlator import Correlator
 
-_ID = re.compile(rb'"id"\s*:\s*(\d{1,18})\s*[,}]')
-_SEARCHED = 1024  # bytes at both ends of a broken line
 _QUEUED = 64  # messages that the SDK has not taken, before no more are read
 _TURN = 16  # messages that it takes before others get a turn
 _UNREAD = 1024 * 1024  # bytes of answers that the server does not read
@@ -47,6 +47,7 @@ class StdioStreams:
         self._unread = 0
         self._holds: set[str] = set()  # why nothing is read from the server
         self.child = launcher.start(self)
+        self._patience = asyncio.get_running_loop().call_later(SILENCE_SECONDS, self._answer_first)
 
     @property
     def stale(self) -> bool:
@@ -87,10 +88,17 @@ class StdioStreams:
             if isinstance(message, types.JSONRPCRequest):
                 raise
 
+    def _answer_first(self) -> None:
+        """Answer the first question in place of a server that is silent: it may wait to be greeted as before 2026."""
+        if (request_id := self._correlator.asks_first()) is not None:
+            why = f"the server did not answer its first question within {SILENCE_SECONDS:g} s"
+            self._put(failed(request_id, self._correlator.keep_error(Timeout(why))))
+
     # What the process calls.
 
     def on_end(self, error: KernelError | None) -> None:
         """Fail what is in flight, and what is still sent; the first error stands."""
+        self._patience.cancel()
         if error is not None and not self._over:
             self._over = True
             self._incoming.put_nowait(None)
@@ -120,7 +128,7 @@ class StdioStreams:
         try:
             message = read_message(value)
         except ValueError as error:
-            self._on_broken_line(line, str(error))
+            self._on_broken_line(line, str(error), is_reply=may_be_reply(value))
             return
         if isinstance(message, types.JSONRPCResponse) and (call := self._correlator.call(message.id)) is not None:
             call.size = len(line)
@@ -129,9 +137,8 @@ class StdioStreams:
             self._slow_down(len(line), REQUEST if isinstance(message, types.JSONRPCRequest) else 1)
         try:
             shown = self._correlator.on_receive(message, len(line))
-        except ValueError:
-            self._slow_down(len(line), 1)
-            self.child.count_noise(line)
+        except ValueError as error:
+            self._on_broken_line(line, str(error), is_reply=may_be_reply(value))
         else:
             self._put(shown)
 
@@ -141,15 +148,20 @@ class StdioStreams:
         if self._incoming.qsize() > _QUEUED:
             self._hold("queue")
 
-    def _on_broken_line(self, line: bytes, why: str) -> None:
-        """Fail the request that a broken line names; a line that names none is noise."""
+    def _on_broken_line(self, line: bytes, why: str, *, is_reply: bool = False) -> None:
+        """Fail the requests that a broken line answers; a line that answers none is noise.
+
+        What can only be a reply, and names no request, answers the client's own one, as in the handshake.
+        """
         self._slow_down(len(line), 1)
-        found = _ID.search(line[:_SEARCHED]) or _ID.search(line[-_SEARCHED:])
-        if found is None or not self._correlator.expects(int(found[1])):
+        answered = self._correlator.waiting(find_ids(line, alone=self._correlator.waits_for_one))
+        if not answered and is_reply:
+            answered = self._correlator.own_request()
+        if not answered:
             self.child.count_noise(line)
-            return
-        fault = self._correlator.keep_error(self.child.broke_contract(line, why))
-        self._put(failed(int(found[1]), fault))
+        for request_id in answered:
+            fault = self._correlator.keep_error(self.child.broke_contract(line, why))
+            self._put(failed(request_id, fault))
 
     # How fast the server may be.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from amplifier_core import BadRequest, Forbidden, Internal, UnsupportedOp
 
+from ._optional import without_nulls
 from ._schema import Schemas
 
 if TYPE_CHECKING:
@@ -54,8 +55,11 @@ class Tools:
         self._outputs: dict[str, Callable[[Any, str], str]] = {}
         self._methods = [op for op, (capability, _, _) in METHODS.items() if capability in offered]
 
-    def check(self, op: str, args: Any) -> None:
-        """Refuse an op that is unknown, that was not granted, or whose arguments do not fit."""
+    def fit(self, op: str, args: dict[str, Any]) -> dict[str, Any]:
+        """Give the arguments that the server gets.
+
+        Refuses an op that is unknown, that was not granted, or whose arguments do not fit.
+        """
         if op in self._methods:
             schema = METHODS[op][1]
         elif op not in self._tools:
@@ -68,8 +72,10 @@ class Tools:
             schema = self._tools[op]["inputSchema"]
         if op not in self._inputs:
             self._inputs[op] = self._schemas.check(schema)
-        if fault := self._inputs[op](_given(args, schema), "args"):
+        given = without_nulls(args, schema)
+        if fault := self._inputs[op](given, "args"):
             raise BadRequest(fault, details={"path": fault.partition(":")[0]})
+        return given
 
     def check_result(self, op: str, result: Mapping[str, Any]) -> None:
         """Check structured content against the tool's own schema."""
@@ -107,13 +113,6 @@ class Tools:
             return True
         wanted = f"{_TOOL}:{tool}"
         return any(wanted == word or wanted.startswith(f"{word}:") for word in self.granted)
-
-
-def _given(args: Mapping[str, Any], schema: Any) -> dict[str, Any]:
-    """Leave out optional arguments that are null: models write them, and to MCP both are the same."""
-    required = schema.get("required") if isinstance(schema, dict) else None
-    names = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
-    return {name: value for name, value in args.items() if value is not None or name in names}
 
 
 def _input(tool: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import msgspec
 from amplifier_core.hookspecs import decode
 from amplifier_transport_http import Pool
 
+from ._correlator import SILENCE_SECONDS
 from ._exchange import Exchange
 from ._listener import Listener
 
@@ -58,6 +59,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         self._listener = Listener(fields.url.copy_with(query=None), limit, correlator)
         self._exchanges: WeakValueDictionary[str, Exchange] = WeakValueDictionary()
         self._notifying: set[asyncio.Task[None]] = set()
+        self._patience: asyncio.TimerHandle | None = None  # with the first question
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request. The fault of a POST is not raised, but becomes the reply to its message."""
@@ -88,6 +90,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         if message.id is not None and message.method is not None:
             exchange = Exchange(message.id, request, self._limit, self._correlator, self.session_ended)
             self._exchanges[exchange.token] = exchange
+            if self._patience is None:
+                self._patience = asyncio.get_running_loop().call_later(SILENCE_SECONDS, self._answer_first, exchange)
             return await exchange.run(self._pool.handle_async_request(request))
         if message.method == "notifications/initialized":  # the messages that follow may rely on it
             await self._send_and_forget(request, _NOTIFICATION_SECONDS)
@@ -97,6 +101,11 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             task.add_done_callback(self._notifying.discard)
         return httpx2.Response(_ACCEPTED)
 
+    def _answer_first(self, exchange: Exchange) -> None:
+        """End the first question to a server that is silent: it may wait to be greeted as before 2026."""
+        if self._correlator.asks_first() is not None:
+            exchange.abort()
+
     def _cancelled(self, message: _Envelope, content: bytes) -> Exchange | None:
         """Give the exchange that a message of ours cancels."""
         if message.method != "notifications/cancelled":
@@ -105,6 +114,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close all connections; requests in flight fail at once."""
+        if self._patience is not None:
+            self._patience.cancel()
         try:
             await self._finish_notifying()
         finally:
