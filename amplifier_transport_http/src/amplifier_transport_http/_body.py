@@ -13,6 +13,7 @@ import httpx
 
 from amplifier_core import Internal
 
+from ._pool import Exchange
 from ._response import SUCCESS, Response
 from ._turn import Turn
 
@@ -28,6 +29,7 @@ _PIECE = 64 * 1024
 _BARREN_MAX = 64 * 1024
 """Bytes of gzip in a row that may unpack to nothing: heads, empty blocks, empty members."""
 
+_IDENTITY = "identity"
 _CODING_SHOWN = 80
 """Characters of a content-encoding that an error shows."""
 
@@ -44,29 +46,26 @@ class Body:
     Closing it is for the caller to do. ``limit`` is the size of the largest message, in bytes.
     """
 
-    def __init__(self, response: httpx.Response, url: httpx.URL, limit: int) -> None:
+    def __init__(self, response: httpx.Response | Exchange, url: httpx.URL, limit: int) -> None:
         self._response = response
         self._stream = cast("httpx.AsyncByteStream", response.stream)
         self._url = url
         self.limit = limit
-
-    @property
-    def media_type(self) -> str:
+        content_type = response.headers.get("content-type") or ""
+        self.media_type: str = content_type.partition(";")[0].strip().lower()
         """The type that the response names, without parameters and in lower case."""
-        content_type: str = self._response.headers.get("content-type", "")
-        return content_type.partition(";")[0].strip().lower()
+        self._coding: str = (response.headers.get("content-encoding") or _IDENTITY).lower()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         pieces = self._unpacked()
         return pieces if self._response.status_code in SUCCESS else self._of_failure(pieces)
 
     def _unpacked(self) -> AsyncIterator[bytes]:
-        coding = self._response.headers.get("content-encoding", "identity").lower()
-        if coding == "identity":
+        if self._coding == _IDENTITY:
             return self._stream.__aiter__()
-        if coding in ("gzip", "x-gzip"):
+        if self._coding in ("gzip", "x-gzip"):
             return _unpack(self, self._stream)
-        raise self.error(f"the content-encoding {coding[:_CODING_SHOWN]!r}, which was not asked for")
+        raise self.error(f"the content-encoding {self._coding[:_CODING_SHOWN]!r}, which was not asked for")
 
     async def _of_failure(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         try:
@@ -77,6 +76,10 @@ class Body:
 
     async def read(self) -> bytes:
         """Read the whole body, which may be as large as one message."""
+        arrived = self._stream.whole() if isinstance(self._stream, Exchange) and self._coding == _IDENTITY else None
+        if arrived is not None:  # as a rule
+            self.check_size(len(arrived))
+            return arrived
         whole, turn = BytesIO(), Turn()  # unlike a list of pieces, it needs no second copy
         async for piece in self:
             self.check_size(whole.tell() + len(piece))

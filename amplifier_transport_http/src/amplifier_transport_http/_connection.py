@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+import attrs
 import httpx
 
 from amplifier_core import Internal, KernelError
@@ -15,6 +16,7 @@ from amplifier_core.hookspecs import Connection
 
 from ._body import Body
 from ._http2 import Http2
+from ._http11 import request_head
 from ._ndjson import MEDIA_TYPE, read_final
 from ._pool import Pool
 from ._reply import read_reply
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs import Chunks, Confinement, Message
 
     from ._fields import HttpFields
+    from ._pool import Exchange
     from ._small_reads import SmallReads
 
 _METHODS = ("health", "describe", "invoke")
@@ -51,7 +54,7 @@ class HttpConnection(Connection):
         self._fields = fields
         base = str(fields.url).rstrip("/")
         self._url = httpx.URL(base)
-        self._urls = {method: httpx.URL(f"{base}/{method}") for method in _METHODS}
+        self._targets = {method: _Target(httpx.URL(f"{base}/{method}")) for method in _METHODS}
         self._headers = httpx.Headers({"host": fields.url.netloc.decode(), **_HEADERS, **fields.headers}).raw
         self._transport: httpx.AsyncBaseTransport | None = None
 
@@ -62,7 +65,7 @@ class HttpConnection(Connection):
     async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
         """Send one request and give its reply. Cancelling it closes its connection, which tells the module."""
         try:
-            return await self._follow(self._urls[method], method, params, chunks)
+            return await self._follow(self._targets[method], method, params, chunks)
         except httpx.TransportError as error:
             raise unreachable(self._url, str(error), error) from error
 
@@ -72,25 +75,22 @@ class HttpConnection(Connection):
             await self._transport.aclose()
 
     async def _follow(
-        self, url: httpx.URL, method: str, params: bytes, chunks: Chunks | None, redirects: int = _REDIRECTS_MAX
+        self, target: _Target, method: str, params: bytes, chunks: Chunks | None, redirects: int = _REDIRECTS_MAX
     ) -> Message:
         """Send a request, and send it again where a redirect says, unless its response carries a reply."""
-        response = await self._send(url, params, chunks)
+        response = await self._send(target, params, chunks)
         try:
             return await read_reply(response, method, self._limit)
         except KernelError:
-            target = response.redirect()
-            if target is None or not redirects:
+            elsewhere = response.redirect()
+            if elsewhere is None or not redirects:
                 raise
-        return await self._follow(target, method, params, chunks, redirects - 1)
+        return await self._follow(_Target(elsewhere), method, params, chunks, redirects - 1)
 
-    async def _send(self, url: httpx.URL, params: bytes, chunks: Chunks | None) -> Response:
+    async def _send(self, target: _Target, params: bytes, chunks: Chunks | None) -> Response:
         """Send one POST, and read the JSON of its response: the whole body, or the last line of a stream."""
-        if self._transport is None:
-            raise Internal(f"{self._url}: a request before the start")
-        headers = [*self._headers, (b"content-length", b"%d" % len(params))]
-        request = httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(params))
-        response = await self._transport.handle_async_request(request)
+        url = target.url
+        response = await self._post(target, params)
         body = Body(response, url, self._limit)
         content, fault = b"", None
         try:
@@ -100,6 +100,25 @@ class HttpConnection(Connection):
         finally:
             await body.aclose()
         return Response(url, response.status_code, response.headers, content, fault)
+
+    async def _post(self, target: _Target, params: bytes) -> httpx.Response | Exchange:
+        """Send one POST, and wait for the head of its response."""
+        if isinstance(self._transport, Pool):
+            target.head = target.head or request_head("POST", target.url, self._headers)
+            return await self._transport.exchange(b"%bcontent-length: %d\r\n" % (target.head, len(params)), params)
+        if self._transport is None:
+            raise Internal(f"{self._url}: a request before the start")
+        headers = [*self._headers, (b"content-length", b"%d" % len(params))]
+        request = httpx.Request("POST", target.url, headers=headers, stream=httpx.ByteStream(params))
+        return await self._transport.handle_async_request(request)
+
+
+@attrs.define(eq=False)
+class _Target:
+    """Where a request goes. ``head`` is that of a request there, once it is made."""
+
+    url: httpx.URL
+    head: bytes = b""
 
 
 def _make_transport(fields: HttpFields) -> httpx.AsyncBaseTransport:

@@ -19,7 +19,7 @@ import httptools
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _IDLE_SECONDS = 4.0
 """Node and uvicorn close a connection that was idle for 5 s, and a request must not cross with that."""
@@ -72,7 +72,7 @@ class Http11(asyncio.BufferedProtocol):
     def _reset(self) -> None:
         """Forget the last exchange."""
         self.status = 0  # until the head is complete
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: list[tuple[bytes, bytes]] = []  # names in lower case
         self._parts: deque[bytes] = deque()
         self._read: list[bytes] = []  # the parts in what is read just now
         self._unread = 0
@@ -156,7 +156,7 @@ class Http11(asyncio.BufferedProtocol):
         elif len(name) + len(value) > _LINE_MAX:
             self._fail(f"a header of more than {_LINE_MAX} bytes")
         elif not self.status:
-            self.headers.append((name, value.rstrip(b" \t")))
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Take the status, unless the head is an informational one."""
@@ -173,14 +173,12 @@ class Http11(asyncio.BufferedProtocol):
 
     def _take_status(self, status: int) -> None:
         """Take the head of the response, unless it may be that of another request."""
-        self._is_bound = not self._bind or self._told_ids() == [self._request_id]
+        told = [value for name, value in self.headers if name == _REQUEST_ID]
+        self._is_bound = not self._bind or told == [self._request_id]
         if self._is_kept and not self._is_bound:
             self.abort(_UNBOUND % status, httpx.RemoteProtocolError)
         else:
             self.status = status
-
-    def _told_ids(self) -> list[bytes]:
-        return [value for name, value in self.headers if name.lower() == _REQUEST_ID]
 
     def on_body(self, part: bytes) -> None:
         if not self._complete:
@@ -193,26 +191,25 @@ class Http11(asyncio.BufferedProtocol):
 
     # Called for an exchange.
 
-    def send(self, request: httpx.Request, body: bytes) -> None:
+    def send(self, head: bytes, body: bytes) -> None:
         """Write one request. It is buffered while the server does not read; waiting for the response bounds that."""
-        headers = request.headers.raw
-        if "content-length" not in request.headers:
-            headers = [header for header in headers if header[0].lower() != b"transfer-encoding"]
-            headers += [(b"content-length", b"%d" % len(body))] if body else []
-        head = b"%b %b HTTP/1.1\r\n" % (request.method.encode(), request.url.raw_path)
+        self._idle_since = None
         if self._bind:
             self._request_id = secrets.token_hex(8).encode()  # no id tells the next one
-            headers = [*headers, (_REQUEST_ID, self._request_id)]
-        head += b"".join([b"%b: %b\r\n" % header for header in headers])
-        if not head.count(b"\r") == head.count(b"\n") == len(headers) + 1:
-            raise httpx.LocalProtocolError("a header has the end of a line in it")
-        self._idle_since = None
-        self._transport.write(b"%b\r\n%b" % (head, body))
+            self._transport.write(b"%bx-request-id: %b\r\n\r\n%b" % (head, self._request_id, body))
+        else:
+            self._transport.write(b"%b\r\n%b" % (head, body))
 
     async def head(self) -> None:
         """Wait until ``status`` and ``headers`` are there. Raises ``httpx.TransportError``."""
         while not self.status:
             await self._more()
+
+    def whole(self) -> bytes | None:
+        """Give the whole body if it has come in one read. ``None``: it is still to be read, part by part."""
+        if not self._complete or len(self._parts) > 1:
+            return None
+        return self._parts.popleft() if self._parts else b""
 
     async def part(self) -> bytes:
         """Give the next part of the body, or ``b""`` at its end. Raises ``httpx.TransportError``."""
@@ -270,9 +267,18 @@ class Http11(asyncio.BufferedProtocol):
         self._wake()
 
 
+def request_head(method: str, url: httpx.URL, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Write the head of a request, without the blank line at its end. Raises ``httpx.LocalProtocolError``."""
+    head = b"%b %b HTTP/1.1\r\n" % (method.encode(), url.raw_path)
+    head += b"".join([b"%b: %b\r\n" % header for header in headers])
+    if not head.count(b"\r") == head.count(b"\n") == len(headers) + 1:
+        raise httpx.LocalProtocolError("a header has the end of a line in it")
+    return head
+
+
 def _is_framed(headers: list[tuple[bytes, bytes]]) -> bool:
     """Tell whether the headers say where the body ends; otherwise it ends with the connection."""
-    values = {name.lower(): value.lower() for name, value in headers}
+    values = {name: value.lower() for name, value in headers}
     coding = values.get(b"transfer-encoding")
     return b"content-length" in values if coding is None else coding.endswith(b"chunked")
 

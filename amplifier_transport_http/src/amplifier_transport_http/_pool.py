@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import httpx
 
-from ._http11 import Http11
+from ._http11 import Http11, request_head
 
 if TYPE_CHECKING:
     import ssl
@@ -52,16 +52,28 @@ class Pool(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and wait for the head of the response. Raises ``httpx.TransportError``."""
+        content, headers = await request.aread(), request.headers.raw
+        if "content-length" not in request.headers:
+            headers = [header for header in headers if header[0].lower() != b"transfer-encoding"]
+            headers += [(b"content-length", b"%d" % len(content))] if content else []
+        exchange = await self.exchange(request_head(request.method, request.url, headers), content)
+        return httpx.Response(exchange.status_code, headers=exchange.headers.raw, stream=exchange)
+
+    async def exchange(self, head: bytes, content: bytes) -> Exchange:
+        """Send a request and wait for the head of the response, without httpx's own objects.
+
+        ``head`` is that of ``request_head``. Raises ``httpx.TransportError``.
+        """
         if self._closed:
             raise httpx.ConnectError("the connections are closed")
         connection = self._take_idle() or await self._connect()
         try:
-            connection.send(request, await _content(request))
+            connection.send(head, content)
             await connection.head()
         except BaseException:
             connection.abort("the request failed")
             raise
-        return httpx.Response(connection.status, headers=connection.headers, stream=_Body(self, connection))
+        return Exchange(self, connection)
 
     async def aclose(self) -> None:
         """Close every connection; requests in flight fail at once, also those that still connect. Idempotent."""
@@ -109,17 +121,46 @@ class Pool(httpx.AsyncBaseTransport):
         return connection
 
 
-async def _content(request: httpx.Request) -> bytes:
-    stream = request.stream  # joining a ByteStream saves aread's 2 µs
-    return b"".join(stream) if isinstance(stream, httpx.ByteStream) else await request.aread()
+class Headers:
+    """The headers of a response: ``raw`` as pairs, with names in lower case. httpx's take 20 µs a response."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self.raw = raw
+
+    def get(self, key: str, default: str | None = None) -> str | None:
+        """Give the value of a header by its name in lower case; those of several are joined with commas."""
+        name = key.encode()
+        values = [value for other, value in self.raw if other == name]
+        return _text(b", ".join(values)) if values else default
 
 
-class _Body(httpx.AsyncByteStream):
-    """The body of one response, as it arrives. Closing it early closes its connection."""
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+class Exchange(httpx.AsyncByteStream):
+    """One response, whose head is there: ``stream`` is its body. Closing that early closes its connection."""
 
     def __init__(self, pool: Pool, connection: Http11) -> None:
         self._pool = pool
         self._connection: Http11 | None = connection
+        self.status_code = connection.status
+        self.headers = Headers(connection.headers)
+        self.stream = self
+
+    def whole(self) -> bytes | None:
+        """Give the whole body if all of it is there, and the connection back. ``None``: it has to be read."""
+        connection = self._connection
+        body = None if connection is None else connection.whole()
+        if connection is not None and body is not None:
+            self._connection = None
+            self._pool.release(connection)
+        return body
 
     def __aiter__(self) -> Self:
         return self

@@ -17,6 +17,8 @@ from amplifier_core.hookspecs import causes
 if TYPE_CHECKING:
     from amplifier_core.hookspecs import NotJson
 
+    from ._pool import Headers
+
 _CODES = {
     **dict.fromkeys((400, 413, 422), "bad_request"),
     **dict.fromkeys((401, 403), "forbidden"),
@@ -47,7 +49,7 @@ class Response(NamedTuple):
 
     url: httpx.URL
     status: int
-    headers: httpx.Headers
+    headers: httpx.Headers | Headers
     body: bytes
     fault: KernelError | None = None
     """What was wrong with the body, if it could not be read."""
