@@ -150,8 +150,22 @@ def packages(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Print what the kernel costs, in ratios to the limits; without arguments also draw docs/bench.svg."""
     install(session, "bench")
-    drawn = [] if session.posargs else ["--svg=docs/bench.svg"]
+    drawn = [] if session.posargs else ["--svg=docs/bench.svg", *beside(session)]
     session.run("python", "tests/benchmarks/run.py", f"--json={CACHE / 'bench.json'}", *drawn, *session.posargs)
+
+
+def beside(session: nox.Session) -> list[str]:
+    """Prepare the Python of the system, as a rule built with PGO, and give the option that names it, if any."""
+    system = next(filter(None, (shutil.which(f"python{version}", path=os.defpath) for version in PYTHONS[::-1])), None)
+    if system is None:
+        return []
+    home = Path(f"{session.virtualenv.location}-beside")
+    uv = str(Path(sys.executable).with_name("uv"))
+    if not home.exists():
+        session.run_install(uv, "venv", "--quiet", "--python", system, str(home), external=True)
+    packages = [*(f"--editable={name}" for name in DISTRIBUTIONS), "--group=bench"]
+    session.run_install(uv, "pip", "install", "--quiet", "--python", str(home), *packages, external=True)
+    return [f"--beside={home / Path(session.bin).name / 'python'}"]
 
 
 @nox.session(name="bench-compare", python=NEWEST, allow_parallel=False)

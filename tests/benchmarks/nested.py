@@ -35,14 +35,14 @@ _KINDS: dict[str, tuple[float, dict[str, Any]]] = {  # the goal for encoding, an
 
 async def rows(pace: Pace) -> list[Row]:
     """Measure the encoder for each kind of rows, then whole calls with the first and the last of them."""
-    encoded = [await _encoding(kind, goal, more, pace) for kind, (goal, more) in _KINDS.items()]
+    encoded = [await _encoding(kind, goal, pace) for kind, (goal, _) in _KINDS.items()]
     with tempfile.TemporaryDirectory() as folder, Blocking() as limit:
         async with Kernel(event_log=Path(folder) / "log.jsonl") as kernel, stream_client() as streams:
             session = await kernel.session.create(Plan(goal="measure"))
             ours = functools.partial(session.invoke, await mount_fast_echo(session), "echo")
             calls = []
             for kind, goal in (("plain", None), ("floats and None", Goal(1.6))):
-                args = {"rows": list(_rows(_KINDS[kind][1]))}
+                args = table_of(kind)
                 assert limit.call(args)["result"] == await ours(args) == args
                 samples = await compare(
                     (
@@ -57,8 +57,8 @@ async def rows(pace: Pace) -> list[Row]:
     return [*encoded, *calls]
 
 
-async def _encoding(kind: str, goal: float, more: dict[str, Any], pace: Pace) -> Row:
-    args = {"rows": list(_rows(more))}
+async def _encoding(kind: str, goal: float, pace: Pace) -> Row:
+    args = table_of(kind)
     assert orjson.loads(encode(args, "args")) == args
     samples = await compare(
         (
@@ -68,6 +68,11 @@ async def _encoding(kind: str, goal: float, more: dict[str, Any], pace: Pace) ->
         pace,
     )
     return Row.of(f"encode {_COUNT} rows: {kind}", samples, goal=Goal(goal))
+
+
+def table_of(kind: str) -> dict[str, Any]:
+    """Make arguments with so many rows of one kind."""
+    return {"rows": list(_rows(_KINDS[kind][1]))}
 
 
 def _rows(more: dict[str, Any]) -> Iterator[dict[str, Any]]:

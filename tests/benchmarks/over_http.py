@@ -68,7 +68,7 @@ async def rows(pace: Pace) -> list[Row]:
             limit="limit at once",
             ours="ours at once",
             peers={"httpx": "plain at once"},
-            goal=Goal(2.0),
+            goal=Goal(3.0),
         ),
     ]
 

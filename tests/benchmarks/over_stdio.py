@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Call = Callable[..., Any]
 
 CALLERS = 64
-_LARGE = (("stdio, 64 KiB", 64 * 1024, 1.2), ("stdio, 1 MiB", 1024 * 1024, 1.15))
+_LARGE = (("stdio, 64 KiB", 64 * 1024, 1.45), ("stdio, 1 MiB", 1024 * 1024, 1.2))
 _HERE = Path(__file__).parent
 _READ = 64 * 1024
 
@@ -79,16 +79,16 @@ async def _small(limit: Blocking, ours: Call, streams: Call, pace: Pace) -> list
 
 def _small_rows(samples: Mapping[str, Sequence[float]]) -> Iterator[Row]:
     one, many = "stdio, 200 B, sequential", f"stdio, 200 B, {CALLERS} at once, per call"
-    yield Row.of(one, samples, peers={"StreamReader": "streams", "mcp client": "mcp"}, goal=Goal(3.5))
+    yield Row.of(one, samples, peers={"StreamReader": "streams", "mcp client": "mcp"}, goal=Goal(3.3))
     if "uvloop" in samples:
         yield Row.of(f"{one}, on uvloop", samples, ours="uvloop", goal=Goal(2.8))
     peers = {"StreamReader": "streams at once", "mcp client": "mcp at once"}
-    yield Row.of(many, samples, limit="limit at once", ours="ours at once", peers=peers, goal=Goal(5.5))
+    yield Row.of(many, samples, limit="limit at once", ours="ours at once", peers=peers, goal=Goal(7.5))
     if "uvloop" in samples:
         yield Row.of(f"{many}, on uvloop", samples, limit="limit at once", ours="uvloop at once")
     for path, what, goal in (
         ("CPU in the client, 200 B, sequential", "cpu", None),
-        (f"CPU in the client, 200 B, {CALLERS} at once", "cpu at once", Goal(1 / 30)),
+        (f"CPU in the client, 200 B, {CALLERS} at once", "cpu at once", Goal(1 / 25)),
         (f"time of a call, 200 B, {CALLERS} at once", "at once", Goal(1 / 40)),
     ):
         to_mcp = f"{path}, to the mcp client"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+import sysconfig
 from pathlib import Path
 
 
@@ -21,9 +23,19 @@ def pin() -> int | None:
 
 def place(pinned: int | None) -> str:
     """Name the Python and the machine."""
-    python = f"{platform.python_implementation()} {platform.python_version()}"
     where = "not pinned to a CPU" if pinned is None else "both ends pinned to one CPU"
-    return f"{python} on {_processor()}, {platform.system()} {platform.machine()}, {where}"
+    return f"{python()} on {_processor()}, {platform.system()} {platform.machine()}, {where}"
+
+
+def python() -> str:
+    """Name this Python, and say whether it was optimised by a profile of its use (PGO) when it was built.
+
+    Distributions of Linux and the installers for Windows do that. What ``configure`` was told says it of the others.
+    """
+    packaged = os.name == "nt" or (sys.platform == "linux" and sys.base_prefix == "/usr")
+    optimised = packaged or "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS"))
+    how = "with PGO" if optimised else "without PGO"
+    return f"{platform.python_implementation()} {platform.python_version()} built {how}"
 
 
 def _processor() -> str:

@@ -25,6 +25,7 @@ import nested
 import over_http
 import over_mcp
 import over_stdio
+import pythons
 import turns
 from place import pin, place
 from rounds import Pace
@@ -48,12 +49,14 @@ PATHS = {
     "imports": imports,
     "isolated": isolated,
     "forks": forks,
+    "pythons": pythons,
 }
 
 
 def main() -> int:
     """Measure, print the table, write the files of the options. The exit status says whether a ratio got worse."""
     options = _options()
+    pythons.beside = options.beside
     pace = Pace(1, 0.001, quick=True) if options.quick else Pace(options.rounds, 0.05)
     where = f"{place(None if options.quick else pin())}; medians of {pace.rounds} interleaved rounds"
     found = _measure(options.paths or PATHS, pace)
@@ -77,6 +80,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw what has a goal there")
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="write the ratios there, to be compared with")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="point out what is a fifth worse than there")
+    parser.add_argument(
+        "--beside", default="", metavar="PYTHON", help="another interpreter, to measure beside this one"
+    )
     parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
     parser.add_argument("--rounds", type=int, default=15, help="how many to take the medians of (default: 15)")
     options = parser.parse_args()

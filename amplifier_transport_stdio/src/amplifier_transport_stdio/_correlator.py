@@ -131,8 +131,9 @@ class Correlator:
         """Pass a chunk on. A full reader holds the module back only if no other reply is expected of it."""
         self.child.answered = True
         chunks = self._chunks.get(request_id)
-        alone = len(self._waiting) == 1 and not self._cancelled
-        if chunks is not None and not chunks.put(message.chunk, message.size) and alone:
+        if chunks is None or chunks.put(message.chunk, message.size):
+            return
+        if len(self._waiting) == 1 and not self._cancelled:
             self.child.pause()
             chunks.when_room(self.child.resume)
 

@@ -43,7 +43,16 @@ class Emitter(msgspec.Struct, frozen=True):
             self.state.check_open()
         by_module = self.component != "kernel"
         shown, fault = checked_data(data, self.state.runtime.bus.limit, decoded=by_module)
-        self._record(event, shown, BadRequest(fault) if fault else None)
+        self.state.record(
+            event,
+            self.span,
+            component=self.component,
+            status="error" if fault else None,
+            data=shown,
+            error=BadRequest(fault) if fault else None,
+            bounded=True,
+            observed=not self.answering,
+        )
 
     def emit_or_drop(self, event: Any, data: object) -> None:
         """Emit one event. Record ``events:dropped`` with the error for one that is refused: no caller can be told."""
@@ -51,7 +60,7 @@ class Emitter(msgspec.Struct, frozen=True):
             self.emit(event, data)
         except (BadRequest, Forbidden) as error:
             name = event[:NAME_MAX] if isinstance(event, str) else short(event)
-            self._record("events:dropped", {"event": name, "count": 1}, error)
+            self._record_dropped({"event": name, "count": 1}, error)
 
     async def emit_all(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Emit the events of one reply, and let other tasks run in between.
@@ -71,18 +80,12 @@ class Emitter(msgspec.Struct, frozen=True):
             raise
         finally:
             if more := len(events) - emitted:
-                self._record("events:dropped", {"count": more}, error)
+                self._record_dropped({"count": more}, error)
 
-    def _record(self, event: str, data: Any, error: KernelError | None) -> None:
+    def _record_dropped(self, data: dict[str, Any], error: KernelError) -> None:
+        who, observed = self.component, not self.answering
         self.state.record(
-            event,
-            self.span,
-            component=self.component,
-            status="error" if error else None,
-            data=data,
-            error=error,
-            bounded=event != "events:dropped",
-            observed=not self.answering,
+            "events:dropped", self.span, component=who, status="error", data=data, error=error, observed=observed
         )
 
 
