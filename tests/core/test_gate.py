@@ -234,6 +234,7 @@ def read(value, wanted=("fs:read:/data", "env:A"), *, may_grant=True):
     [
         ({"decision": "allow"}, Answer("hook", "allow")),
         ({"decision": "deny", "reason": "no"}, Answer("hook", "deny", reason="no")),
+        ({"decision": "deny", "reason": "r" * 1024}, Answer("hook", "deny", reason="r" * 1024)),
         ({"decision": "abstain"}, Answer("hook", "abstain")),
         ({"decision": "allow", "scope": "session"}, Answer("hook", "allow", scope="session")),
         ({"decision": "allow", "scope": "call"}, Answer("hook", "allow")),

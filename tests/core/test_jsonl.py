@@ -187,6 +187,15 @@ class TestADiskThatFillsUp:
         os.close(kept)
         assert log.read_bytes() == b"another one's"
 
+    def test_of_a_file_that_is_gone_the_next_line_ends_the_fragment(self, sink, log):
+        kept = os.open(log, os.O_RDONLY)
+        log.unlink()
+        with disk_of(4), pytest.raises(OSError, match="too large"):
+            sink.write(b'{"n":1}\n')
+        sink.write(b'{"n":2}\n')
+        assert os.read(kept, 100) == b'{"n"\n{"n":2}\n'
+        os.close(kept)
+
     async def test_two_kernels_on_one_log_lose_nothing_on_a_full_disk_that_is_not_counted(self, log):
         kernels = [Kernel(event_log=log, event_log_bytes=3000) for _ in range(2)]
         for kernel in kernels:

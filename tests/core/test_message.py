@@ -303,4 +303,14 @@ def test_details_go_with_whatever_code_up_to_their_bound(code):
             result_of(decode_message(text(reply)), "who")
         assert (caught.value.details == details) is kept
         if not kept:  # that of a large message is an estimate: what is left without the code and the message
-            assert size <= caught.value.details["$omitted"] <= size + 100
+            estimated = size > 256 * 1024
+            assert size + estimated <= caught.value.details["$omitted"] <= size + 100 * estimated
+
+
+def test_the_size_of_details_is_estimated_only_beyond_what_a_turn_of_the_loop_may_take():
+    for at_most, estimated in ((256 * 1024, False), (256 * 1024 + 1, True)):
+        frame = b'{"ok":false,"error":{"code":"mine","message":"no","details":{"a":"%b"}}}'
+        reply = frame % (b"x" * (at_most - len(frame % b"") + len("mine") + len("no")))
+        with pytest.raises(KernelError) as caught:
+            result_of(decode_message(reply), "who")
+        assert (caught.value.details["$omitted"] == at_most) is estimated

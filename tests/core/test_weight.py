@@ -209,6 +209,11 @@ async def test_a_large_text_is_refused_in_the_same_words(text, why):
         await decode_large(text[:-2])
 
 
+async def test_the_events_of_a_large_message_do_not_count_for_its_size():
+    text = json.dumps({"ok": True, "result": "x" * MIB, "events": [{"event": "a:b"}] * 9}).encode()
+    assert (await decode_message_large(text)).size == decode_message(text).size < len(text) - 100
+
+
 async def test_others_have_their_turn_while_a_large_text_is_looked_at():
     texts = ["ж" * 1024] * 1024
     text = json.dumps({"ok": True, "result": texts}, ensure_ascii=False).encode()
