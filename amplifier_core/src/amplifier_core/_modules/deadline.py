@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from amplifier_core._protocol.errors import BadRequest, KernelError, Timeout, short
+from amplifier_core._protocol.errors import BadRequest, KernelError, Timeout, clues_of, short
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,6 +30,7 @@ def seconds_of(timeout: object, default: float) -> float:
 _STOP_SECONDS = 1.0  # the longest wait for foreign code that does not end when its task is cancelled
 _ELSEWHERE = "the kernel belongs to another event loop"
 _SECONDS_MAX = 1e9  # thirty years: a longer bound is a mistake
+_BLOCKED = 0.5  # seconds by which a timer is late if something held the loop
 _SLACK = 0.005  # seconds; deadlines so close to each other end in one sweep
 
 
@@ -94,7 +95,7 @@ class Deadlines:
         now = self.loop.time() + _SLACK
         for deadline in list(self.waiting):
             if deadline.when <= now:
-                deadline.expire()
+                deadline.fail(deadline.timeout())
         self.arm(min((deadline.when for deadline in self.waiting if deadline.error is None), default=math.inf))
 
 
@@ -113,6 +114,7 @@ class Deadline(msgspec.Struct, eq=False):
     ended: asyncio.Future[None] | None = None
     idle_seconds: float | None = None
     cpu_ms: float = 0.0  # charged so far by `Budget`
+    phase: str = "system calls"  # of a wait around this one: a module waits for what it has called
 
     def __enter__(self) -> Self:
         return self
@@ -137,15 +139,47 @@ class Deadline(msgspec.Struct, eq=False):
         """Stop the idle time until the next ``restart_idle``: meanwhile the module is not expected to send anything."""
         self.when = self.limit
 
-    def expire(self) -> None:
-        """End the wait with a ``Timeout``."""
+    def timeout(self, *, unsent: bool = False) -> Timeout:
+        """Make the error for a wait whose time is over. It names what was waited for, if not the module."""
         idle = self.when < self.limit
         seconds = self.idle_seconds if idle else self.seconds
-        self.fail(Timeout(f"{self.what}: no {'message' if idle else 'answer'} within {seconds:g} s"))
+        error = Timeout(f"{self.what}: no {'message' if idle else 'answer'} within {seconds:g} s")
+        late = self.deadlines.loop.time() - self.when
+        if (inner := self._inner()) is not None:
+            _say_phase(error, inner.phase, inner.what)
+        elif unsent:
+            _say_phase(error, "loop", "what came before it, and the module was not asked")
+        if late > _BLOCKED:
+            error.reword(f"{error.message}; the event loop was blocked for {late:.1f} s, by code that did not await")
+        return error
+
+    def _inner(self) -> Deadline | None:
+        """Give the next wait of the same task that began within this one, if there is any."""
+        waiting = iter(self.deadlines.waiting)
+        if self not in waiting:  # this goes through them, up to this one
+            return None
+        return next((each for each in waiting if each.task is self.task), None)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         del self.deadlines.waiting[self]
         if self.ended is not None and not self.ended.done():
             self.ended.set_result(None)
         if self.error is not None and self.task.uncancel() <= self.cancelling and kind is asyncio.CancelledError:
+            if isinstance(self.error, Timeout):
+                _add_clues(self.error, clues_of(error))
             raise self.error from error
+
+
+def _add_clues(error: Timeout, clues: dict[str, Any]) -> None:
+    """Say what is known of the request that was cancelled. Of one that was not sent, its module knows nothing."""
+    if "phase" in error.details:
+        return
+    if "phase" in clues:
+        _say_phase(error, clues["phase"], clues["waited_for"])
+    else:
+        error.details.update(clues)
+
+
+def _say_phase(error: Timeout, phase: str, waited_for: str) -> None:
+    error.details["phase"] = phase
+    error.reword(f"{error.message}; it waited for {waited_for}")

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET
 
 from amplifier_core._protocol.capability import enforced_by_kernel, reach
-from amplifier_core._protocol.errors import Internal, KernelError
+from amplifier_core._protocol.errors import Internal, KernelError, add_clues
 from amplifier_core._protocol.json import NotJson, encode
 from amplifier_core._protocol.message import Message
 from amplifier_core.hookspecs import Connection
@@ -71,7 +71,8 @@ class Module(msgspec.Struct, eq=False):
             await self.connection.start(self.granted, self.confinement)
             wanted = limits.memory_bytes is not None or limits.cpu_ms is not None
             measured = wanted and self.connection.usage(exact=False) is not None
-        except KernelError:
+        except KernelError as error:
+            self._name_in(error)
             raise
         except Exception as error:
             raise KernelError.from_exception(error, self._label()) from error
@@ -103,7 +104,8 @@ class Module(msgspec.Struct, eq=False):
             request = self.connection.request(method, params, chunks)
             del params  # they may be large, and the reply too
             reply = await request
-        except KernelError:
+        except KernelError as error:
+            self._name_in(error)
             raise
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -120,11 +122,24 @@ class Module(msgspec.Struct, eq=False):
         return reply
 
     async def _take_slot(self, slots: asyncio.Semaphore, permit: Permit | None) -> None:
-        await slots.acquire()
+        await self._acquire(slots)
         while permit is not None and permit.is_outdated():
             slots.release()  # who is asked may need one
             await permit.renew()
+            await self._acquire(slots)
+
+    async def _acquire(self, slots: asyncio.Semaphore) -> None:
+        try:
             await slots.acquire()
+        except asyncio.CancelledError as error:
+            count = self.descriptor.limits.concurrency
+            add_clues(error, phase="turn", waited_for=f"its turn: limits.concurrency ({count}) requests were in flight")
+            raise
+
+    def _name_in(self, error: KernelError) -> None:
+        """Let an error of the connection name the module: a transport does not know its path."""
+        if not error.replied and self.path not in error.message:
+            error.reword(f"{self.path}: {error.message}")
 
     def mounters(self) -> Iterator[Module]:
         """Give the module that mounted this one, the one that mounted that one, and so on."""

@@ -21,10 +21,13 @@ class KernelError(Exception):
     """A failure: its ``code``, one line of text, and ``details`` that help to find the cause (protocol, section 5).
 
     A code that a module made up arrives as plain ``KernelError``.
-    ``details`` is JSON: exit code, signal, tail of stderr, HTTP status, JSON path, causes.
+    ``details`` is JSON: exit code, signal, tail of stderr, HTTP status, JSON path, causes. What of it a person needs is
+    in the exception's notes, which a traceback prints.
     """
 
     code: str = "internal"
+    replied: bool = False
+    """Whether a module replied with this error. If not, the kernel or a plugin made it."""
 
     def __init_subclass__(cls, code: str | None = None) -> None:
         super().__init_subclass__()
@@ -36,9 +39,15 @@ class KernelError(Exception):
         self.details: dict[str, Any] = dict(details) if details else {}
         if code is not None:
             self.code = code
+            self.replied = code not in _BY_CODE
 
     def __str__(self) -> str:
         return printable(f"{self.code}: {self.message}")
+
+    def reword(self, message: str) -> None:
+        """Replace the message, before anybody has seen it."""
+        self.message = message
+        self.args = (message,)
 
     def body(self) -> dict[str, Any]:
         """Return the wire form: ``code``, ``message`` and, if there are any, ``details``."""
@@ -106,6 +115,20 @@ def failure_of(error: BaseException) -> KernelError:
     if isinstance(error, asyncio.CancelledError):
         return Cancelled("the caller gave up")
     return Internal(f"the kernel broke its contract: {one_line(error)}", details={"causes": causes(error)})
+
+
+def add_clues(error: BaseException, **clues: Any) -> None:
+    """Attach to the cancellation of a request what may explain that no answer came. A timeout has it in ``details``.
+
+    ``phase`` is what the request waited for, in a word, and ``waited_for`` in words of a sentence. Without them it
+    waited for the module.
+    """
+    vars(error).setdefault("clues", {}).update(clues)
+
+
+def clues_of(error: BaseException | None) -> dict[str, Any]:
+    """Give what was attached to a cancellation."""
+    return dict(getattr(error, "clues", ()))
 
 
 def one_line(error: BaseException) -> str:

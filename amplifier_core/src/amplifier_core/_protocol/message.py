@@ -155,10 +155,21 @@ def result_of(message: Message, who: str) -> Any:
     if message.ok is True and result is not UNSET and message.error is UNSET and message.pending is UNSET:
         return result
     if not message.is_reply():
-        raise Internal(f"{who} broke its contract: the reply is none of the three shapes of section 2")
+        raise Internal(
+            f"{who} broke its contract: the reply is none of the three shapes of section 2: it has {_parts(message)}"
+        )
     if message.error is not UNSET:
-        raise _error_of(message.error, int(message.size), who)
+        error = _error_of(message.error, int(message.size), who)
+        error.replied = True
+        raise error
     raise Internal(f"{who} answered pending where no system calls are made")
+
+
+def _parts(message: Message) -> str:
+    """Name what of a reply there is."""
+    ok = "" if message.ok is UNSET else f"ok {str(message.ok).lower()}"
+    parts = [name for name in ("result", "error", "pending") if getattr(message, name) is not UNSET]
+    return ", ".join([ok, *parts] if ok else parts) or "neither ok nor pending"
 
 
 def _error_of(error: ErrorBody, size: int, who: str) -> KernelError:

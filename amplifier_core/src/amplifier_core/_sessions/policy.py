@@ -96,7 +96,12 @@ async def _ask_newer(
         asked = policy
         for hook in policy:
             if id(hook) not in known:
-                answers.append(await _ask(state, hook, question, data, span))
+                try:
+                    answers.append(await _ask(state, hook, question, data, span))
+                except asyncio.CancelledError:  # the caller went away, or its deadline passed
+                    reason = f"policy hook {hook.name} had not answered when the wait for it ended"
+                    _record(state, question, data, Decision(allowed=False, reason=reason), answers, span)
+                    raise
                 if answers[-1].decision == "deny":
                     return answers
     return answers
@@ -127,7 +132,8 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
     runtime = state.runtime
     request = runtime.bus.request("policy:request", state.session_id, span, data)
     try:
-        with runtime.deadlines.within(runtime.settings.policy_timeout, f"policy hook {hook.name}"):
+        with runtime.deadlines.within(runtime.settings.policy_timeout, f"policy hook {hook.name}") as asking:
+            asking.phase = "policy"
             value = await hook.ask(state, request, span)
         return _read(value, hook, question)
     except asyncio.CancelledError:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from amplifier_core._modules.deadline import seconds_of
-from amplifier_core._protocol.errors import BadRequest, KernelError, Timeout, Unreachable, failure_of, short
+from amplifier_core._modules.reasons import explain
+from amplifier_core._protocol.errors import BadRequest, KernelError, Unreachable, failure_of, short
 from amplifier_core._protocol.json import NotJson, encode, encode_checked
 from amplifier_core._protocol.message import result_of, result_size
 from amplifier_core._sessions.policy import INVOKE, Question, authorize
@@ -189,11 +190,11 @@ def _record_failure(
 ) -> None:
     path, op = request.path, request.op
     path_shown = path if isinstance(path, str) and len(path) <= _NAME_MAX else None
-    failure.details["module"] = path_shown or short(path)
-    mount = state.namespace.mounts.get(path) if isinstance(failure, Timeout) else None
-    for name, clue in (mount.module.clues() if mount else {}).items():
-        failure.details.setdefault(name, clue)
     op_shown = op if isinstance(op, str) and len(op) <= _NAME_MAX else short(op)
+    mount = state.namespace.mounts.get(path) if path_shown else None
+    if mount is not None:
+        explain(failure, mount.module, f"invoke {op_shown}")
+    failure.details["module"] = path_shown or short(path)
     shown = {**data, "op": op_shown}
     state.record(
         "module:invoke", span, module=path_shown, status="error", began=began, data=shown, error=failure, bounded=True

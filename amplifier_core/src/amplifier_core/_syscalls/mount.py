@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from amplifier_core._protocol.descriptor import ModuleDescriptor
-from amplifier_core._protocol.errors import BadRequest, failure_of, short
+from amplifier_core._protocol.errors import BadRequest, KernelError, failure_of, short
 from amplifier_core._sessions.namespace import MOUNT_PATHS
 
 from .delegation import read_descriptor
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from amplifier_core._modules.module import Module
-    from amplifier_core._protocol.errors import KernelError
     from amplifier_core._protocol.ids import Span
     from amplifier_core._sessions.state import SessionState
 
@@ -59,7 +58,9 @@ async def mount(state: SessionState, request: MountRequest, caller: Invocation |
         try:
             with runtime.deadlines.within(request.timeout, f"mounting {full}", state):
                 added = await startup.run()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KernelError):
+                startup.explain(error)
             await startup.close()
             raise
         state.own_namespace().add(added)

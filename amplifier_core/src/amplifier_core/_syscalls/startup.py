@@ -13,9 +13,10 @@ import attrs
 import msgspec
 
 from amplifier_core._modules.module import Module, as_connection
+from amplifier_core._modules.reasons import explain
 from amplifier_core._modules.thread import in_thread
 from amplifier_core._protocol.description import check_description
-from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, Unreachable, short
+from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, Timeout, Unreachable, short
 from amplifier_core._protocol.json import encode_checked
 from amplifier_core._protocol.message import result_of
 from amplifier_core._sessions.namespace import Mount
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from .turns import Invocation
 
+_ISOLATION = "the plan of its isolation"
 _MODULE_EVENTS = ("module:start", "module:exit", "module:noise", "events:dropped")
 
 
@@ -56,6 +58,7 @@ class Startup:
         trusted: bool,
     ) -> None:
         self._state, self._span, self._caller = state, span, caller
+        self._waits_for = _ISOLATION
         self._report = _Reporter(state, path, span)
         opened = state.runtime.plugins.open(
             TRANSPORTS,
@@ -87,6 +90,17 @@ class Startup:
         self._report.span = None
         return Mount(module, decision.granted, session_wide=decision.scope == "session" and asked is policy)
 
+    def explain(self, error: KernelError) -> None:
+        """Add to an error what the module has said since its start, before it is ended."""
+        clues = {} if error.replied else self.module.clues()
+        error.details |= clues
+        if "stderr" in clues:  # it is all of this mount, whichever request failed
+            error.details.pop("earlier_stderr", None)
+        if isinstance(error, Timeout) and "phase" not in error.details:
+            error.details["phase"] = "isolation" if self._waits_for == _ISOLATION else "module"
+            error.reword(f"{error.message}; it waited for {self._waits_for}")
+        explain(error, self.module, "the mount")
+
     async def close(self) -> None:
         """End what there is of the module."""
         await self._state.runtime.close([self.module])
@@ -95,8 +109,11 @@ class Startup:
         module = self.module
         if self._caller is not None:  # nothing that a module names is looked at before policy has allowed it
             yield _plan(module, attrs.evolve(module.descriptor, capabilities=module.granted))
+        self._waits_for = "its start"
         yield module.start(self._state.runtime.host)
+        self._waits_for = "its answer to health"
         yield _check_health(module)
+        self._waits_for = "its answer to describe"
         yield _check_description(module)
 
     async def _confirm(self, asked: tuple[PolicyHook, ...]) -> tuple[PolicyHook, ...]:

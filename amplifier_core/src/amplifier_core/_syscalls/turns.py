@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from amplifier_core._protocol.errors import BadRequest, Internal
+from amplifier_core._protocol.errors import BadRequest, Internal, add_clues, short
 from amplifier_core._protocol.json import encode_checked
 from amplifier_core._protocol.message import Message
 from amplifier_core._sessions.policy import INVOKE, Question, authorize_again
@@ -107,7 +107,12 @@ async def take_turns(invocation: Invocation, message: Message) -> Message:
         invocation.deadline.pause_idle()
         state, calls = message.pending.state, message.pending.syscalls
         message = _NOTHING  # the kernel keeps no more than it needs: each may be large
-        results = await _make_calls(invocation, calls)
+        try:
+            results = await _make_calls(invocation, calls)
+        except asyncio.CancelledError as error:
+            names = ", ".join(sorted({short(call.name) for call in calls[:_AT_ONCE]}))
+            add_clues(error, phase="system calls", waited_for=f"{len(calls)} system calls ({names})")
+            raise
         await invocation.renew()
         resume = encode_checked({"state": state, "results": results})
         del state, calls, results
@@ -118,12 +123,21 @@ async def take_turns(invocation: Invocation, message: Message) -> Message:
 
 def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:
     span = invocation.span
-    left = max(1, int(invocation.deadline.seconds_left() * 1000))
+    left = int(invocation.deadline.seconds_left() * 1000)
+    if left < 1:
+        left = _least_left(invocation.deadline)
     args, session_id = invocation.args, invocation.state.session_id
     params = encode_checked(InvokeParams(invocation.op, args, session_id, span.request_id, span.span_id, left, resume))
     if resume is not None:
         _check_room(invocation, len(params))
     return params
+
+
+def _least_left(deadline: Deadline) -> int:
+    """Give the least time, a millisecond. Raises ``Timeout`` if the deadline has passed, as something held the loop."""
+    if deadline.seconds_left() < 0:
+        raise deadline.timeout(unsent=True)
+    return 1
 
 
 def _check_room(invocation: Invocation, size: int) -> None:

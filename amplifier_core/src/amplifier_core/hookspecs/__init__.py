@@ -13,7 +13,7 @@ chose none. A plugin imports what it needs from here and from ``amplifier_core``
 
 from msgspec import UNSET
 
-from amplifier_core._protocol.errors import causes
+from amplifier_core._protocol.errors import add_clues, causes
 from amplifier_core._protocol.json import LARGE, NotJson, decode, decode_large, encode
 from amplifier_core._protocol.message import (
     ErrorBody,
@@ -37,6 +37,6 @@ from ._transport import Connection, Notify, TransportSpec, Usage
 __all__ = [
     "ISOLATIONS", "LARGE", "PROJECT", "SINKS", "TRANSPORTS", "UNSET", "Chunks", "Confinement", "Connection",
     "ErrorBody", "Host", "Isolation", "IsolationSpec", "Launch", "LineBuffer", "LineTooLongError", "Message", "NotJson",
-    "Notify", "Pending", "Sink", "SinkSpec", "SystemCall", "TransportSpec", "Usage", "causes", "decode", "decode_large",
-    "decode_message", "decode_message_large", "encode", "encode_message", "hookimpl",
+    "Notify", "Pending", "Sink", "SinkSpec", "SystemCall", "TransportSpec", "Usage", "add_clues", "causes", "decode",
+    "decode_large", "decode_message", "decode_message_large", "encode", "encode_message", "hookimpl",
 ]  # fmt: skip

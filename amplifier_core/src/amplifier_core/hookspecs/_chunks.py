@@ -60,6 +60,12 @@ class Chunks:
         self.when_room(room.set)
         await room.wait()
 
+    def hold(self) -> None:
+        """Note that the request has to wait before it is sent: no message is expected until ``sent``."""
+
+    def sent(self) -> None:
+        """Note that the request has been sent, after a ``hold``."""
+
     def end(self) -> None:
         """Mark the end: no chunk follows."""
         self._ended = True
@@ -128,6 +134,14 @@ class TimedChunks(Chunks):
         self._rest()
         self._to.when_room(self._touch)
         return False
+
+    def hold(self) -> None:
+        """Stop the idle time."""
+        self._rest()
+
+    def sent(self) -> None:
+        """Let the idle time begin."""
+        self._touch()
 
     def when_room(self, call: Callable[[], None]) -> None:
         if self._to is None:
