@@ -117,7 +117,7 @@ async def test_what_is_in_flight_when_a_module_is_killed_is_told_why(session, mi
     calls = [session.invoke(M, "bad", {}, timeout=timeout) for timeout in (0.2, 20)]
     first, second = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(first, Timeout)
-    assert str(second) == "unreachable: the module was killed: it did not answer a cancel within 1 s"
+    assert str(second) == f"unreachable: {M}: the module was killed: it did not answer a cancel within 1 s"
 
 
 async def test_four_megabytes_go_and_come(session, misbehaving):

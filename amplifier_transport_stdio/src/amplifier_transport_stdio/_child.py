@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
 
 from amplifier_core import Internal, Unreachable
@@ -16,6 +17,8 @@ from amplifier_core.hookspecs import LARGE, LineBuffer, LineTooLongError
 from ._process import Process
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from amplifier_core import KernelError
     from amplifier_core.hookspecs import Launch, Notify
 
@@ -23,9 +26,14 @@ if TYPE_CHECKING:
 
 _EXIT_GRACE = 0.05  # seconds
 _SAMPLE = 200  # bytes of a line that was not protocol, shown
+_WORDS = 3  # of a command, shown: an interpreter, an option and a script
 _LINES_A_TURN = 500  # lines that are taken in one turn of the loop; the rest waits for the next ones
 _NOISE_LINES = 100_000  # lines that are no protocol, blank ones too, after an answer
 _NOISE_BYTES = 8 * 1024 * 1024
+
+
+GRACE = "the module, which had not answered a request that was cancelled before; this one was not sent"
+"""What a request waits for that is held back."""
 
 
 class LineReader(Protocol):
@@ -48,7 +56,13 @@ class ChildProcess(Process):
     """A process whose stdout ``lines`` takes. It emits ``module:noise`` and ``module:exit``."""
 
     def __init__(
-        self, launch: Launch, lines: LineReader, limit: int, notify: Notify, orphans: OrphanKiller | None
+        self,
+        launch: Launch,
+        lines: LineReader,
+        limit: int,
+        notify: Notify,
+        orphans: OrphanKiller | None,
+        command: Sequence[str] = (),
     ) -> None:
         self.usable = True
         """Whether requests may be sent, as far as is known."""
@@ -62,6 +76,7 @@ class ChildProcess(Process):
         self.limit = limit
         """The bytes of the longest line."""
         self._notify = notify
+        self._command = shown_command(command or launch.command)
         self._buffer = LineBuffer(limit)
         self._noise = 0
         self._first_noise = b""
@@ -92,9 +107,19 @@ class ChildProcess(Process):
         self._stop(Unreachable("the module was unmounted"))
         await super().close()
 
-    def clues(self) -> dict[str, Any]:
-        """Give what may explain a missing answer: output that was no protocol, and the tail of stderr."""
-        return {**({"noise": self._noise_so_far()} if self._noise else {}), **self.stderr()}
+    def clues(self, since: int = 0) -> dict[str, Any]:
+        """Give what may explain a missing answer: output that was no protocol, and the tail of stderr since then."""
+        noise = {"noise": self._noise_so_far()} if self._noise else {}
+        partial = self._buffer.rest()[:_SAMPLE]
+        unended = {"unended": partial.decode(errors="replace")} if partial else {}
+        return {"command": self._command, **noise, **unended, **self.stderr(since)}
+
+    def explain(self, details: Mapping[str, Any], since: int, in_flight: int = 1) -> dict[str, Any]:
+        """Give the details of an error to a request in flight: what stderr had said before it is told apart."""
+        found = {**self.clues(since), **details, **self.stderr(since)}
+        if "stderr" in details and not self.stderr(since):
+            found["earlier_stderr"] = found.pop("stderr")
+        return found | ({"in_flight": in_flight} if in_flight > 1 else {})
 
     def count_noise(self, line: bytes) -> None:
         """Count a line that was no protocol."""
@@ -102,9 +127,9 @@ class ChildProcess(Process):
         self._noise += 1
         self._bound_noise(1, len(line))
 
-    def broke_contract(self, line: bytes, why: str) -> Internal:
+    def broke_contract(self, line: bytes, why: str, since: int = 0) -> Internal:
         """Make the error of a request whose reply is malformed."""
-        details = {"line": line[:_SAMPLE].decode(errors="replace")}
+        details = {"line": line[:_SAMPLE].rstrip().decode(errors="replace"), **self.clues(since)}
         return Internal(f"the module broke its contract: {why}", details=details)
 
     # What the process calls.
@@ -202,3 +227,10 @@ class ChildProcess(Process):
 
     def _noise_so_far(self) -> dict[str, Any]:
         return {"count": self._noise, "first": self._first_noise.decode(errors="replace")}
+
+
+def shown_command(command: Sequence[str]) -> list[str]:
+    """Give the beginning of a command, for an error that others get to see: options may have secrets."""
+    plain = list(takewhile(lambda word: not word.startswith("--"), command))[:_WORDS]
+    shown = [word if len(word) <= _SAMPLE else f"{word[:_SAMPLE]}…" for word in plain]
+    return shown if len(plain) == len(command) else [*shown, "…"]

@@ -5,11 +5,13 @@ Owns when a process is started. Which reply belongs to which request is the corr
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from amplifier_core import Unreachable
-from amplifier_core.hookspecs import Connection
+from amplifier_core.hookspecs import Connection, add_clues
 
+from ._child import GRACE
 from ._correlator import Correlator
 
 if TYPE_CHECKING:
@@ -53,11 +55,10 @@ class StdioConnection(Connection):
         return self._request(method, params, chunks)
 
     async def _request(self, method: str, params: bytes, chunks: Chunks | None) -> Message:
-        while (current := self._current).settling and not self._closed:
-            await current.settled.wait()
+        await self._settle(chunks)
         if self._closed:
             raise Unreachable("the module was unmounted")
-        if not current.child.usable:
+        if not (current := self._current).child.usable:
             current = self._begin()
         try:
             reply = current.send(method, params, chunks)
@@ -70,6 +71,21 @@ class StdioConnection(Connection):
         finally:
             if chunks is not None:
                 current.drop_chunks(reply.id)
+
+    async def _settle(self, chunks: Chunks | None) -> None:
+        """Wait while a cancelled request is in its grace: a request sent now would end with the process."""
+        if not self._current.settling:
+            return
+        if chunks is not None:
+            chunks.hold()
+        try:
+            while self._current.settling and not self._closed:
+                await self._current.settled.wait()
+        except asyncio.CancelledError as error:
+            add_clues(error, phase="grace", waited_for=GRACE)
+            raise
+        if chunks is not None:
+            chunks.sent()
 
     def clues(self) -> dict[str, Any]:
         """Give what may explain a missing answer."""

@@ -64,6 +64,7 @@ class Correlator:
             if self._answered:  # it ended while it was idle, and another process may be asked
                 raise
             self.child.closed_stdout()  # it ended before its first answer: its exit is the cause to report
+        reply.mark = self.child.heard
         self._waiting[request_id] = reply
         if chunks is not None:
             self._chunks[request_id] = chunks
@@ -91,7 +92,8 @@ class Correlator:
         if error is not None:
             waiting, self._waiting = self._waiting, {}
             for reply in waiting.values():
-                reply.set_exception(type(error)(error.message, details=error.details))
+                details = self.child.explain(error.details, reply.mark, len(waiting))
+                reply.set_exception(type(error)(error.message, details=details))
 
     def on_line(self, line: bytes) -> None:
         """Take one message, or what is none."""
@@ -144,7 +146,7 @@ class Correlator:
         settled = [timer for each in named if (timer := self._cancelled.pop(each, None)) is not None]
         for reply in broken:
             self._answered = True
-            reply.set_exception(self.child.broke_contract(line, why))
+            reply.set_exception(self.child.broke_contract(line, why, reply.mark))
         for timer in settled:
             timer.cancel()
         self._update()
@@ -153,7 +155,8 @@ class Correlator:
 
     def _on_cancel(self, request_id: str) -> None:
         """Tell the module that a request is cancelled, and give it a short grace to answer."""
-        del self._waiting[request_id]
+        reply = self._waiting.pop(request_id)
+        reply.add_clues(self.child.clues(reply.mark))
         try:
             self.child.write(CANCEL % request_id.encode(), now=True)
         except BrokenPipeError:

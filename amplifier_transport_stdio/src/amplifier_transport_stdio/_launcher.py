@@ -15,7 +15,7 @@ from ._unreaped import Unreaped
 from ._usage import measure_here
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from amplifier_core import KernelError, ModuleDescriptor
     from amplifier_core.hookspecs import Confinement, Launch, Notify
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ._child import LineReader
     from ._fields import StdioFields
     from ._orphans import OrphanKiller
+
+    Heard = tuple[ChildProcess | None, int]
+    """A process, and how much of its stderr had been read."""
 
 
 class Launcher:
@@ -54,10 +57,11 @@ class Launcher:
         launch = self._fields.launch(self._granted)
         if self._confinement is not None:
             launch = self._confinement.confine(launch, self._granted)
-        child = ChildProcess(launch, reader, self._descriptor.message_bytes, self._notify, self._orphans)
+        command = self._fields.command
+        child = ChildProcess(launch, reader, self._descriptor.message_bytes, self._notify, self._orphans, command)
         self._unreaped = Unreaped()
         self._children = [*(earlier for earlier in self._children if not earlier.gone), child]
-        self._notify("module:start", {"pid": child.pid, "command": list(self._fields.command), **launch.shown})
+        self._notify("module:start", {"pid": child.pid, "command": list(command), **launch.shown})
         return child
 
     def kill(self, error: KernelError) -> None:
@@ -65,9 +69,24 @@ class Launcher:
         for child in self._children[-1:]:
             child.kill(error)
 
-    def clues(self) -> dict[str, Any]:
-        """Give what may explain a missing answer."""
-        return self._children[-1].clues() if self._children else {}
+    def clues(self, since: Heard | None = None) -> dict[str, Any]:
+        """Give what may explain a missing answer, of the last process, or of it ``since`` then."""
+        return self._children[-1].clues(self._mark(since)) if self._children else {}
+
+    def heard(self) -> Heard:
+        """Say how far the last process has been heard."""
+        return (self._children[-1], self._children[-1].heard) if self._children else (None, 0)
+
+    def explain(self, details: Mapping[str, Any], since: Heard) -> dict[str, Any]:
+        """Give the details of an error to a request that was made ``since`` then: stderr from before is told apart."""
+        for child in self._children[-1:]:
+            if details.get("pid", child.pid) == child.pid:
+                return child.explain(details, self._mark(since))
+        return dict(details)
+
+    def _mark(self, since: Heard | None) -> int:
+        """Give how much of the stderr of the last process is from before."""
+        return since[1] if since and since[0] is self._children[-1] else 0
 
     def usage(self, *, exact: bool, settling: bool) -> Usage | None:
         """Measure what the process and its descendants use; ``None`` if there is no process, or no way to measure.

@@ -25,6 +25,7 @@ STDERR_PAUSE = 0.002
 """Seconds for which stderr is left alone after a full read: nobody waits for it."""
 
 _WIDE = 1024 * 1024  # bytes that Linux allows every user
+_LOOKS = 64  # at stderr, each with an answer, until they find nothing
 _LAST_READS = 64  # more than any pipe holds, and an end if another process goes on writing
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
@@ -49,6 +50,7 @@ class LoopPipes:
         self._finishing = False
         self._pause: asyncio.TimerHandle | None = None  # of stderr
         self._wide = False
+        self._looks = _LOOKS
         for fd in (self._stdin, self._stdout, self._stderr):
             os.set_blocking(fd, False)
         self._loop.add_reader(self._stdout, self._on_stdout)
@@ -115,6 +117,8 @@ class LoopPipes:
 
     def _on_stdout(self) -> None:
         data = os.read(self._stdout, READ)
+        if self._looks:
+            self._look_at_stderr()
         if data:
             self._reader.received(data)
             if len(data) == READ and not self._paused:
@@ -123,9 +127,23 @@ class LoopPipes:
             self._loop.remove_reader(self._stdout)
             self._reader.closed_stdout()
 
+    def _look_at_stderr(self) -> None:
+        """Take what stderr had before an answer: it would be held against the request that is sent next.
+
+        The loop tells of both in any order. Looking costs a microsecond, so it ends for a module that writes nothing.
+        """
+        self._looks -= 1
+        if data := _read(self._stderr):
+            self._take_stderr(data)
+            self._looks = _LOOKS if len(data) < READ else 0
+
     def _on_stderr(self) -> None:
-        data = os.read(self._stderr, READ)
+        try:
+            data = os.read(self._stderr, READ)
+        except BlockingIOError:  # it was taken before the answer that came with it
+            return
         self._take_stderr(data)
+        self._looks = _LOOKS if 0 < len(data) < READ else 0
         if len(data) in (0, READ):
             self._loop.remove_reader(self._stderr)
         if len(data) == READ:

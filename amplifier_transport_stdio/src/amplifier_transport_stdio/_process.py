@@ -65,6 +65,8 @@ class Process:
         self.pid = self._tree.popen.pid
         self._ending: asyncio.Task[None] | None = None
         self._tail = b""
+        self.heard = 0
+        """How many bytes of stderr have been read."""
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
         watched = can_watch_pipes(self._loop)
@@ -117,12 +119,14 @@ class Process:
         how = {"exit_code": code} if code >= 0 else {"signal": _SIGNALS.get(-code, str(-code))}
         return {"pid": self.pid, **how, **self.stderr()}
 
-    def stderr(self) -> dict[str, str]:
-        """Give the tail of stderr, if there is any."""
-        return {"stderr": self._tail.decode(errors="replace")} if self._tail else {}
+    def stderr(self, since: int = 0) -> dict[str, str]:
+        """Give the tail of stderr, if there is any, of what came after the first ``since`` bytes."""
+        new = self._tail[-(self.heard - since) :] if self.heard > since else b""
+        return {"stderr": new.decode(errors="replace")} if new else {}
 
     def _on_stderr(self, data: bytes) -> None:
         self._tail = (self._tail + data)[-_TAIL:]
+        self.heard += len(data)
 
     def _watch_exit(self) -> WorkerThread | None:
         """Let the loop watch a pidfd for the exit. Where there is none, wait in a thread, and return that."""

@@ -8,10 +8,12 @@ of a future: ``asyncio.isfuture`` says what makes an object one.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from amplifier_core.hookspecs import add_clues
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
     from contextvars import Context
 
     from amplifier_core.hookspecs import Message
@@ -20,12 +22,16 @@ if TYPE_CHECKING:
 class ReplyFuture:
     """A future that one task awaits. ``on_cancel(request_id)`` is called when that task is cancelled."""
 
-    __slots__ = ("_asyncio_future_blocking", "_context", "_error", "_loop", "_message", "_on_cancel", "_wake", "id")
+    __slots__ = (
+        "_asyncio_future_blocking", "_context", "_error", "_loop", "_message", "_on_cancel", "_wake", "id", "mark",
+    )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, request_id: str, on_cancel: Callable[[str], object]) -> None:
         self._asyncio_future_blocking = False
         self._loop = loop
         self.id = request_id
+        self.mark = 0
+        """How much of stderr had been read when the request was sent."""
         self._on_cancel = on_cancel
         self._message: Message | None = None
         self._error: BaseException | None = None
@@ -57,6 +63,11 @@ class ReplyFuture:
             self._context.run(self._wake, self)
         else:
             self._loop.call_soon(self._wake, self, context=self._context)
+
+    def add_clues(self, clues: Mapping[str, Any]) -> None:
+        """Say with the cancellation what may explain that no answer came."""
+        if self._error is not None:
+            add_clues(self._error, **clues)
 
     def set_exception(self, error: BaseException) -> None:
         """Give the error. The task raises it in the next turn of the loop."""
