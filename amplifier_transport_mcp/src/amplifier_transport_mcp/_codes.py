@@ -33,7 +33,9 @@ def of_server(code: int, message: str, data: Any, what: str, http_status: int | 
         details["mcp_data"] = data
     if http_status is not None:
         details["http_status"] = http_status
-    return KernelError.from_body(_CODES.get(code, "internal"), f"{what}: {message or f'MCP error {code}'}", details)
+    error = KernelError.from_body(_CODES.get(code, "internal"), f"{what}: {message or f'MCP error {code}'}", details)
+    error.replied = True
+    return error
 
 
 def broke_contract(what: str, why: str, text: bytes = b"") -> Internal:

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from amplifier_core import Forbidden, KernelError, Timeout, Unreachable
-from amplifier_core.hookspecs import Connection, Message, decode
+from amplifier_core.hookspecs import Connection, Message, add_clues, decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 CANCEL_GRACE = 1.0
 """Seconds that a server has to answer a ping after a call was cancelled, before it is killed."""
 
+_GRACE = "the server, which had not answered a ping since a request was cancelled; this one was not sent"
 _HEALTH_SECONDS = 10.0
 _TRACE = re.compile(r"req_([0-9a-f]{16})\Z")
 _TOOL = "x-mcp:tool"
@@ -122,6 +123,8 @@ class _McpConnection(Connection):
     # The three methods.
 
     async def _answer(self, method: str, params: bytes, chunks: Chunks | None) -> Message:
+        if chunks is not None:
+            chunks.hold()
         session = await self._ready_session()
         try:
             if method == "health":
@@ -129,6 +132,8 @@ class _McpConnection(Connection):
             tools = await session.list_tools(self._granted_tools)
             if method == "describe":
                 return Message(ok=True, result=tools.describe(self._descriptor, session.server()))
+            if chunks is not None:
+                chunks.sent()
             return await self._invoke(session, tools, decode(params), chunks)
         except asyncio.CancelledError:
             self._after_cancel(session)
@@ -215,10 +220,27 @@ class McpStdioConnection(_McpConnection):
         """Measure the process and its descendants."""
         return self._launcher.usage(exact=exact, settling=bool(self._settling))
 
+    async def _answer(self, method: str, params: bytes, chunks: Chunks | None) -> Message:
+        """Carry one request. If it fails, say what the server has said since it was made."""
+        heard = self._launcher.heard()
+        try:
+            return await super()._answer(method, params, chunks)
+        except asyncio.CancelledError as error:
+            add_clues(error, **self._launcher.clues(heard))
+            raise
+        except KernelError as error:
+            if "pid" in error.details or "line" in error.details:  # the process has ended, or broke a reply
+                error.details = self._launcher.explain(error.details, heard)
+            raise
+
     async def _usable_session(self) -> ClientSession:
         while self._settling and not self._closed and self._session is not None and self._session.usable:
             self._settled.clear()
-            await self._settled.wait()
+            try:
+                await self._settled.wait()
+            except asyncio.CancelledError as error:
+                add_clues(error, phase="grace", waited_for=_GRACE)
+                raise
         return await super()._usable_session()
 
     def _after_cancel(self, session: Any) -> None:
