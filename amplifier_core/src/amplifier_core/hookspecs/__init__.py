@@ -31,6 +31,7 @@ from ._isolation import Confinement, Isolation, IsolationSpec
 from ._launch import Launch
 from ._lines import LineBuffer, LineTooLongError
 from ._markers import ISOLATIONS, PROJECT, SINKS, TRANSPORTS, hookimpl
+from ._program import why_not_started
 from ._sink import Sink, SinkSpec
 from ._transport import Connection, Notify, TransportSpec, Usage
 
@@ -38,5 +39,5 @@ __all__ = [
     "ISOLATIONS", "LARGE", "PROJECT", "SINKS", "TRANSPORTS", "UNSET", "Chunks", "Confinement", "Connection",
     "ErrorBody", "Host", "Isolation", "IsolationSpec", "Launch", "LineBuffer", "LineTooLongError", "Message", "NotJson",
     "Notify", "Pending", "Sink", "SinkSpec", "SystemCall", "TransportSpec", "Usage", "add_clues", "causes", "decode",
-    "decode_large", "decode_message", "decode_message_large", "encode", "encode_message", "hookimpl",
+    "decode_large", "decode_message", "decode_message_large", "encode", "encode_message", "hookimpl", "why_not_started",
 ]  # fmt: skip
