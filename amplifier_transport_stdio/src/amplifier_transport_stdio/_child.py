@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
 
 from amplifier_core import Internal, Unreachable
 from amplifier_core.hookspecs import LARGE, LineBuffer, LineTooLongError
 
 from ._process import Process
+from ._process_tree import shown_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _EXIT_GRACE = 0.05  # seconds
 _SAMPLE = 200  # bytes of a line that was not protocol, shown
-_WORDS = 3  # of a command, shown: an interpreter, an option and a script
 _LINES_A_TURN = 500  # lines that are taken in one turn of the loop; the rest waits for the next ones
 _NOISE_LINES = 100_000  # lines that are no protocol, blank ones too, after an answer
 _NOISE_BYTES = 8 * 1024 * 1024
@@ -227,10 +226,3 @@ class ChildProcess(Process):
 
     def _noise_so_far(self) -> dict[str, Any]:
         return {"count": self._noise, "first": self._first_noise.decode(errors="replace")}
-
-
-def shown_command(command: Sequence[str]) -> list[str]:
-    """Give the beginning of a command, for an error that others get to see: options may have secrets."""
-    plain = list(takewhile(lambda word: not word.startswith("--"), command))[:_WORDS]
-    shown = [word if len(word) <= _SAMPLE else f"{word[:_SAMPLE]}…" for word in plain]
-    return shown if len(plain) == len(command) else [*shown, "…"]

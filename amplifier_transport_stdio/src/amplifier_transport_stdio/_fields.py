@@ -73,6 +73,11 @@ def _env(descriptor: ModuleDescriptor) -> Mapping[str, str]:
         raise descriptor.misfit(".env", f"expected at most {_WORDS_MAX} variables, got {len(env)}")
     if not isinstance(env, dict) or not all(_is_text(word) for pair in env.items() for word in pair):
         raise descriptor.misfit(".env", "expected an object of text without NUL")
+    for name in env:
+        if not name or "=" in name:
+            raise descriptor.misfit(
+                ".env", f"expected names of variables, which have no = and are not empty, got {_show(name)}"
+            )
     return env
 
 

@@ -14,15 +14,17 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amplifier_core import Unreachable
+from amplifier_core.hookspecs import why_not_started
 
 from ._usage import psutil_here
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from amplifier_core.hookspecs import Launch
 
@@ -31,6 +33,11 @@ KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 TERMINATE = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM)
 """Asks the whole tree to end: on Windows the processes that share a console with us."""
+
+
+_HEAD = 256  # bytes of a program: as many as the system looks at
+_WORDS = 3  # of a command, shown: an interpreter, an option and a script
+_SHOWN = 200  # characters of each
 
 
 class ProcessTree:
@@ -112,5 +119,33 @@ def _spawn(launch: Launch, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
     except OSError as error:
-        what = f"command {launch.command[0]}" if Path(launch.cwd).is_dir() else f"folder {launch.cwd}"
-        raise Unreachable(f"{what}: {error.strerror}", details={"command": list(launch.command)}) from error
+        if not Path(launch.cwd).is_dir():
+            why = f"folder {launch.cwd}: {error.strerror}{_tilde(launch.cwd)}"
+        else:
+            why = f"command {launch.command[0]}: {_reason(launch.command[0], launch.cwd, env, error)}"
+        raise Unreachable(why, details={"command": shown_command(launch.command)}) from error
+
+
+def _reason(command: str, cwd: str, env: Mapping[str, str], error: OSError) -> str:
+    """Say why a program did not start. The system says of a script what is true of its interpreter."""
+    found = shutil.which(command, path=env.get("PATH")) if Path(command).name == command else command
+    program = Path(cwd, found or command)
+    if not program.is_file():
+        return f"{error.strerror}{_tilde(command)}"
+    if not os.access(program, os.X_OK):
+        return f"{error.strerror}: the file is not executable; make it so, or put its interpreter before it"
+    with contextlib.suppress(OSError), program.open("rb") as file:
+        fault = why_not_started(file.read(_HEAD), lambda name: os.access(Path(cwd, name), os.X_OK))
+        return fault or error.strerror or str(error)
+    return error.strerror or str(error)
+
+
+def _tilde(path: str) -> str:
+    return "; ~ stands for no home here: write the path out" if "~" in Path(path).parts else ""
+
+
+def shown_command(command: Sequence[str]) -> list[str]:
+    """Give the beginning of a command, for an error that others get to see: options may have secrets."""
+    plain = list(takewhile(lambda word: not word.startswith("--"), command))[:_WORDS]
+    shown = [word if len(word) <= _SHOWN else f"{word[:_SHOWN]}…" for word in plain]
+    return shown if len(plain) == len(command) else [*shown, "…"]
