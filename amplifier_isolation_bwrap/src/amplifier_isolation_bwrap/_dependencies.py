@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from amplifier_core import Unreachable
+from amplifier_core.hookspecs import why_not_started
 
 from ._elf import find_libraries
 from ._paths import is_pseudo, is_system, is_within
@@ -52,7 +53,10 @@ def find_dependencies(
 
 @attrs.define
 class Dependencies:
-    """What was found. ``program`` replaces the command's first word; the sandbox has to have ``paths``."""
+    """What was found. ``program`` replaces the command's first word; the sandbox has to have ``paths``.
+
+    ``fault`` says in one line why the system will not start it; empty, if it will as far as is known.
+    """
 
     program: str
     _cwd: str
@@ -60,6 +64,7 @@ class Dependencies:
     _shared: SharedFolders
     _search: Search
     paths: dict[str, ResolvedPath] = attrs.field(factory=dict)  # in the order in which they were found
+    fault: str = ""
 
     def add_program(self, program: str, depth: int, named_in: str | None = None) -> None:
         """Add a program, the installation around each of its links, and its interpreter or its libraries."""
@@ -68,10 +73,12 @@ class Dependencies:
             self.add_installation(os.path.dirname(path))
         if is_within(resolved.real, _JDKS):
             self._add(glob.glob(_JDK_SETTINGS))
+        head = self._search.read(resolved.real, _SHEBANG_MAX)
+        if not self.fault and (why := why_not_started(head, self._is_there)):
+            self.fault = f"command {program}: {why}"
         if is_system(resolved.real):
             return
         self._add([program])
-        head = self._search.read(resolved.real, _SHEBANG_MAX)
         if not head.startswith(b"#!"):
             self._add(find_libraries(resolved.real, self._env, self._include, self._search))
         elif depth and (interpreter := self._interpreter(head)):
@@ -110,6 +117,9 @@ class Dependencies:
         pairs = (line.partition("=") for line in text.splitlines())
         home = next((value.strip() for key, _, value in pairs if key.strip() == "home"), "")
         return home if self._search.is_program(f"{home}/python3") else ""
+
+    def _is_there(self, name: str) -> bool:
+        return self._search.is_program(os.path.join(self._cwd, name))
 
     def _interpreter(self, head: bytes) -> str:
         """Read the interpreter from a ``#!`` line, and look up a name after ``env``. Empty if the line names none."""

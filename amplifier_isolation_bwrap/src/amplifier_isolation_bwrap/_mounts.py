@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from typing import TYPE_CHECKING
 
 import attrs
@@ -158,10 +159,11 @@ class LostPathError(Unreachable):
 
 def find_mount_points() -> dict[str, str]:
     """Find where file systems are mounted on the host, with their types. Of several at one path the last is seen."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        lines = [line.split() for line in file]
-    return {_unescape(words[4]): words[words.index("-") + 1] for words in lines}
+    with open("/proc/self/mountinfo", "rb") as file:
+        lines = [line.split(b" ") for line in file.read().split(b"\n") if line]
+    return {os.fsdecode(_unescape(words[4])): os.fsdecode(words[words.index(b"-") + 1]) for words in lines}
 
 
-def _unescape(path: str) -> str:
-    return path.encode("latin-1", "surrogateescape").decode("unicode_escape") if "\\" in path else path
+def _unescape(path: bytes) -> bytes:
+    """Put back the bytes that the system writes as octal numbers: space, tab, line feed, backslash, and no other."""
+    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), path)

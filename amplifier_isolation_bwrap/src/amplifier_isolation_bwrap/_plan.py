@@ -5,9 +5,13 @@ Owns the search for it. What is mounted where, and how the process is limited, i
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import attrs
+
+from amplifier_core import Unreachable
 
 from ._by_module import find_wanted
 from ._code import find_code
@@ -77,6 +81,10 @@ class Planner:
             _check_capabilities(descriptor, search)
             code = find_code(launch, descriptor, self._shared, search)
         found = find_dependencies(launch.command, launch.cwd, launch.env, self._shared, search)
+        if found.fault:  # else a shell would guess, in the sandbox alone
+            raise Unreachable(found.fault)
+        if not os.path.isdir(launch.cwd):
+            raise Unreachable(f"folder {launch.cwd}: {os.strerror(errno.ENOENT)}")
         cwd = search.resolve(launch.cwd).real
         return Plan((found.program, *launch.command[1:]), launch.cwd, cwd, (*code, *found.paths.values()))
 
