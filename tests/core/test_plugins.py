@@ -136,11 +136,12 @@ async def test_an_object_may_be_a_plugin_too(site, session):
     await session.mount("/mnt/tools", named("here"))
 
 
-async def test_the_error_of_an_unknown_name_has_the_installed_names_and_the_package(site, session, events):
+async def test_the_error_of_an_unknown_name_has_the_installed_names_and_no_package(site, session, events):
+    """Nobody owns a package of that name: an advice to install it would invite others to take the name."""
     site.install(TRANSPORTS, "here", TRANSPORT)
     error = await refused(session, "carrier-pigeon")
     assert only_line(error).startswith("transport 'carrier-pigeon' is not installed (installed: here, ")
-    assert error.message.endswith("); try: pip install amplifier-transport-carrier-pigeon")
+    assert error.message.endswith(")")
     assert {"here", "stdio"} <= set(error.details["installed"])
     (add,) = events("mount:add")
     assert add["error"]["message"] == error.message
@@ -466,12 +467,11 @@ async def test_the_built_in_sink_needs_a_path(path):
     assert only_line(await refused_sinks([{"type": "jsonl", "path": path}])).startswith("sinks: jsonl: path: expected")
 
 
-async def test_the_error_of_an_unknown_sink_has_the_installed_names_and_the_package(site):
+@pytest.mark.parametrize(("name", "near"), [("parchment", ""), ("line", "; is lines meant?")])
+async def test_the_error_of_an_unknown_sink_has_the_installed_names(site, name, near):
     site.install(SINKS, "lines", SINK)
-    error = await refused_sinks([{"type": "parchment"}])
-    assert only_line(error) == (
-        "sink 'parchment' is not installed (installed: jsonl, lines); try: pip install amplifier-sink-parchment"
-    )
+    error = await refused_sinks([{"type": name}])
+    assert only_line(error) == f"sink {name!r} is not installed (installed: jsonl, lines){near}"
     assert error.details["installed"] == ["jsonl", "lines"]
 
 

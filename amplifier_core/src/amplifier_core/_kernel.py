@@ -105,6 +105,8 @@ class Kernel:
         calls = SystemCalls(self._registry)
         parts = (self._clock, self._ids, bus, deadlines, self._plugins, self._host, self._settings, calls)
         self._runtime = Runtime(*parts)
+        if doubt := self._host.doubt():
+            bus.warn(doubt, doubt)
         return self
 
     async def __aexit__(
@@ -138,8 +140,9 @@ class Kernel:
         runtime.deadlines.check_loop()
         self._closed = True
         failures = await _finish(runtime.deadlines.loop.create_task(self._close(runtime), name="close kernel"))
-        if lost := runtime.bus.lost():
-            raise Internal(f"the kernel's sinks lost {lost} events; sink:error has the reason", details={"lost": lost})
+        if loss := runtime.bus.loss():
+            error, cause = loss
+            raise error from cause
         if failures:
             raise Internal(f"closing the kernel: {'; '.join(failures)}", details={"causes": failures})
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import convert, structs
 
-from amplifier_core._protocol.errors import KernelError, one_line
-from amplifier_core._protocol.event import Event, event_id
+from amplifier_core._protocol.errors import Internal, KernelError, causes, one_line
+from amplifier_core._protocol.event import TAILS, Event, event_id
 from amplifier_core._protocol.json import encode_checked, printable_json, scrub
+
+from .warnings import Warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +38,10 @@ class Bus:
         self._clock = clock
         self._tag = ids.hex16()[:8]
         self._sinks = tuple(sinks)
+        self._opened = len(self._sinks)
         self._lost: dict[int, int] = {}  # by identity: a sink need not be hashable
+        self._faults: list[tuple[str, Exception]] = []  # the first one of each sink that failed
+        self.warn = Warnings()
         self._seq = 0
         self.limit = limit
         self.closed = False
@@ -87,6 +92,17 @@ class Bus:
         """Count the events that sinks failed to write: the sum over the sinks."""
         return sum(self._lost.values())
 
+    def loss(self) -> tuple[KernelError, Exception] | None:
+        """Make the error for the events that sinks failed to write, and give its cause; ``None`` if there are none."""
+        if not (lost := self.lost()):
+            return None
+        reasons = "; ".join(f"{name}: {one_line(fault)}" for name, fault in self._faults)
+        told = len(self._lost) < self._opened  # by `sink:error`, in the other sinks
+        why = "; sink:error has the reason" if told else f": {reasons}"
+        cause = self._faults[0][1]
+        details = {"lost": lost, "causes": causes(cause)}
+        return Internal(f"the kernel's sinks lost {lost} events{why}", details=details), cause
+
     def close(self) -> list[str]:
         """Close the sinks, and list their failures, a line each. Nothing is written afterwards."""
         self.closed = True
@@ -102,7 +118,7 @@ class Bus:
     def _shortened(self, event: Event, *, bounded: bool) -> bytes:
         """Encode an event without the values that are too large."""
         if not bounded and isinstance(event.data, Mapping):
-            event = structs.replace(event, data=self.limit.apply(event.data))
+            event = structs.replace(event, data=self.limit.apply(event.data, TAILS))
         line = encode_checked(event)
         if event.error and len(line) > self.limit.size:
             line = encode_checked(structs.replace(event, error=self.limit.cut(event.error)))
@@ -115,6 +131,8 @@ class Bus:
         if not first:
             return
         name = type(sink).__name__
+        self._faults.append((f"sink {name}", failure))
+        self.warn(f"sink {name}", f"sink {name} lost an event, and others may follow: {one_line(failure)}")
         sinks, self._sinks = self._sinks, tuple(other for other in self._sinks if id(other) not in self._lost)
         error = KernelError(f"sink {name}: {one_line(failure)}")
         ident, ts, seq = self.stamp()

@@ -147,9 +147,15 @@ def _ends_torn(path: Path) -> bool:
         return file.read() != b"\n"
 
 
+_OPTIONS = ("path", "rotate_bytes")
+
+
 @hookimpl
 def open_sink(options: Mapping[str, Any]) -> JsonlSink:
     """Open the sink ``{"type": "jsonl", "path": …}``; ``rotate_bytes`` is optional. Raises ``BadRequest``."""
+    for name in options:
+        if name not in _OPTIONS:
+            raise BadRequest(f"sinks: jsonl: {short(name)}: expected one of {', '.join(_OPTIONS)}")
     path = options.get("path")
     if not isinstance(path, str | Path):
         raise BadRequest(f"sinks: jsonl: path: expected a path, got {type(path).__name__}")

@@ -9,7 +9,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
-from amplifier_core._protocol.errors import BadRequest, Forbidden, KernelError, one_line, short
+from amplifier_core._protocol.errors import BadRequest, Forbidden, KernelError, meant, one_line, short
 from amplifier_core.hookspecs import ISOLATIONS, TRANSPORTS, Host
 
 if TYPE_CHECKING:
@@ -42,6 +42,16 @@ class KernelHost(Host):
                 why = "the embedder set isolation=False"
             raise Forbidden(f"no isolation confines a local module on this host ({why}); {_REMEDY}")
         return isolation
+
+    def doubt(self) -> str:
+        """Say if the isolation that the embedder named is not installed; "" if it is, or none was named."""
+        if not isinstance(self._wanted, dict):
+            return ""
+        name, installed = self._wanted["type"], self._plugins.installed(ISOLATIONS)
+        if name in installed:
+            return ""
+        there = ", ".join(installed) or "none"
+        return f"isolation {short(name)} is not installed (installed: {there}){meant(name, installed)}"
 
     async def describe(self) -> dict[str, Any]:
         """Describe the isolation in use, why others cannot be used, and what the transports in use can do."""

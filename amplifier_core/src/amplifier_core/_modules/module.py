@@ -72,7 +72,7 @@ class Module(msgspec.Struct, eq=False):
             wanted = limits.memory_bytes is not None or limits.cpu_ms is not None
             measured = wanted and self.connection.usage(exact=False) is not None
         except KernelError as error:
-            self._name_in(error)
+            self.name_in(error)
             raise
         except Exception as error:
             raise KernelError.from_exception(error, self._label()) from error
@@ -105,7 +105,7 @@ class Module(msgspec.Struct, eq=False):
             del params  # they may be large, and the reply too
             reply = await request
         except KernelError as error:
-            self._name_in(error)
+            self.name_in(error)
             raise
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -136,7 +136,7 @@ class Module(msgspec.Struct, eq=False):
             add_clues(error, phase="turn", waited_for=f"its turn: limits.concurrency ({count}) requests were in flight")
             raise
 
-    def _name_in(self, error: KernelError) -> None:
+    def name_in(self, error: KernelError) -> None:
         """Let an error of the connection name the module: a transport does not know its path."""
         if not error.replied and self.path not in error.message:
             error.reword(f"{self.path}: {error.message}")

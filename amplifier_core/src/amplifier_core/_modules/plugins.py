@@ -6,15 +6,15 @@ Each name has its own pluggy manager, so no plugin can answer for another name.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from amplifier_core._protocol.errors import BadRequest, Internal, KernelError, one_line
+from amplifier_core._protocol.errors import BadRequest, Internal, KernelError, meant, one_line
 from amplifier_core.hookspecs import ISOLATIONS, PROJECT, SINKS, TRANSPORTS, IsolationSpec, SinkSpec, TransportSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from importlib.metadata import EntryPoint, EntryPoints
 
 
@@ -94,8 +94,8 @@ def _only(group: str, name: str) -> EntryPoint:
     if not found:
         installed = sorted({point.name for point in points})
         raise BadRequest(
-            f"{noun} {name!r} is not installed (installed: {', '.join(installed) or 'none'}); "
-            f"try: pip install {_distribution(noun, name)}",
+            f"{noun} {name!r} is not installed (installed: {', '.join(installed) or 'none'})"
+            f"{_advice(noun, name, installed)}",
             details={"installed": installed},
         )
     providers = sorted({_provider(point) for point in found})
@@ -116,8 +116,15 @@ def _load(point: EntryPoint) -> object:
         ) from error
 
 
-def _distribution(noun: str, name: str) -> str:
-    return f"amplifier-{noun}-{name if re.fullmatch(r'[A-Za-z0-9._-]+', name) else 'NAME'}"
+_OURS = {"transport": ("stdio", "http", "mcp"), "isolation": ("bwrap",), "sink": ()}
+"""The names for which there is a distribution of our own. A name that nobody owns yet invites others to take it."""
+
+
+def _advice(noun: str, name: str, installed: Sequence[str]) -> str:
+    """Say what to do, if that is sure."""
+    if name in _OURS[noun]:
+        return f"; try: pip install amplifier-{noun}-{name}"
+    return meant(name, [*installed, *_OURS[noun]])
 
 
 def _provider(point: EntryPoint) -> str:

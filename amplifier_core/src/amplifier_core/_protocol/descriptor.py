@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from cattrs import ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn
 
 from .capability import WORDS_MAX, canonical
-from .errors import BadRequest, path_of, reason_of, short
+from .errors import BadRequest, meant, path_of, reason_of, short
 from .json import NotJson, encode, finish
 from .weight import MESSAGE_BYTES, look, needs_look
 
@@ -35,6 +36,7 @@ NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 
 _FILE_MAX = 1 << 20  # bytes of a descriptor file
 _VERSION_MAX = 256
+_DOUBTS_MAX = 16
 _NUMBER = "(?:0|[1-9][0-9]*)"
 _LABEL = f"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
 _SEMANTIC_VERSION = (
@@ -151,7 +153,7 @@ class ModuleDescriptor:
         Raises ``BadRequest`` with one line: the source, the JSON path and what was expected.
         """
         if not isinstance(mapping, Mapping):
-            raise BadRequest(f"{source}: $: expected an object, got {type(mapping).__name__}")
+            raise _no_object(mapping, source)
         known = {name: mapping[name] for name in _FIELDS if name in mapping}
         more = {name: value for name, value in mapping.items() if name not in _FIELDS}
         if isinstance(limits := mapping.get("limits"), Mapping):
@@ -162,8 +164,19 @@ class ModuleDescriptor:
             return _converter().structure(located, cls)
         except ClassValidationError as error:
             path, expected = _first_fault(error)
+            if expected is _MISSING and (typo := next((name for name in more if meant(str(name), [path])), None)):
+                expected += f"; is it meant by the unknown {path_of(f'$.{typo}')}?"
             path = f"$.{path}"
             raise BadRequest(f"{source}: {path_of(path)}: {expected}", details={"path": path}) from None
+
+    def doubts(self) -> list[str]:
+        """Say of each unknown field, a line each, that it has no effect, and which one may be meant."""
+        names = [field.name for field in attrs.fields(Limits)]
+        return [
+            f"{self.source}: {path_of(f'$.{name}')}: unknown, and without effect"
+            f"{meant(str(name).removeprefix('limits.'), names if str(name).startswith('limits.') else _FIELDS)}"
+            for name in islice(self.unknown, _DOUBTS_MAX)
+        ]
 
     @property
     def message_bytes(self) -> int:
@@ -174,6 +187,11 @@ class ModuleDescriptor:
         """Make the error for a wrong field of ``transport``. The plugin that owns the field raises it."""
         path = f"$.transport{path}"
         return BadRequest(f"{self.source}: {path_of(path)}: {expected}", details={"path": path})
+
+
+def _no_object(given: object, source: str) -> BadRequest:
+    more = "; load_descriptor(path) reads a file" if isinstance(given, str | os.PathLike) else ""
+    return BadRequest(f"{source}: $: expected an object, got {type(given).__name__}{more}")
 
 
 _FIELDS: dict[str, tuple[str, Callable[[Any], object]]] = {
@@ -252,7 +270,10 @@ def _first_fault(error: BaseException) -> tuple[str, str]:
             break
         error = error.exceptions[0]
     below = getattr(error, "path", "")  # of a FieldError; the other error is the KeyError of a missing field
-    return ".".join([*path, below] if below else path), getattr(error, "expected", "expected a value, got nothing")
+    return ".".join([*path, below] if below else path), getattr(error, "expected", _MISSING)
+
+
+_MISSING = "expected a value, got nothing"
 
 
 def _refuse_constant(name: str) -> None:

@@ -10,10 +10,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 _CHAIN_MAX = 16  # a chain of causes may be a circle
 _LINE_MAX = 2000  # characters of a line that foreign code wrote
+_NAME_MAX, _ALIKE = 100, 0.75  # characters of a wrong name, and how like to a known one it has to be
 _PATH_MAX = 8192  # characters: more than any system takes
 
 
@@ -162,6 +163,17 @@ def _start_of(value: Any, left: list[int]) -> Any:
     if kind is list or kind is tuple:
         return kind(_start_of(child, left) for child in islice(value, max(left[0], 0)))
     return value
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Say which of the known names a wrong one is most like, as the end of a message; empty if it is like none."""
+    name = name[:_NAME_MAX]
+    longer = [each for each in known if name and each.startswith(f"{name}_")]
+    if not longer:
+        import difflib  # noqa: PLC0415 - 3 ms, and only a mistake needs it
+
+        longer = difflib.get_close_matches(name, [*known], 1, _ALIKE)
+    return f"; is {longer[0]} meant?" if longer else ""
 
 
 def path_of(path: object) -> str:

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,9 @@ from .json import NotJson, encode, encode_checked
 
 DATA_LIMIT = 8192
 """Bytes of JSON above which a value in ``data`` is left out, unless the embedder says otherwise."""
+
+TAILS = ("stderr", "earlier_stderr")
+"""What the kernel and its transports tell of a module's stderr, by its names in ``data`` and in ``details``."""
 
 NAME_MAX = 128
 """The most characters of an event's name, and of a pattern."""
@@ -113,8 +116,8 @@ class SizeLimit(msgspec.Struct, frozen=True):
 
         return {"$omitted": len(text), "$sha256": sha256(text).hexdigest()}
 
-    def apply(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Replace each value that is too large.
+    def apply(self, data: Mapping[str, Any], tails: Sequence[str] = ()) -> dict[str, Any]:
+        """Replace each value that is too large. Of text under one of the names ``tails``, the end is kept.
 
         Once eight times the limit is full, the other members are left out, and their number is told.
         """
@@ -123,6 +126,8 @@ class SizeLimit(msgspec.Struct, frozen=True):
         for key, value in data.items():
             if len(key) > left:  # to count the bytes of a long one takes time
                 break
+            if key in tails and type(value) is str:
+                value = self._end_of(value)  # noqa: PLW2901 - the reason of a failure stands there
             omitted, size = self._look(value)
             left -= size + _size_of(key)
             if left < 0:
@@ -142,7 +147,15 @@ class SizeLimit(msgspec.Struct, frozen=True):
     def cut(self, error: Mapping[str, Any]) -> dict[str, Any]:
         """Shorten an error for the log: its text, and each value of its details."""
         texts = {key: str(error[key])[: int(self.size or DATA_LIMIT) // 8] for key in ("code", "message")}
-        return {**error, **texts, "details": self.apply(error.get("details", {}))}
+        return {**error, **texts, "details": self.apply(error.get("details", {}), TAILS)}
+
+    def _end_of(self, text: str) -> str:
+        """Give as much of the end of a text as is not too large."""
+        kept = text
+        while (size := _size_of(kept)) > self.size and kept:
+            left = len(kept) - 1 - int(len(kept) * (size - self.size) / size)  # at least one character less
+            kept = kept[len(kept) - left :]
+        return kept
 
 
 def _size_of(value: object) -> int:

@@ -6,12 +6,13 @@ answers, ``_syscalls.invoke`` and ``_syscalls.mount`` obey.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from .capability import WORDS_MAX, canonical, enforced_by_kernel, reach
-from .errors import short
+from .errors import meant, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 Verdict = Literal["allow", "deny", "abstain"]
 Scope = Literal["call", "session"]
 
+
+_KEYS = ("decision", "capabilities", "scope", "reason")
+_KEYS_MAX = 16  # that are looked at
 
 REASON_MAX = 1024
 """The most characters of a hook's reason: it is in the log, and in errors."""
@@ -55,6 +59,9 @@ def read_answer(value: object, hook: str, wanted: Sequence[str], base: Path | No
     """
     if not isinstance(value, dict):
         raise ValueError(f"expected an object with a decision, got {type(value).__name__}")
+    for key in islice(value, _KEYS_MAX):
+        if key not in _KEYS and isinstance(key, str) and (near := meant(key, _KEYS)):
+            raise ValueError(f"{short(key)} is unknown{near}")  # an allow may be wider than was meant
     decision, scope, reason = value.get("decision"), value.get("scope", "call"), value.get("reason", "")
     if decision not in ("allow", "deny", "abstain"):
         raise ValueError(f"decision: expected allow, deny or abstain, got {short(decision)}")

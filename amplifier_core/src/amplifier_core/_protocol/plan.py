@@ -10,8 +10,10 @@ from typing import Any
 
 import attrs
 
-from .errors import BadRequest
+from .errors import BadRequest, meant, short
 from .json import NotJson, decode_checked, encode
+
+_DOUBTS_MAX, _SHOWN = 16, 100
 
 
 @attrs.frozen(unsafe_hash=False)
@@ -40,6 +42,16 @@ class Plan:
         if not isinstance(mapping, Mapping):
             raise BadRequest(f"plan: expected an object, got {type(mapping).__name__}")
         if "goal" not in mapping:
-            raise BadRequest("plan.goal: expected text, got nothing")
+            typo = next((f"; is it meant by the unknown {short(name)}?" for name in mapping if _is_like_goal(name)), "")
+            raise BadRequest(f"plan.goal: expected text, got nothing{typo}")
         unknown = tuple(str(name) for name in mapping if name not in ("goal", "inputs"))
         return cls(mapping["goal"], mapping.get("inputs", {}), unknown=unknown)
+
+    def doubts(self) -> list[str]:
+        """Say of each unknown field, a line each, that it has no effect, and which one may be meant."""
+        some = self.unknown[:_DOUBTS_MAX]
+        return [f"plan.{name[:_SHOWN]}: unknown, and without effect{meant(name, ('goal', 'inputs'))}" for name in some]
+
+
+def _is_like_goal(name: object) -> bool:
+    return isinstance(name, str) and bool(meant(name, ("goal",)))

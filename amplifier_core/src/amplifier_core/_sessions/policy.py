@@ -7,6 +7,8 @@ on the decision.
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +17,7 @@ from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, on
 from amplifier_core._protocol.gate import Answer, Decision, decide, narrowed_below, read_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from msgspec import Raw
 
@@ -134,17 +136,47 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
     try:
         with runtime.deadlines.within(runtime.settings.policy_timeout, f"policy hook {hook.name}") as asking:
             asking.phase = "policy"
-            value = await hook.ask(state, request, span)
+            with _one_deeper(hook):
+                value = await hook.ask(state, request, span)
         return _read(value, hook, question)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
         failure: KernelError = Internal(f"policy hook {hook.name} cancelled itself")
+    except _HookRecursionError as error:
+        if _depth.get():
+            raise
+        failure = Internal(error.message)
     except Exception as error:  # noqa: BLE001 - foreign code: each of its failures denies
         failure = KernelError.from_exception(error, f"policy hook {hook.name}")
     state.record("hook:error", span, status="error", data={"hook": hook.name, "event": "policy:request"}, error=failure)
+    runtime.bus.warn(f"policy {hook.name}", f"policy hook {hook.name} failed, which denies: {failure.message}")
     return Answer(hook.name, "deny", reason=f"the hook failed: {failure.message}")
+
+
+class _HookRecursionError(Internal, code="internal"):
+    """A hook is asked about its own calls, again and again. It is raised through all of them, to the first question."""
+
+
+@contextmanager
+def _one_deeper(hook: PolicyHook) -> Iterator[None]:
+    """Bound how deep hooks may be asked about the calls of hooks: Python's own bound comes late, in kilobytes."""
+    depth = _depth.get() + (hook.module is None)  # the calls of modules have a bound of their own
+    if depth > _DEPTH_MAX:
+        raise _HookRecursionError(
+            f"policy hook {hook.name} invokes through a session whose calls it is asked about, {_DEPTH_MAX} deep; "
+            "let it answer for its own calls without another one"
+        )
+    token = _depth.set(depth)
+    try:
+        yield
+    finally:
+        _depth.reset(token)
+
+
+_DEPTH_MAX = 16  # questions inside each other
+_depth: ContextVar[int] = ContextVar("amplifier_core policy depth", default=0)
 
 
 def _read(value: object, hook: PolicyHook, question: Question) -> Answer:

@@ -55,6 +55,8 @@ class Registry:
         data: dict[str, Any] = {"plan": {"goal": plan.goal, "inputs": plan.inputs}}
         if plan.unknown:
             data["unknown"] = list(plan.unknown)
+            for doubt in plan.doubts():
+                runtime.bus.warn(doubt, doubt)
         state.record("session:start", span, status="ok", data=data)
         return state
 

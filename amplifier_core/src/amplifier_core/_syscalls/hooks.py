@@ -11,8 +11,8 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from amplifier_core._events.observer import Observer
-from amplifier_core._protocol.errors import BadRequest, short
-from amplifier_core._protocol.event import Event, decode_event, is_event_pattern
+from amplifier_core._protocol.errors import BadRequest, meant, short
+from amplifier_core._protocol.event import KERNEL_EVENTS, Event, decode_event, is_event_pattern
 from amplifier_core._protocol.json import encode_checked
 from amplifier_core._sessions.namespace import ObserverHook, PolicyHook
 
@@ -47,7 +47,9 @@ def register_hook(
     """
     state.check_open()
     if not is_event_pattern(event):
-        raise BadRequest(f"event: expected a name, prefix:* or *, got {short(event)}")
+        near = meant(event, KERNEL_EVENTS) if isinstance(event, str) else ""
+        what = "a name of the kernel's or a module's own" if near else "a name"
+        raise BadRequest(f"event: expected {what}, prefix:* or *, got {short(event)}{near}")
     if type(priority) is not int:
         raise BadRequest(f"priority: expected an integer, got {short(priority)}")
     if abs(priority) > _PRIORITY_MAX:
@@ -87,6 +89,8 @@ def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, n
 
     def report(event: str, data: Mapping[str, Any], error: KernelError | None) -> None:
         state.record(event, status="error" if error else None, data=data, error=error)
+        text = error.message if error else f"{data['count']} events were dropped: it is too slow"
+        state.runtime.bus.warn(f"{event} {name}", f"observer {name}: {text.removeprefix(f'observer {name} ')}")
 
     observer = Observer(name, tell, report, state.runtime.settings.observer_queue)
     state.own_namespace().add_observer(ObserverHook(event, observer, priority, module.path if module else None, maker))

@@ -45,6 +45,7 @@ async def mount(state: SessionState, request: MountRequest, caller: Invocation |
     state.check_open()
     descriptor = _checked(request, caller)
     full = f"{request.path}/{descriptor.name}"
+    _doubt(state, descriptor, full)
     if full in state.namespace.mounts or full in state.mounting:
         raise BadRequest(f"{full}: a module of that name is mounted there already; unmount it first")
     runtime = state.runtime
@@ -75,6 +76,16 @@ async def mount(state: SessionState, request: MountRequest, caller: Invocation |
         data, status = _describe_mount(descriptor, unkept), "error" if failure else "ok"
         state.record("mount:add", span, module=full, status=status, began=began, data=data, error=failure)
     return {"name": descriptor.name, "path": full}
+
+
+def _doubt(state: SessionState, descriptor: ModuleDescriptor, path: str) -> None:
+    """Warn of what is likely to be a mistake, and is none by the protocol."""
+    doubts = [f"mounting {path}: {doubt}" for doubt in descriptor.doubts()]
+    place = path.split("/")[2]
+    if descriptor.kind != place.removesuffix("s"):
+        doubts.append(f"mounting {path}: {descriptor.source}: $.kind: a {descriptor.kind} is mounted at /mnt/{place}")
+    for doubt in doubts:
+        state.runtime.bus.warn(doubt, doubt)
 
 
 def _checked(request: MountRequest, caller: Invocation | None) -> ModuleDescriptor:

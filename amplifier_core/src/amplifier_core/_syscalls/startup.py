@@ -93,6 +93,8 @@ class Startup:
     def explain(self, error: KernelError) -> None:
         """Add to an error what the module has said since its start, before it is ended."""
         clues = {} if error.replied else self.module.clues()
+        if isinstance(error, Unreachable):
+            self.module.name_in(error)
         error.details |= clues
         if "stderr" in clues:  # it is all of this mount, whichever request failed
             error.details.pop("earlier_stderr", None)
@@ -228,3 +230,9 @@ class _Reporter:
             raise Internal(f"a transport reported {event!r}, which is none of {', '.join(_MODULE_EVENTS)}")
         status = "error" if error else "ok"
         self._state.record(event, self.span, module=self._path, status=status, data=data, error=error)
+        if event == "module:noise":
+            text = f"{data.get('count')} lines of its stdout were no protocol; the first: {short(data.get('first'))}"
+            self._state.runtime.bus.warn(f"noise {self._path}", f"{self._path}: {text}")
+        elif event == "events:dropped":
+            text = f"{data.get('count')} events were dropped: {error.message if error else 'they came too late'}"
+            self._state.runtime.bus.warn(f"dropped {self._path}", f"{self._path}: {text}")

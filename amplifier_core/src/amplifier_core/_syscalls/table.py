@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from msgspec import Raw
 
-from amplifier_core._protocol.errors import BadRequest, KernelError, UnsupportedOp, short
+from amplifier_core._protocol.errors import BadRequest, KernelError, UnsupportedOp, meant, short
 from amplifier_core._protocol.json import encode_checked, scrub
 from amplifier_core._sessions.policy import INVOKE, MOUNT, Question, authorize
 
@@ -51,7 +51,7 @@ class SystemCalls:
         try:
             row = self._table.get(call.name)
             if row is None:
-                raise UnsupportedOp(f"there is no system call {short(call.name)}")
+                raise UnsupportedOp(f"there is no system call {short(call.name)}{meant(call.name, self._table)}")
             await _authorize(caller, call, row.resource)
             return Raw(encode_checked({"ok": True, "result": await row.handler(self, caller, call.args)}))
         except KernelError as error:
@@ -166,7 +166,8 @@ _NOUNS = {str: "text", bool: "true or false", int: "an integer", dict: "an objec
 def _required(args: Args, name: str, kind: type) -> Any:
     """Give an argument of the given type. Raises ``BadRequest``."""
     if name not in args:
-        raise BadRequest(f"args.{name}: expected {_NOUNS[kind]}, got nothing")
+        typo = next((f"; is it meant by args.{short(each)}?" for each in args if meant(each, (name,))), "")
+        raise BadRequest(f"args.{name}: expected {_NOUNS[kind]}, got nothing{typo}")
     if type(args[name]) is not kind:
         raise BadRequest(f"args.{name}: expected {_NOUNS[kind]}, got {type(args[name]).__name__}")
     value = args[name]
