@@ -75,11 +75,16 @@ class ReplyFuture:
         if self._wake is not None:
             self._loop.call_soon(self._wake, self, context=self._context)
 
-    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - a task passes it
-        """Cancel the request, unless it is over: the task raises ``CancelledError``."""
+    def cancel(self, msg: object = None) -> bool:
+        """Cancel the request, unless it is over: the task raises ``CancelledError`` with the message.
+
+        anyio knows its own cancellations by it. One that comes before the task has run gives it to one without.
+        """
         if self.done():
+            if msg is not None and isinstance(self._error, asyncio.CancelledError) and not self._error.args:
+                self._error.args = (msg,)
             return False
-        self.set_exception(asyncio.CancelledError())
+        self.set_exception(asyncio.CancelledError(*(() if msg is None else (msg,))))
         self._on_cancel(self.id)
         return True
 
