@@ -378,7 +378,7 @@ async def test_a_hook_that_outlives_the_session_allows_nothing(kernel, session, 
     call = asyncio.create_task(session.invoke("/mnt/tools/echo", "sleep", {"seconds": 0}))
     await asyncio.sleep(0.05)
     await kernel.session.end(session.session_id)
-    with pytest.raises(BadRequest, match="has ended"):
+    with pytest.raises(Cancelled, match="has ended"):
         await call
     assert events("module:invoke")[0]["status"] == "error"
 

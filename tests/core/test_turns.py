@@ -557,7 +557,9 @@ async def test_a_session_that_is_ending_already_is_not_ended_again_with_its_crea
     async def listen(event):
         pass
 
-    await Session(kernel._registry.find(first)).register_hook("*", listen)  # its end takes a turn of the loop
+    await Session(kernel._registry, kernel._registry.find(first)).register_hook(
+        "*", listen
+    )  # its end takes a turn of the loop
     await asyncio.gather(kernel.session.end(first), kernel.session.end(session.session_id))
     ended = [event["session_id"] for event in events("session:end")]
     assert sorted(ended) == sorted([first, second, session.session_id])

@@ -23,6 +23,8 @@ INTRODUCTION = """\
 Every public name and every shape on the wire, as the code and the schemas say it: a change of contract is a change of
 this file. `python tests/repo/abi.py` writes it. What is not here is private, whatever its name.
 
+`amplifier_core.__version__` is the version of the installed distribution.
+
 `amplifier_transport_stdio` and `amplifier_transport_http` are public for other transports that run child processes or
 speak HTTP, as MCP does.
 

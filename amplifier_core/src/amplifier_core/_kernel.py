@@ -13,15 +13,16 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from ._events.bus import Bus
-from ._modules.deadline import Deadlines, seconds_of
+from ._events.bus import CLOSED, Bus
+from ._events.inbox import Inbox
+from ._modules.deadline import Deadlines, running_loop, seconds_of
 from ._protocol.errors import BadRequest, Internal, KernelError, short
 from ._protocol.event import DATA_LIMIT, SizeLimit
 from ._protocol.ids import Ids
 from ._session import Sessions
 from ._sessions.registry import Registry, end_session
 from ._sessions.runtime import Runtime, Settings
-from .hookspecs import SINKS
+from .hookspecs import SINKS, watch_forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -86,7 +87,7 @@ class Kernel:
         self._runtime: Runtime | None = None
         self._states: dict[str, SessionState] = {}
         self._registry = Registry(self._open_runtime, self._states)
-        self._closed = False
+        self._closed = ""  # or why
         self.log_path: Path | None = None
         """The path of the JSONL log while and after the kernel is open. ``None``: there is no log."""
 
@@ -95,18 +96,41 @@ class Kernel:
         """The system calls ``session.create``, ``session.fork`` and ``session.end`` (section 8)."""
         return Sessions(self._registry)
 
+    def __repr__(self) -> str:
+        phase = "closed" if self._closed else f"{len(self._states)} sessions" if self._runtime else "not open yet"
+        return f"<Kernel: {phase}, log {self.log_path}>"
+
+    async def open(self) -> Self:
+        """Open the kernel, as ``async with`` does, where that cannot be used: in a notebook. ``close`` ends it.
+
+        Raises ``BadRequest`` if the log cannot be opened, or the kernel was open before.
+        """
+        return await self.__aenter__()
+
     async def __aenter__(self) -> Self:
+        loop = running_loop()
         if self._runtime is not None or self._closed:
             raise BadRequest("a kernel can be opened once; make another one")
         from ._syscalls.table import SystemCalls  # noqa: PLC0415 - it keeps the import of the package short
 
         bus = Bus(self._clock, self._ids, self._open_sinks(), self._limit)
-        deadlines = Deadlines(asyncio.get_running_loop())
         calls = SystemCalls(self._registry)
-        parts = (self._clock, self._ids, bus, deadlines, self._plugins, self._host, self._settings, calls)
+        parts = (
+            self._clock,
+            self._ids,
+            bus,
+            Inbox(loop),
+            Deadlines(loop),
+            self._plugins,
+            self._host,
+            self._settings,
+            calls,
+        )
         self._runtime = Runtime(*parts)
         if doubt := self._host.doubt():
             bus.warn(doubt, doubt)
+        watch_forks(bus)
+        watch_forks(self._runtime.deadlines)
         return self
 
     async def __aexit__(
@@ -131,14 +155,15 @@ class Kernel:
     async def close(self) -> None:
         """End every session and close every module, observer and sink. Idempotent.
 
-        Nothing of the kernel runs afterwards. Raises ``Internal`` if a sink lost events or failed to close.
+        Nothing of the kernel runs afterwards. In a process that was forked from the kernel's it does nothing, since the
+        kernel lives on in the other one. Raises ``Internal`` if a sink lost events or failed to close.
         """
         runtime = self._runtime
-        if runtime is None or self._closed:
-            self._closed = True
+        if runtime is None or self._closed or runtime.deadlines.forked:
+            self._closed = self._closed or CLOSED
             return
         runtime.deadlines.check_loop()
-        self._closed = True
+        self._closed = CLOSED
         failures = await _finish(runtime.deadlines.loop.create_task(self._close(runtime), name="close kernel"))
         if loss := runtime.bus.loss():
             error, cause = loss
@@ -152,6 +177,7 @@ class Kernel:
         await runtime.drain()
         await runtime.host.close()
         runtime.deadlines.close()
+        runtime.inbox.close(CLOSED)
         return runtime.bus.close()
 
     def _open_sinks(self) -> list[Sink]:
@@ -195,9 +221,9 @@ class Kernel:
     def _open_runtime(self) -> Runtime:
         """Give the kernel's parts. Raises ``BadRequest`` unless the kernel is open."""
         if self._closed:
-            raise BadRequest("the kernel is closed")
+            raise BadRequest(self._closed)
         if self._runtime is None:
-            raise BadRequest("the kernel is not open yet: use it in `async with`")
+            raise BadRequest("the kernel is not open yet: use it in `async with`, or await its open()")
         self._runtime.deadlines.check_loop()
         return self._runtime
 

@@ -5,7 +5,8 @@ Owns the signatures and the defaults. The work is done by `_syscalls` and `_sess
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Self
 
 from ._modules.deadline import seconds_of
 from ._protocol.errors import BadRequest
@@ -20,6 +21,7 @@ from ._syscalls.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
+    from types import TracebackType
 
     from ._protocol.descriptor import ModuleDescriptor
     from ._protocol.plan import Plan
@@ -34,38 +36,63 @@ class Sessions:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    async def create(self, plan: Plan | Mapping[str, Any]) -> Session:
-        """Create a session without mounts, hooks and fragments. Raises ``BadRequest`` for a plan that does not fit."""
-        return Session(self._registry.create(plan))
+    def __repr__(self) -> str:
+        return f"<Sessions: {', '.join(self._registry.ids()) or 'none open'}>"
 
-    async def fork(self, parent_id: str) -> Session:
-        """Create a session with the mounts, grants, hooks and context that its parent has now.
+    async def create(self, plan: Plan | Mapping[str, Any]) -> Session:
+        """Create a session without mounts, hooks and fragments. Raises ``BadRequest`` for a plan that does not fit.
+
+        ``async with await kernel.session.create(plan) as session`` ends it at the end of the block.
+        """
+        return Session(self._registry, self._registry.create(plan))
+
+    async def fork(self, parent: Session | str) -> Session:
+        """Create a session with the mounts, grants, hooks and context that its parent, or the one of that id, has now.
 
         Both share the running modules. A fork's own policy hooks can deny, but not grant. The fork stays open when its
         parent ends. Raises ``BadRequest`` if the parent is not open.
         """
-        return Session(self._registry.fork(parent_id))
+        return Session(self._registry, self._registry.fork(_id_of(parent)))
 
-    async def end(self, session_id: str, status: str = "ok") -> dict[str, Any]:
-        """End a session, and the sessions that its modules created. Return ``{}``.
+    async def end(self, session: Session | str, status: str = "ok") -> dict[str, Any]:
+        """End a session, or the one of that id, and the sessions that its modules created. Return ``{}``.
 
         Its mounts and invocations in progress raise ``Cancelled``. Modules that no other session holds are closed on
         return. ``status`` is any text, for the event ``session:end``. Raises ``BadRequest`` if the session is not open.
         """
-        await self._registry.end(self._registry.find(session_id), status)
+        await self._registry.end(self._registry.find(_id_of(session)), status)
         return {}
 
 
+def _id_of(session: Any) -> Any:
+    return session.session_id if isinstance(session, Session) else session
+
+
 class Session:
-    """One session (protocol, section 8). Made by ``kernel.session.create`` and ``kernel.session.fork``.
+    """One session (protocol, section 8). Made by ``kernel.session.create`` and by a ``fork``.
 
     Any number of tasks may call it at the same time. After its end every call but ``emit`` raises ``BadRequest``.
+    ``async with`` ends it: with the status ``ok``, or ``error`` after an exception.
     """
 
-    __slots__ = ("_state",)
+    __slots__ = ("_registry", "_state")
 
-    def __init__(self, state: SessionState) -> None:
+    def __init__(self, registry: Registry, state: SessionState) -> None:
+        self._registry = registry
         self._state = state
+
+    def __repr__(self) -> str:
+        return f"<Session {self.session_id}: {self._state.phase}, {len(self._state.namespace.mounts)} mounts>"
+
+    async def __aenter__(self) -> Self:
+        self._state.check_call()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if self._state.is_here():
+            await self._registry.end(self._state, "ok" if kind is None else "error")
 
     @property
     def session_id(self) -> str:
@@ -86,6 +113,15 @@ class Session:
     def context(self) -> Context:
         """The session's context, with ``get`` and ``set_fragment``."""
         return Context(self._state)
+
+    async def fork(self) -> Session:
+        """Create a session with what this one has now, as ``kernel.session.fork`` does."""
+        return Session(self._registry, self._registry.fork(self.session_id))
+
+    async def end(self, status: str = "ok") -> dict[str, Any]:
+        """End the session, as ``kernel.session.end`` does. Return ``{}``."""
+        await self._registry.end(self._registry.find(self.session_id), status)
+        return {}
 
     async def mount(
         self,
@@ -133,18 +169,27 @@ class Session:
 
         ``timeout`` is that of ``invoke``; the time that the reader takes counts. The stream raises ``KernelError``.
         """
-        return Stream(lambda chunks: invoke(self._state, InvokeRequest(path, op, args, timeout, chunks)))
+        state = self._state
+        check_loop = state.runtime.deadlines.check_loop
+        return Stream(lambda chunks: invoke(state, InvokeRequest(path, op, args, timeout, chunks)), check_loop)
 
     def emit(self, event: str, data: Mapping[str, Any] | None = None) -> None:
         """Record an event. Returns at once, and never raises while the kernel is open.
+
+        Any thread may call it. In another thread than the kernel's the data are looked at now, and the event is in the
+        log after the next turn of the event loop; the events of one thread stay in their order.
 
         An event whose name is not ``namespace:verb`` or is the kernel's own is recorded as ``events:dropped``, with the
         error. Members of ``data`` that are not JSON are left out and named in the event's ``error`` (section 7).
         """
         state = self._state
-        if state.runtime.bus.closed:
-            raise BadRequest("the kernel is closed")
-        Emitter(state).emit_or_drop(event, data)
+        runtime = state.runtime
+        if runtime.bus.closed:
+            raise BadRequest(runtime.bus.closed)
+        if runtime.inbox.thread == get_ident():
+            Emitter(state).emit_or_drop(event, data)
+        else:
+            runtime.inbox.leave(Emitter(state).prepare(event, data))
 
     async def register_hook(self, event: str, endpoint_ref: str | Hook, *, priority: int = 0) -> dict[str, Any]:
         """Register an async callable, or the module at a path, as observer of events: ``name``, ``prefix:*`` or ``*``.
@@ -162,6 +207,9 @@ class Context:
 
     def __init__(self, state: SessionState) -> None:
         self._state = state
+
+    def __repr__(self) -> str:
+        return f"<Context of {self._state.session_id}: {len(self._state.fragments)} fragments>"
 
     async def get(self) -> dict[str, Any]:
         """Give ``{"fragments": {key: value}}``, in the order in which the keys were first set."""

@@ -13,6 +13,7 @@ from msgspec import convert, structs
 from amplifier_core._protocol.errors import Internal, KernelError, causes, one_line
 from amplifier_core._protocol.event import TAILS, Event, event_id
 from amplifier_core._protocol.json import encode_checked, printable_json, scrub
+from amplifier_core.hookspecs._fork import FORKED
 
 from .warnings import Warnings
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs import Sink
 
     from .observer import Observer
+
+CLOSED = "the kernel is closed"
 
 
 def no_observers(_: str) -> Sequence[Observer]:
@@ -44,7 +47,8 @@ class Bus:
         self.warn = Warnings()
         self._seq = 0
         self.limit = limit
-        self.closed = False
+        self.closed = ""
+        """Why no event is taken any more; empty while the bus is open."""
 
     def stamp(self) -> tuple[str, float, int]:
         """Give the id, time and number of the next event, which has to be published before any other."""
@@ -80,6 +84,10 @@ class Bus:
         for sink, reason in failed:
             self._sink_failed(sink, reason, observers_of)
 
+    def after_fork(self) -> None:
+        """Take no event any more in a process that was forked from the kernel's."""
+        self.closed = FORKED
+
     def request(self, event: str, session_id: str, span: Span, data: dict[str, Any]) -> Event:
         """Make the envelope of a question to hooks, such as ``policy:request``. It is not logged and has no ``seq``."""
         ts = self._clock.time()
@@ -105,7 +113,7 @@ class Bus:
 
     def close(self) -> list[str]:
         """Close the sinks, and list their failures, a line each. Nothing is written afterwards."""
-        self.closed = True
+        self.closed = CLOSED
         sinks, self._sinks = self._sinks, ()
         failures = []
         for sink in sinks:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amplifier_core._protocol.errors import BadRequest, path_of, reason_of, short
-from amplifier_core.hookspecs import hookimpl
+from amplifier_core.hookspecs import hookimpl, watch_forks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,6 +41,7 @@ class JsonlSink:
             self._rotate_bytes = rotate_bytes
             self._number = 1
             self._take(os.open(self.path, _FLAGS, 0o600))
+            watch_forks(self)
         except (OSError, ValueError) as error:
             raise BadRequest(f"event log {path_of(path)}: {reason_of(error)}") from error
 
@@ -123,6 +124,8 @@ class JsonlSink:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    after_fork = close
 
 
 @contextlib.contextmanager

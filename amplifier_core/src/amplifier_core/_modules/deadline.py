@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from amplifier_core._protocol.errors import BadRequest, KernelError, Timeout, clues_of, short
+from amplifier_core.hookspecs._fork import FORKED
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,7 +30,6 @@ def seconds_of(timeout: object, default: float) -> float:
 
 
 _STOP_SECONDS = 1.0  # the longest wait for foreign code that does not end when its task is cancelled
-_ELSEWHERE = "the kernel belongs to another event loop"
 _SECONDS_MAX = 1e9  # thirty years: a longer bound is a mistake
 _BLOCKED = 0.5  # seconds by which a timer is late if something held the loop
 _SLACK = 0.005  # seconds; deadlines so close to each other end in one sweep
@@ -42,16 +43,15 @@ class Deadlines:
         self.waiting: dict[Deadline, None] = {}
         self._wake = math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self.forked = False
+        """Whether this process was forked from the kernel's: then no call is taken."""
 
     def within(self, seconds: float, what: str, owner: object = None) -> Deadline:
         """Bound the body of a ``with``: after ``seconds`` it raises a ``Timeout`` whose message names ``what``."""
         task = asyncio.current_task()
         if task is None:
             raise BadRequest("the kernel has to be called from a task, not from a callback")
-        loop = self.loop
-        if asyncio.get_running_loop() is not loop:
-            raise BadRequest(_ELSEWHERE)
-        when = loop.time() + seconds
+        when = self.loop.time() + seconds
         deadline = Deadline(self, seconds, what, owner, task, task.cancelling(), when, when)
         self.waiting[deadline] = None
         if when < self._wake:
@@ -59,9 +59,15 @@ class Deadlines:
         return deadline
 
     def check_loop(self) -> None:
-        """Raise ``BadRequest`` on any other event loop than the kernel's."""
-        if asyncio.get_running_loop() is not self.loop:
-            raise BadRequest(_ELSEWHERE)
+        """Raise ``BadRequest`` in a fork, and anywhere else than on the kernel's event loop."""
+        if self.forked:
+            raise BadRequest(FORKED)
+        if running_loop() is not self.loop:
+            raise BadRequest("the kernel belongs to another event loop")
+
+    def after_fork(self) -> None:
+        """Take no call any more in a process that was forked from the kernel's."""
+        self.forked = True
 
     async def stop(self, owner: object, error: KernelError, spared: asyncio.Task[Any] | None = None) -> None:
         """End every wait of one owner with an error, except those of one task: the caller's, unless it says another.
@@ -75,6 +81,13 @@ class Deadlines:
             deadline.fail(type(error)(error.message, details=error.details))
         if deadlines:
             await asyncio.wait([deadline.ended for deadline in deadlines if deadline.ended], timeout=_STOP_SECONDS)
+
+    async def catch_up(self) -> None:
+        """End the waits whose deadlines have passed while foreign code held the loop: the caller's own by raising."""
+        if self.loop.time() >= self._wake:
+            self.close()
+            self._sweep()
+            await asyncio.sleep(0)
 
     def close(self) -> None:
         """Stop the timer."""
@@ -183,3 +196,12 @@ def _add_clues(error: Timeout, clues: dict[str, Any]) -> None:
 def _say_phase(error: Timeout, phase: str, waited_for: str) -> None:
     error.details["phase"] = phase
     error.reword(f"{error.message}; it waited for {waited_for}")
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Give the event loop that runs in this thread. Raises ``BadRequest`` if it is none of asyncio's."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        trio = " (trio cannot run it)" if "trio" in sys.modules else ""
+        raise BadRequest(f"the kernel needs asyncio{trio}: none of its event loops runs in this thread") from None

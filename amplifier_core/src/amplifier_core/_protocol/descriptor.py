@@ -14,7 +14,7 @@ import stat
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
 from cattrs import ClassValidationError, Converter
@@ -28,8 +28,10 @@ from .weight import MESSAGE_BYTES, look, needs_look
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-KINDS = ("provider", "tool", "agent", "hook", "orchestrator", "context")
-"""The kinds of module."""
+ModuleKind = Literal["provider", "tool", "agent", "hook", "orchestrator", "context"]
+ModuleKind.__doc__ = "The kinds of module (protocol, section 1)."
+
+KINDS: tuple[str, ...] = get_args(ModuleKind)
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 """The form of a module's name, a regular expression."""

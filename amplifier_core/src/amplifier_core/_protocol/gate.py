@@ -6,8 +6,9 @@ answers, ``_syscalls.invoke`` and ``_syscalls.mount`` obey.
 
 from __future__ import annotations
 
+from collections.abc import Sequence  # noqa: TC003 - help() reads the types of the fields
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 import msgspec
 
@@ -15,13 +16,16 @@ from .capability import WORDS_MAX, canonical, enforced_by_kernel, reach
 from .errors import meant, short
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from .capability import Reach
 
 Verdict = Literal["allow", "deny", "abstain"]
+Verdict.__doc__ = "What a policy hook may decide (protocol, section 6)."
+
 Scope = Literal["call", "session"]
+Scope.__doc__ = "How long an answer holds: for the call in question, or for the session (protocol, section 6)."
 
 
 _KEYS = ("decision", "capabilities", "scope", "reason")
@@ -29,6 +33,15 @@ _KEYS_MAX = 16  # that are looked at
 
 REASON_MAX = 1024
 """The most characters of a hook's reason: it is in the log, and in errors."""
+
+
+class Decision(TypedDict):
+    """What a policy hook answers (protocol, section 6). ``capabilities`` narrows an allow; left out, it is of all."""
+
+    decision: Verdict
+    capabilities: NotRequired[Sequence[str]]
+    scope: NotRequired[Scope]
+    reason: NotRequired[str]
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -42,7 +55,7 @@ class Answer(msgspec.Struct, frozen=True):
     may_grant: bool = True  # False for a hook that a fork registered itself: its allow adds nothing
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True):
     """The outcome. ``granted`` is no wider than the wanted capabilities, and empty when denied."""
 
     allowed: bool
@@ -76,7 +89,7 @@ def read_answer(value: object, hook: str, wanted: Sequence[str], base: Path | No
     return Answer(hook, decision, narrowed, scope, reason, may_grant)
 
 
-def decide(wanted: Sequence[str], answers: Sequence[Answer]) -> Decision:
+def decide(wanted: Sequence[str], answers: Sequence[Answer]) -> Outcome:
     """Decide: one deny denies; every capability wanted needs an allow; nothing wanted needs none.
 
     The scope is ``session`` only if every hook said so: a hook that allows, or abstains, for this call alone wants to
@@ -84,17 +97,17 @@ def decide(wanted: Sequence[str], answers: Sequence[Answer]) -> Decision:
     """
     for answer in answers:
         if answer.decision == "deny":
-            return Decision(allowed=False, reason=f"{answer.hook}: {answer.reason or 'denied'}")
+            return Outcome(allowed=False, reason=f"{answer.hook}: {answer.reason or 'denied'}")
     allows = [answer for answer in answers if answer.decision == "allow" and answer.may_grant]
     narrowings = [(each.capabilities, reach(each.capabilities or ())) for each in allows]
     granted: dict[str, None] = {}  # in the order of their first appearance
     for capability in wanted:
         parts = [part for narrowing in narrowings for part in _allowed_part(capability, *narrowing)]
         if not parts:
-            return Decision(allowed=False, reason=f"no policy hook allowed {capability}")
+            return Outcome(allowed=False, reason=f"no policy hook allowed {capability}")
         granted |= dict.fromkeys(parts)
     session_wide = bool(allows) and all(answer.scope == "session" for answer in answers)
-    return Decision(
+    return Outcome(
         allowed=True,
         granted=tuple(_widest(granted)),
         scope="session" if session_wide else "call",

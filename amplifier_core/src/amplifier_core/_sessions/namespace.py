@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     Unheld = Sequence[Sequence[Closable]]  # what no namespace holds any more, in closing order
 
-MOUNT_PATHS = tuple(f"/mnt/{name}" for name in ("providers", "tools", "agents", "hooks", "orchestrators", "context"))
-"""Where modules are mounted (protocol, section 8)."""
+MountPath = Literal["/mnt/providers", "/mnt/tools", "/mnt/agents", "/mnt/hooks", "/mnt/orchestrators", "/mnt/context"]
+MountPath.__doc__ = "Where modules are mounted (protocol, section 8)."
+
+MOUNT_PATHS: tuple[str, ...] = get_args(MountPath)
 
 
 class Mount(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, one_line
-from amplifier_core._protocol.gate import Answer, Decision, decide, narrowed_below, read_answer
+from amplifier_core._protocol.gate import Answer, Outcome, decide, narrowed_below, read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ class Question(msgspec.Struct, frozen=True):
     caller: str | None = None  # the module whose system call this is
 
 
-async def authorize(state: SessionState, question: Question, span: Span) -> Decision:
+async def authorize(state: SessionState, question: Question, span: Span) -> Outcome:
     """Ask the policy hooks, lowest priority first, until one denies. Raises ``Forbidden`` if the decision is no allow.
 
     The decision is in the log before this function returns or raises. When it returns, all hooks were asked that the
@@ -56,7 +56,7 @@ async def authorize(state: SessionState, question: Question, span: Span) -> Deci
         lost = narrowed_below(question.module.granted, decision.granted)
         if lost is not None:
             reason = f"{lost} was granted at the mount and cannot be taken away for one invocation"
-            decision = Decision(allowed=False, granted=(), scope="call", reason=reason)
+            decision = Outcome(allowed=False, granted=(), scope="call", reason=reason)
     _conclude(state, question, data, decision, answers, span)
     return decision
 
@@ -72,13 +72,13 @@ async def authorize_again(
     answers = await _ask_newer(state, question, data, span, asked)
     decision = decide((), answers)
     if decision.allowed:
-        decision = Decision(allowed=True, granted=tuple(question.wanted), reason=decision.reason)
+        decision = Outcome(allowed=True, granted=tuple(question.wanted), reason=decision.reason)
     _conclude(state, question, data, decision, answers, span)
     return state.namespace.policy
 
 
 def _conclude(
-    state: SessionState, question: Question, data: dict[str, Any], decision: Decision, answers: list[Answer], span: Span
+    state: SessionState, question: Question, data: dict[str, Any], decision: Outcome, answers: list[Answer], span: Span
 ) -> None:
     """Record the decision, and raise unless it allows the action and there still is a session for it."""
     _record(state, question, data, decision, answers, span)
@@ -102,7 +102,7 @@ async def _ask_newer(
                     answers.append(await _ask(state, hook, question, data, span))
                 except asyncio.CancelledError:  # the caller went away, or its deadline passed
                     reason = f"policy hook {hook.name} had not answered when the wait for it ended"
-                    _record(state, question, data, Decision(allowed=False, reason=reason), answers, span)
+                    _record(state, question, data, Outcome(allowed=False, reason=reason), answers, span)
                     raise
                 if answers[-1].decision == "deny":
                     return answers
@@ -138,6 +138,7 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
             asking.phase = "policy"
             with _one_deeper(hook):
                 value = await hook.ask(state, request, span)
+            await runtime.deadlines.catch_up()
         return _read(value, hook, question)
     except asyncio.CancelledError:
         task = asyncio.current_task()
@@ -192,7 +193,7 @@ def _record(
     state: SessionState,
     question: Question,
     data: dict[str, Any],
-    decision: Decision,
+    decision: Outcome,
     answers: Sequence[Answer],
     span: Span,
 ) -> None:

@@ -80,6 +80,10 @@ class Registry:
         state.record("session:fork", span, status="ok", data={"parent_id": parent_id})
         return state
 
+    def ids(self) -> list[str]:
+        """List the ids of the sessions that have not ended."""
+        return list(self._states)
+
     def find(self, session_id: object) -> SessionState:
         """Give a session's state. Raises ``BadRequest`` for a session that has ended or never was."""
         self._runtime()
@@ -93,7 +97,7 @@ class Registry:
 
         If the caller is cancelled, the ending goes on.
         """
-        state.check_open()
+        state.check_call()
         if not isinstance(status, str):
             raise BadRequest(f"status: expected text, got {type(status).__name__}")
         if len(status) > _STATUS_MAX:

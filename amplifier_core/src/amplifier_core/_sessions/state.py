@@ -43,13 +43,23 @@ class SessionState(msgspec.Struct, eq=False):
     fragments_bytes: int = 0
     mounting: frozenset[str] = frozenset()
 
+    def check_call(self) -> None:
+        """Raise ``BadRequest`` unless the caller is on the kernel's event loop, and the session open."""
+        self.runtime.deadlines.check_loop()
+        self.check_open()
+
     def check_open(self) -> None:
         """Raise ``BadRequest`` unless the session is open."""
         if self.phase != "open":
             raise BadRequest(f"session {self.session_id} has ended")
 
+    def is_here(self) -> bool:
+        """Tell whether the session is open, and belongs to this process."""
+        return self.phase == "open" and not self.runtime.deadlines.forked
+
     def begin_end(self) -> bool:
-        """Let the end of an open session begin. False: it has begun already."""
+        """Let the end of an open session begin, after what other threads have emitted. False: it has begun already."""
+        self.runtime.inbox.make_all()
         begun, self.phase = self.phase == "open", "ending" if self.phase == "open" else self.phase
         return begun
 

@@ -34,14 +34,14 @@ def get(state: SessionState) -> dict[str, Any]:
 
 def read(state: SessionState, span: Span | None = None) -> Mapping[str, bytes]:
     """Give the fragments as they are kept."""
-    state.check_open()
+    state.check_call()
     state.record("context:get", span, status="ok", data={"keys": len(state.fragments)})
     return state.fragments
 
 
 def set_fragment(state: SessionState, key: object, value: object, span: Span | None = None) -> dict[str, Any]:
     """Set one fragment; this session and its later forks see it. Raises ``BadRequest`` for what is not JSON."""
-    state.check_open()
+    state.check_call()
     if not isinstance(key, str) or not key:
         raise BadRequest(f"key: expected text, got {short(key)}")
     if len(key) > KEY_MAX:

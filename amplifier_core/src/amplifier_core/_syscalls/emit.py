@@ -6,15 +6,17 @@ Owns the check of names and of data. `SessionState.record` takes what passes.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from amplifier_core._protocol.errors import BadRequest, Cancelled, Forbidden, short
 from amplifier_core._protocol.event import KERNEL_EVENTS, NAME_MAX, checked_data, is_event_name
+from amplifier_core._protocol.json import encode_checked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from amplifier_core._protocol.errors import KernelError
     from amplifier_core._protocol.ids import Span
@@ -35,32 +37,42 @@ class Emitter(msgspec.Struct, frozen=True):
 
         Raises ``BadRequest`` or ``Forbidden`` for a name that the emitter may not use.
         """
+        self._check(event)
+        shown, fault = checked_data(data, self.state.runtime.bus.limit, decoded=self.component != "kernel")
+        self._record(event, shown, fault)
+
+    def _check(self, event: Any) -> None:
         if not is_event_name(event):
             raise BadRequest(f"event: expected namespace:verb, got {short(event)}")
         if event in KERNEL_EVENTS:
             raise Forbidden(f"event: {event} is the kernel's own")
         if not self.answering:
             self.state.check_open()
-        by_module = self.component != "kernel"
-        shown, fault = checked_data(data, self.state.runtime.bus.limit, decoded=by_module)
-        self.state.record(
-            event,
-            self.span,
-            component=self.component,
-            status="error" if fault else None,
-            data=shown,
-            error=BadRequest(fault) if fault else None,
-            bounded=True,
-            observed=not self.answering,
-        )
 
     def emit_or_drop(self, event: Any, data: object) -> None:
         """Emit one event. Record ``events:dropped`` with the error for one that is refused: no caller can be told."""
         try:
             self.emit(event, data)
         except (BadRequest, Forbidden) as error:
-            name = event[:NAME_MAX] if isinstance(event, str) else short(event)
-            self._record_dropped({"event": name, "count": 1}, error)
+            self._drop(event, error)
+
+    def prepare(self, event: Any, data: object) -> Callable[[], None]:
+        """Look at an event's data now, in any thread, and give what records the event later, on the loop."""
+        shown, fault = checked_data(data, self.state.runtime.bus.limit)
+        kept = None if shown is None else msgspec.Raw(encode_checked(shown))
+        return partial(self._emit_prepared, event, kept, fault)
+
+    def _emit_prepared(self, event: Any, data: msgspec.Raw | None, fault: str) -> None:
+        try:
+            self._check(event)
+        except (BadRequest, Forbidden) as error:
+            self._drop(event, error)
+        else:
+            self._record(event, data, fault)
+
+    def _drop(self, event: Any, error: KernelError) -> None:
+        name = event[:NAME_MAX] if isinstance(event, str) else short(event)
+        self._record_dropped({"event": name, "count": 1}, error)
 
     async def emit_all(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Emit the events of one reply, and let other tasks run in between.
@@ -81,6 +93,18 @@ class Emitter(msgspec.Struct, frozen=True):
         finally:
             if more := len(events) - emitted:
                 self._record_dropped({"count": more}, error)
+
+    def _record(self, event: str, data: Any, fault: str) -> None:
+        self.state.record(
+            event,
+            self.span,
+            component=self.component,
+            status="error" if fault else None,
+            data=data,
+            error=BadRequest(fault) if fault else None,
+            bounded=True,
+            observed=not self.answering,
+        )
 
     def _record_dropped(self, data: dict[str, Any], error: KernelError) -> None:
         who, observed = self.component, not self.answering

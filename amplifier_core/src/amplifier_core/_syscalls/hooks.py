@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from amplifier_core._events.observer import Observer
 from amplifier_core._protocol.errors import BadRequest, meant, short
@@ -28,9 +28,15 @@ if TYPE_CHECKING:
 
     from .turns import Invocation
 
-    Hook = Callable[[Event], Awaitable[Any]]
-
 POLICY_REQUEST = "policy:request"
+
+
+class Hook(Protocol):
+    """An async callable for ``register_hook``: as an observer it returns nothing, as a policy hook a ``Decision``."""
+
+    def __call__(self, event: Event, /) -> Awaitable[Any]:
+        """Take one event. What an observer raises is recorded as ``hook:error``; a policy hook denies with it."""
+
 
 HOOKS_MAX = 64
 """The most hooks that one module registers in a session, and a quarter of those of all its modules."""
@@ -45,7 +51,7 @@ def register_hook(
 
     A policy hook that a fork or a module (``caller``) registers can deny; its allow adds nothing.
     """
-    state.check_open()
+    state.check_call()
     if not is_event_pattern(event):
         near = meant(event, KERNEL_EVENTS) if isinstance(event, str) else ""
         what = "a name of the kernel's or a module's own" if near else "a name"
@@ -76,7 +82,7 @@ def _check_quota(state: SessionState, maker: Module) -> None:
 def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, name: str, maker: Module | None) -> None:
     if callable(endpoint):
         module = None
-        ask: Callable[..., Awaitable[Any]] = functools.partial(_ask_callable, endpoint)
+        ask: Callable[..., Awaitable[Any]] = functools.partial(_ask_callable, endpoint, name)
         tell: Callable[[bytes], Awaitable[None]] = functools.partial(_tell_callable, endpoint)
     else:
         module = _mounted(state, endpoint)
@@ -114,9 +120,14 @@ def _mounted(state: SessionState, path: object) -> Module:
     return mount.module
 
 
-async def _ask_callable(hook: Hook, _: SessionState, request: Event, __: Span) -> Any:
+async def _ask_callable(hook: Hook, name: str, state: SessionState, request: Event, _: Span) -> Any:
     # a copy through JSON: a hook cannot change the event of others
-    return await hook(decode_event(encode_checked(request)))
+    answer = _answer(hook, decode_event(encode_checked(request)))
+    return await state.runtime.run_foreign(answer, f"policy hook {name}")
+
+
+async def _answer(hook: Hook, event: Event) -> Any:
+    return await hook(event)
 
 
 async def _ask_module(module: Module, state: SessionState, request: Event, span: Span) -> Any:

@@ -51,7 +51,7 @@ async def invoke(
     before this returns or raises. ``caller`` is the invocation whose system call this is. For a module that is a policy
     hook, ``policy_span`` is the span of the operation in question; policy is not asked about such an invocation.
     """
-    state.check_open()
+    state.check_call()
     runtime = state.runtime
     limit = runtime.bus.limit
     path, op, chunks = request.path, request.op, request.chunks

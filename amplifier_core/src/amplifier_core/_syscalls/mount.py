@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class MountRequest(msgspec.Struct, frozen=True):
     """The arguments of the system call ``mount`` (section 8). ``timeout`` is in seconds."""
 
-    path: str
+    path: str  # one of `MOUNT_PATHS`
     descriptor: ModuleDescriptor | Mapping[str, Any]
     timeout: float
     trusted: bool = False
@@ -42,7 +42,7 @@ async def mount(state: SessionState, request: MountRequest, caller: Invocation |
 
     Success and failure are both recorded as ``mount:add``. ``caller`` is the invocation whose system call this is.
     """
-    state.check_open()
+    state.check_call()
     descriptor = _checked(request, caller)
     full = f"{request.path}/{descriptor.name}"
     _doubt(state, descriptor, full)
@@ -122,7 +122,7 @@ def _describe_mount(descriptor: ModuleDescriptor, unkept: Sequence[str]) -> dict
 
 async def unmount(state: SessionState, path: str, name: str | None, span: Span | None = None) -> list[str]:
     """Unmount one module, or all at a mount path. Modules that no other session holds are closed on return."""
-    state.check_open()
+    state.check_call()
     mounts = state.namespace.mounts
     _check_text(path, "path")
     full = f"{path}/{name}" if name is not None else path
@@ -144,7 +144,7 @@ def _check_text(value: object, name: str) -> None:
 
 def mounts(state: SessionState, path: str | None) -> list[dict[str, Any]]:
     """List the mounts, or those at or below ``path``, in the order of mounting."""
-    state.check_open()
+    state.check_call()
     if path is not None:
         _check_text(path, "path")
     return [
@@ -162,7 +162,7 @@ def mounts(state: SessionState, path: str | None) -> list[dict[str, Any]]:
 
 def describe(state: SessionState, path: str) -> Raw:
     """Give a module's description as JSON, as it was verified when it was mounted."""
-    state.check_open()
+    state.check_call()
     _check_text(path, "path")
     mount = state.namespace.mounts.get(path)
     if mount is None:

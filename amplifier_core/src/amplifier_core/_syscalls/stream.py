@@ -6,6 +6,7 @@ Owns the task of the invocation, and cancels it when the reader leaves. `Chunks`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,7 +27,8 @@ class Stream:
     task that waits for a chunk is cancelled, and when the stream is garbage.
     """
 
-    def __init__(self, invoke: Callable[[Chunks], Coroutine[Any, Any, Any]]) -> None:
+    def __init__(self, invoke: Callable[[Chunks], Coroutine[Any, Any, Any]], check_loop: Callable[[], None]) -> None:
+        self._check_loop = check_loop
         self._invoke: Callable[[Chunks], Coroutine[Any, Any, Any]] | None = invoke
         self._chunks = Chunks()
         self._task: asyncio.Task[Any] | None = None
@@ -40,6 +42,7 @@ class Stream:
         return self
 
     async def __anext__(self) -> Any:
+        self._check_loop()
         task = self._task or self._started()
         try:
             return self._chunks.take() if self._chunks.ready else await self._chunks.get()
@@ -52,6 +55,7 @@ class Stream:
 
     async def result(self) -> Any:
         """Give the final result, or raise the error of the invocation. Chunks that were not read are discarded."""
+        self._check_loop()
         task = self._started()
         self._chunks.discard()
         try:
@@ -63,12 +67,14 @@ class Stream:
 
     async def aclose(self) -> None:
         """Cancel the invocation, if it still runs, and wait for its end. Idempotent."""
+        self._check_loop()
         self._invoke = None
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait((self._task,))
 
     async def __aenter__(self) -> Self:
+        self._check_loop()
         _ = self._started()
         return self
 
@@ -78,8 +84,13 @@ class Stream:
         await self.aclose()
 
     def __del__(self) -> None:
-        if self._task is not None and not self._task.done() and not self._task.get_loop().is_closed():
-            self._task.cancel()
+        if self._task is not None and not self._task.done():
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)  # garbage is collected in any thread
+
+    def __repr__(self) -> str:
+        phase = "not started" if self._task is None else "ended" if self._task.done() else "running"
+        return f"<Stream: {phase}>"
 
     def _result_of(self, task: asyncio.Task[Any]) -> Any:
         """Give the result, or raise its error. `aclose` cancels the task, not the reader: that is ``Cancelled``."""

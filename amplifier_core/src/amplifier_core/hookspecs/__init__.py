@@ -26,6 +26,7 @@ from amplifier_core._protocol.message import (
 )
 
 from ._chunks import Chunks
+from ._fork import Forkable, close_socket, watch_forks
 from ._host import Host
 from ._isolation import Confinement, Isolation, IsolationSpec
 from ._launch import Launch
@@ -37,7 +38,8 @@ from ._transport import Connection, Notify, TransportSpec, Usage
 
 __all__ = [
     "ISOLATIONS", "LARGE", "PROJECT", "SINKS", "TRANSPORTS", "UNSET", "Chunks", "Confinement", "Connection",
-    "ErrorBody", "Host", "Isolation", "IsolationSpec", "Launch", "LineBuffer", "LineTooLongError", "Message", "NotJson",
-    "Notify", "Pending", "Sink", "SinkSpec", "SystemCall", "TransportSpec", "Usage", "add_clues", "causes", "decode",
-    "decode_large", "decode_message", "decode_message_large", "encode", "encode_message", "hookimpl", "why_not_started",
+    "ErrorBody", "Forkable", "Host", "Isolation", "IsolationSpec", "Launch", "LineBuffer", "LineTooLongError",
+    "Message", "NotJson", "Notify", "Pending", "Sink", "SinkSpec", "SystemCall", "TransportSpec", "Usage", "add_clues",
+    "causes", "close_socket", "decode", "decode_large", "decode_message", "decode_message_large", "encode",
+    "encode_message", "hookimpl", "watch_forks", "why_not_started",
 ]  # fmt: skip
