@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 import httpx
 
+from amplifier_core.hookspecs import close_socket, watch_forks
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -84,8 +86,15 @@ class Http11(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._readable = _watch(transport.get_extra_info("socket").fileno())
+        self._socket = transport.get_extra_info("socket")
+        self._readable = _watch(self._socket.fileno())
         self._open.add(self)
+        watch_forks(self)
+
+    def after_fork(self) -> None:
+        """Close the child's copy of the socket, or the server would see no end of the connection."""
+        if self in self._open:
+            close_socket(self._socket)
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         return self._buffer

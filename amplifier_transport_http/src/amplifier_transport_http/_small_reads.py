@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpcore
 
+from amplifier_core.hookspecs import close_socket, watch_forks
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
@@ -82,6 +84,8 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._stream = stream
         self._frames = frames
         self._ahead: list[bytes] = []  # read while the connection was idle
+        self._closed = False
+        watch_forks(self)
 
     @property
     def leaving(self) -> bool:
@@ -115,6 +119,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:
+        self._closed = True
         await self._stream.aclose()
 
     async def start_tls(
@@ -125,6 +130,11 @@ class _Stream(httpcore.AsyncNetworkStream):
     ) -> httpcore.AsyncNetworkStream:
         stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
         return self._reads.wrap(stream, self._reads.frames_inside_tls())
+
+    def after_fork(self) -> None:
+        """Close the child's copy of the socket, or the server would see no end of the connection."""
+        if not self._closed:
+            close_socket(self.get_extra_info("socket"))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
