@@ -156,3 +156,36 @@ async def test_killing_the_outer_process_leaves_nothing(isolation, daemons, mark
         assert json.loads(process.stdout.readline())["ok"]
         process.kill()
     await gone(mark)
+
+
+ENDING = """
+import json, os, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    told = {"name": "ending", "kind": "tool", "capabilities": [], "inputs": {}, "outputs": {}}
+    if request["method"] == "invoke":
+        exec(request["params"]["args"]["code"])
+    result = {"health": {"status": "ok"}, "describe": told}[request["method"]]
+    print(json.dumps({"id": request["id"], "ok": True, "result": result}), flush=True)
+"""
+ENDS: dict = {
+    "os.abort()": {"signal": "SIGABRT"},
+    "os.kill(os.getpid(), 9)": {"signal": "SIGKILL"},
+    "os.kill(os.getpid(), 11)": {"signal": "SIGSEGV"},
+    "os._exit(3)": {"exit_code": 3},
+    "os._exit(139)": {"exit_code": 139},
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_a_signal_that_ends_an_isolated_module_is_told_as_one(isolated, end):
+    """bwrap says of a signal what a shell does: an exit code, which the module may also have by itself."""
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 15) and "signal" in ENDS[end]:
+        missing_here("this system does not tell how a process ended that is no child")
+    command = [sys.executable, "-c", ENDING]
+    transport = {"type": "stdio", "command": command}
+    await isolated.mount("/mnt/tools", {"name": "ending", "kind": "tool", "capabilities": [], "transport": transport})
+    with pytest.raises(Unreachable) as caught:
+        await isolated.invoke("/mnt/tools/ending", "end", {"code": end})
+    details = caught.value.details
+    assert {name: details[name] for name in ("signal", "exit_code") if name in details} == ENDS[end]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _TMP = "$tmp"  # the scratch folder, in a capability
 _WORD = b"--unshare-uts\0"  # without it bwrap refuses --hostname and ends, before it makes a process
+_GENERATIONS = 2  # bwrap waits outside, and its pid 1 inside, which starts the program
 _SCRATCH_FILES = "not limited: unshare of util-linux cannot mount here"
 _LATER_MOUNTS = "appear inside, if the host shares its mounts: unshare of util-linux cannot make them private here"
 
@@ -181,6 +182,7 @@ class BwrapIsolation(Isolation):
             limits=self._limits.rlimits,
             gate=gate,
             word=_WORD,
+            generations=_GENERATIONS,
             shown=shown,
         )
 

@@ -175,8 +175,7 @@ class ChildProcess(Process):
     def exited(self) -> None:
         """Fail the requests in flight with the cause, and report the noise and the exit."""
         outcome = self.outcome()
-        how = f"killed by {outcome['signal']}" if "signal" in outcome else f"exit code {outcome['exit_code']}"
-        self._stop(Unreachable(f"the module went away: {how}", details=outcome))
+        self._stop(Unreachable(f"the module went away: {_how(outcome)}", details=outcome))
         if self._noise:
             self._notify("module:noise", self._noise_so_far())
         self._notify("module:exit", outcome)
@@ -226,3 +225,12 @@ class ChildProcess(Process):
 
     def _noise_so_far(self) -> dict[str, Any]:
         return {"count": self._noise, "first": self._first_noise.decode(errors="replace")}
+
+
+def _how(outcome: dict[str, Any]) -> str:
+    """Say how the process ended. What else runs in this program may have taken its exit code."""
+    if "signal" in outcome:
+        return f"killed by {outcome['signal']}"
+    if "exit_code" in outcome:
+        return f"exit code {outcome['exit_code']}"
+    return "its exit code is lost: this program ignores SIGCHLD, or waits for every child"

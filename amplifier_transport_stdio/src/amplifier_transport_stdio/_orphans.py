@@ -12,6 +12,8 @@ import os
 import subprocess
 import sys
 
+from amplifier_core.hookspecs import watch_forks
+
 from . import _orphan_search as search
 
 
@@ -24,6 +26,12 @@ class OrphanKiller:
         self._wanted: set[bytes] = set()
         self._search: asyncio.Future[None] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
+        watch_forks(self)
+
+    def after_fork(self) -> None:
+        """Close the child's copy of the watchdog's pipe."""
+        if self._watchdog is not None and self._watchdog.stdin is not None:
+            self._watchdog.stdin.close()
 
     def mark(self, env: dict[str, str]) -> tuple[dict[str, str], str]:
         """Give an environment with a new mark, and the mark: an empty one where processes cannot be searched."""

@@ -6,8 +6,6 @@ Owns signals, the exit and the tail of stderr. It chooses how the pipes are read
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
 _TAIL = 8 * 1024  # bytes of stderr kept for the details of an error
 _END_OF_INPUT_GRACE = 1.0
 _TERMINATE_GRACE = 0.5
+_PROGRAM_PAUSE = 0.004  # seconds after which the program of a sandbox is looked for, then twice as long each time
+_PROGRAM_PAUSES_END = 8.0
 _SIGNALS = {int(number): number.name for number in signal.Signals}
 
 
@@ -74,6 +74,8 @@ class Process:
         pipes: type[LoopPipes | ThreadPipes] = LoopPipes if watched else ThreadPipes
         self._pipes = pipes(self._tree, reader, self._on_stderr, self.kill)
         self.write = self._pipes.write  # bound, for speed
+        if launch.generations:
+            self._look_for_program(_PROGRAM_PAUSE)
 
     @property
     def alive(self) -> bool:
@@ -115,8 +117,10 @@ class Process:
 
     def outcome(self) -> dict[str, Any]:
         """Say how the process ended, with the tail of its stderr: the ``details`` of an error."""
-        code = self._tree.popen.returncode
-        how = {"exit_code": code} if code >= 0 else {"signal": _SIGNALS.get(-code, str(-code))}
+        code = self._tree.exit_code
+        how: dict[str, Any] = {}
+        if code is not None:
+            how = {"exit_code": code} if code >= 0 else {"signal": _SIGNALS.get(-code, str(-code))}
         return {"pid": self.pid, **how, **self.stderr()}
 
     def stderr(self, since: int = 0) -> dict[str, str]:
@@ -128,13 +132,18 @@ class Process:
         self._tail = (self._tail + data)[-_TAIL:]
         self.heard += len(data)
 
+    def _look_for_program(self, pause: float) -> None:
+        """Look again and again, less and less often, for the program that an isolation starts."""
+        if not self._tree.find_program() and pause < _PROGRAM_PAUSES_END:
+            self._loop.call_later(pause, self._look_for_program, pause * 2)
+
     def _watch_exit(self) -> WorkerThread | None:
         """Let the loop watch a pidfd for the exit. Where there is none, wait in a thread, and return that."""
-        with contextlib.suppress(AttributeError, OSError):  # not on this system, or not allowed here
-            pidfd = os.pidfd_open(self.pid)
-            self._loop.add_reader(pidfd, self._on_pidfd, pidfd)
-            return None
-        return self._wait_in_thread()
+        pidfd = self._tree.watch()
+        if pidfd is None:
+            return self._wait_in_thread()
+        self._loop.add_reader(pidfd, self._on_pidfd, pidfd)
+        return None
 
     def _wait_in_thread(self) -> WorkerThread:
         waiter = WorkerThread(f"wait {self.pid}", self._wait)
@@ -148,7 +157,6 @@ class Process:
 
     def _on_pidfd(self, pidfd: int) -> None:
         self._loop.remove_reader(pidfd)
-        os.close(pidfd)
         self._tree.kill_rest()
         self._on_exit()
 
@@ -161,7 +169,7 @@ class Process:
         """Read the rest, reap the process, report its exit, and kill what has left its group."""
         try:
             await self._pipes.finish()
-            self._tree.popen.wait()
+            self._tree.reap()
             self._ended.set_result(None)
             await self._reader.taken()
             self._reader.exited()

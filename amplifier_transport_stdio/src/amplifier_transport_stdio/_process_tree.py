@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amplifier_core import Unreachable
-from amplifier_core.hookspecs import why_not_started
+from amplifier_core.hookspecs import watch_forks, why_not_started
 
-from ._usage import psutil_here
+from ._exit_status import is_signal, open_pidfd, read_status
+from ._usage import children_of, psutil_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ TERMINATE = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM)
 _HEAD = 256  # bytes of a program: as many as the system looks at
 _WORDS = 3  # of a command, shown: an interpreter, an option and a script
 _SHOWN = 200  # characters of each
+_UNKNOWN = 255  # what `Popen` is told of an exit that nobody knows: that it was no success
 
 
 class ProcessTree:
@@ -46,20 +48,90 @@ class ProcessTree:
     def __init__(self, launch: Launch, env: Mapping[str, str]) -> None:
         self._began = time.time()
         self.popen = _spawn(launch, env)
+        self.exit_code: int | None = None
+        """How the ended root ended, as ``subprocess`` says it; ``None`` if nothing here can tell."""
+        self._generations = launch.generations
+        self._pidfd: int | None = None
+        self._program: int | None = None  # a pidfd of what an isolation has started
+        self._status: int | None = None  # of the root, as `wait` has seen it: somebody else may reap it before us
+        watch_forks(self)
+
+    def after_fork(self) -> None:
+        """Close the child's copies of the pipes, or the root would see no end of its input."""
+        for stream in filter(None, (self.popen.stdin, self.popen.stdout, self.popen.stderr)):
+            stream.close()
+        self._close_pidfds()
+
+    def watch(self) -> int | None:
+        """Open a pidfd of the root, which becomes readable at its end; ``None`` where there is none.
+
+        ``reap`` closes it.
+        """
+        self._pidfd = open_pidfd(self.popen.pid)
+        return self._pidfd
+
+    def find_program(self) -> bool:
+        """Look for the program that an isolation starts below the root; ``False`` if it may come yet.
+
+        A sandbox tells of a signal that ended its program as a shell does, by an exit code that the program can have by
+        itself.
+        """
+        found = [self.popen.pid]
+        for _ in range(self._generations if self.popen.returncode is None else 0):
+            found = children_of(found[0])[:1]
+            if not found:
+                return False
+        if found[0] != self.popen.pid:
+            self._program = open_pidfd(found[0])
+        return True
+
+    def reap(self) -> None:
+        """Reap the ended root. What else runs in this program may have done so, and Linux if SIGCHLD is ignored."""
+        if os.name != "posix":
+            self.exit_code = self.popen.wait()
+            return
+        try:
+            status: int | None = os.waitpid(self.popen.pid, 0)[1]
+        except ChildProcessError:
+            status = read_status(self._pidfd) if self._status is None else self._status
+        code = None if status is None else os.waitstatus_to_exitcode(status)
+        if code is not None and is_signal(ended := read_status(self._program), code):
+            code = os.waitstatus_to_exitcode(ended or 0)
+        self.exit_code = code
+        self.popen.returncode = _UNKNOWN if code is None else code
+        self._close_pidfds()
+
+    def _close_pidfds(self) -> None:
+        for pidfd in (self._pidfd, self._program):
+            if pidfd is not None:
+                os.close(pidfd)
+        self._pidfd = self._program = None
 
     def wait(self) -> None:
         """Wait until the root has ended, if possible without reaping it: until then no other process gets its pid."""
-        if hasattr(os, "waitid"):
-            os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT)
-        else:
+        if not hasattr(os, "waitid"):
             self.popen.wait()
+            return
+        pidfd = open_pidfd(self.popen.pid)
+        try:
+            ended = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT)
+            if ended is not None:
+                self._status = ended.si_status << 8 if ended.si_code == os.CLD_EXITED else ended.si_status
+        except ChildProcessError:  # somebody else has reaped it
+            self._status = read_status(pidfd)
+        finally:
+            if pidfd is not None:
+                os.close(pidfd)
 
     def has_ended(self) -> bool:
         """Tell whether the root has ended, if possible without reaping it."""
         if self.popen.returncode is not None:
             return True
         if hasattr(os, "waitid"):
-            return os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+            try:
+                return os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+            except ChildProcessError:
+                return True
         return self.popen.poll() is not None
 
     def send(self, number: int) -> None:

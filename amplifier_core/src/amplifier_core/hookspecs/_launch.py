@@ -30,11 +30,16 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     word: bytes = b""
     """What is sent through the gate when the limits are set. Without it the process must end by itself, not go on: then
     its kernel was killed."""
+    generations: int = 0
+    """How many generations below the started process the program runs that an isolation starts: a sandbox may tell of
+    its end by signal as of an exit code."""
     shown: Mapping[str, Any] = {}
     """What an isolation opens to the module, as JSON for people. It is in the log."""
 
     def start(self, **options: Any) -> subprocess.Popen[Any]:
         """Start the process, once. ``options`` of ``subprocess.Popen`` replace the launch's own.
+
+        It starts with no signal blocked or ignored, whatever this program does with its own.
 
         Raises ``OSError``; then no process runs.
         """
@@ -42,7 +47,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
         try:
             own = {"args": self.command, "cwd": self.cwd, "env": dict(self.env), "pass_fds": self.fds}
-            process = subprocess.Popen(**own | options)
+            process = subprocess.Popen(**own | _default_signals() | options)
             try:
                 self._limit(process.pid)
                 self._open_gate()
@@ -74,3 +79,25 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
             for number, value in self.limits.items():
                 prlimit(pid, number, (value, value))
+
+
+def _default_signals() -> dict[str, Any]:
+    """Give the option of ``Popen`` that undoes what a process would inherit: blocked signals, and ignored ones.
+
+    There is nothing to undo in most programs. With ``preexec_fn``, ``Popen`` forks in the slow way.
+    """
+    if os.name != "posix":
+        return {}
+    import signal
+
+    undone = {signal.SIGPIPE, signal.SIGXFSZ}  # `Popen` undoes these
+    ignored = [number for number in signal.valid_signals() - undone if signal.getsignal(number) == signal.SIG_IGN]
+    if not ignored and not signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+        return {}
+
+    def undo() -> None:
+        for number in ignored:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    return {"preexec_fn": undo}
