@@ -28,7 +28,7 @@ from amplifier_core._protocol.json import encode_checked
 TAXONOMY = [
     *("session:start", "session:fork", "session:end", "mount:add", "mount:remove", "hook:register"),
     *("context:get", "context:set", "context:pre_compact", "context:post_compact", "module:invoke", "policy:decision"),
-    *("artifact:write", "artifact:read", "module:start", "module:exit", "module:noise"),
+    *("artifact:write", "artifact:read", "module:start", "module:exit", "module:noise", "module:changed"),
     *("hook:error", "sink:error", "events:dropped"),
 ]
 

@@ -13,10 +13,11 @@ from ._protocol.errors import BadRequest
 from ._protocol.json import decode_checked
 from ._syscalls.context import get as get_fragments
 from ._syscalls.context import set_fragment
+from ._syscalls.describe import describe
 from ._syscalls.emit import Emitter
 from ._syscalls.hooks import register_hook
 from ._syscalls.invoke import InvokeRequest, invoke
-from ._syscalls.mount import MountRequest, describe, mount, mounts, unmount
+from ._syscalls.mount import MountRequest, mount, mounts, unmount
 from ._syscalls.stream import Stream
 
 if TYPE_CHECKING:
@@ -149,8 +150,12 @@ class Session:
         return mounts(self._state, path)
 
     async def describe(self, path: str) -> dict[str, Any]:
-        """Give the description of a module (section 2), as it was verified at its mount."""
-        description: dict[str, Any] = decode_checked(describe(self._state, path))
+        """Give the description of a module (section 2), as it was verified at its mount.
+
+        A module that has said since that it changed is asked again, and its answer verified by the same rules. Raises
+        what the mount would raise, and ``Timeout``.
+        """
+        description: dict[str, Any] = decode_checked(await describe(self._state, path))
         return description
 
     def invoke(

@@ -51,7 +51,10 @@ class Module(msgspec.Struct, eq=False):
     unenforced: tuple[str, ...] = ()  # those of its capabilities that nothing enforces here
     granted: tuple[str, ...] = ()
     confinement: Confinement | None = None  # planned at the mount, if it has an isolation
-    description: bytes = b""  # JSON, as verified at the mount
+    description: bytes = b""  # JSON, as verified at the mount, or since
+    changes: int = 0  # of its description that its connection has reported
+    described: int = 0  # how many of them the description knows of
+    describing: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
     holders: int = 0  # how many namespaces hold it
     budget: Budget | None = None  # from its start on, if it has a limit and can be measured
     mounter: Module | None = None  # whose system call mounted it
@@ -63,6 +66,11 @@ class Module(msgspec.Struct, eq=False):
         self.message_bytes = self.descriptor.message_bytes
         if self.descriptor.limits.concurrency:
             self._slots = asyncio.Semaphore(self.descriptor.limits.concurrency)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the module has said that its description is another one now."""
+        return self.changes != self.described
 
     async def start(self, host: Host) -> None:
         """Start the module through its transport, with the granted capabilities. The host has the kernel's meter."""

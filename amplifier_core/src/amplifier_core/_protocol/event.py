@@ -32,8 +32,8 @@ _IN_SIX = bytes(set(range(0x20)).difference(_IN_TWO))
 
 KERNEL_EVENTS = frozenset((
     "session:start", "session:fork", "session:end", "mount:add", "mount:remove", "hook:register", "context:get",
-    "context:set", "module:invoke", "module:start", "module:exit", "module:noise", "policy:decision", "hook:error",
-    "sink:error", "events:dropped", "policy:request",
+    "context:set", "module:invoke", "module:start", "module:exit", "module:noise", "module:changed", "policy:decision",
+    "hook:error", "sink:error", "events:dropped", "policy:request",
 ))  # fmt: skip
 """Names that the kernel alone emits, so that no module can forge the audit trail."""
 

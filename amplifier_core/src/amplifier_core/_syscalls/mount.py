@@ -1,6 +1,6 @@
 """Mounting: check, ask policy, start, verify, then add. A mount that fails leaves nothing of the module behind.
 
-Owns the system calls ``mount``, ``unmount``, ``mounts`` and ``describe``. `invoke` owns the calls to a mounted module.
+Owns the system calls ``mount``, ``unmount`` and ``mounts``. `invoke` owns the calls to a mounted module.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Raw
 
 from amplifier_core._protocol.descriptor import ModuleDescriptor
 from amplifier_core._protocol.errors import BadRequest, KernelError, failure_of, short
@@ -158,13 +157,3 @@ def mounts(state: SessionState, path: str | None) -> list[dict[str, Any]]:
         for at, mount in state.namespace.mounts.items()
         if path is None or at == path or at.startswith(f"{path}/")
     ]
-
-
-def describe(state: SessionState, path: str) -> Raw:
-    """Give a module's description as JSON, as it was verified when it was mounted."""
-    state.check_call()
-    _check_text(path, "path")
-    mount = state.namespace.mounts.get(path)
-    if mount is None:
-        raise BadRequest(f"path: nothing is mounted at {short(path)}")
-    return Raw(mount.module.description)

@@ -15,7 +15,6 @@ import msgspec
 from amplifier_core._modules.module import Module, as_connection
 from amplifier_core._modules.reasons import explain
 from amplifier_core._modules.thread import in_thread
-from amplifier_core._protocol.description import check_description
 from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, Timeout, Unreachable, short
 from amplifier_core._protocol.json import encode_checked
 from amplifier_core._protocol.message import result_of
@@ -24,6 +23,7 @@ from amplifier_core._sessions.policy import MOUNT, Question, authorize, authoriz
 from amplifier_core.hookspecs import TRANSPORTS
 
 from .delegation import check_granted, handed_on, take_share, wanted_of
+from .describe import note_change, verify_description
 from .secrets import without_secrets
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .turns import Invocation
 
 _ISOLATION = "the plan of its isolation"
-_MODULE_EVENTS = ("module:start", "module:exit", "module:noise", "events:dropped")
+_MODULE_EVENTS = ("module:start", "module:exit", "module:noise", "module:changed", "events:dropped")
 
 
 class Startup:
@@ -70,6 +70,7 @@ class Startup:
         connection = as_connection(opened)
         mounter = caller.module if caller else None
         self.module = Module(path, descriptor, connection, None, trusted=trusted and connection.local, mounter=mounter)
+        self._report.module = self.module
         self._wanted = wanted_of(connection, descriptor)
         self._check_caller()
         take_share(self.module)
@@ -116,7 +117,7 @@ class Startup:
         self._waits_for = "its answer to health"
         yield _check_health(module)
         self._waits_for = "its answer to describe"
-        yield _check_description(module)
+        yield verify_description(module)
 
     async def _confirm(self, asked: tuple[PolicyHook, ...]) -> tuple[PolicyHook, ...]:
         """Go on only while the session is open, the caller has what it hands on, and all policy hooks were asked."""
@@ -212,22 +213,20 @@ async def _check_health(module: Module) -> None:
         raise Unreachable(f'{module.path}: health: expected {{"status": "ok"}}, got {short(health)}')
 
 
-async def _check_description(module: Module) -> None:
-    described = result_of(await module.call("describe", b"{}"), f"{module.path} describe")
-    module.description = encode_checked(check_description(described, module.descriptor, module.path))
-
-
 class _Reporter:
     """A connection's ``Notify``: records its reports, in the span of the mount until the module is added."""
 
     def __init__(self, state: SessionState, path: str, span: Span) -> None:
         self.span: Span | None = span
+        self.module: Module | None = None
         self._state = state
         self._path = path
 
     def __call__(self, event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
         if event not in _MODULE_EVENTS:
             raise Internal(f"a transport reported {event!r}, which is none of {', '.join(_MODULE_EVENTS)}")
+        if event == "module:changed" and (self.module is None or not note_change(self.module)):
+            return
         status = "error" if error else "ok"
         self._state.record(event, self.span, module=self._path, status=status, data=data, error=error)
         if event == "module:noise":

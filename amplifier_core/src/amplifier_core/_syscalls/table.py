@@ -16,10 +16,11 @@ from amplifier_core._sessions.policy import INVOKE, MOUNT, Question, authorize
 
 from .context import read, set_fragment
 from .delegation import check_granted
+from .describe import describe
 from .emit import Emitter
 from .hooks import register_hook
 from .invoke import InvokeRequest, invoke
-from .mount import MountRequest, describe, mount, mounts, unmount
+from .mount import MountRequest, mount, mounts, unmount
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -95,7 +96,7 @@ class SystemCalls:
         return mounts(caller.state, _optional(args, "path", str))
 
     async def _describe(self, caller: Invocation, args: Args) -> Raw:
-        return describe(caller.state, _required(args, "path", str))
+        return await describe(caller.state, _required(args, "path", str), caller)
 
     async def _invoke(self, caller: Invocation, args: Args) -> Any:
         path, op = _required(args, "path", str), _required(args, "op", str)

@@ -31,10 +31,15 @@ class Notify(Protocol):
     ``signal``, and the tail of ``stderr``) and ``module:noise``, output that is no protocol (``count``, ``first``). Any
     transport reports ``events:dropped``: ``events`` of a reply whose request was cancelled (``count``, ``first``), with
     the reason as ``error``.
+
+    Any transport reports ``module:changed`` (no data) when its module says that ``describe`` would give something else
+    now. The kernel then asks it again, before it gives the description to anybody, and verifies the answer as at the
+    mount: a module gets no capability by it. It may be reported at any time and any number of times: what is reported
+    before the next question is one event.
     """
 
     def __call__(self, event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
-        """Record one of these four events at once; ``data`` is JSON. Raises ``Internal`` for any other name."""
+        """Record one of these five events at once; ``data`` is JSON. Raises ``Internal`` for any other name."""
 
 
 class Usage(msgspec.Struct, frozen=True):
