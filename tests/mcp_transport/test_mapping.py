@@ -1,13 +1,17 @@
 """How MCP stands in the kernel's words: ops, schemas, capabilities, results, failures, and what travels along."""
 
+import asyncio
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from typing import Any
 
 import pytest
-from tests.mcp_transport.servers import MODERN, error, json_of, result, told
+from tests.mcp_transport.servers import MODERN, error, event, json_of, result, told
+from tests.mcp_transport.servers import events as stream_of
 
 from amplifier_core import BadRequest, Forbidden, Internal, KernelError, UnsupportedOp
 from amplifier_core.testing import check_module
@@ -308,6 +312,78 @@ def changed(request):
         await session.invoke(M, "new", {})
     await session.invoke(M, "good", {})
     assert await session.invoke(M, "new", {}) == told("new")
+
+
+CHANGING = """
+def change(names, count=1):
+    TOOLS[:] = [{"name": name, "inputSchema": {"type": "object"}} for name in names]
+    for _ in range(count):
+        send({"method": "notifications/tools/list_changed"})
+"""
+
+
+async def test_describe_tells_what_can_be_called_after_the_tools_changed(session, mount, describe, script, events):
+    code = "change(args['names'], args.get('count', 1))\nreply(request, told(op))"
+    await mount(describe(script(code, before=CHANGING)))
+    for names in (["good", "new"], ["good"], ["good", "more"]):
+        await session.invoke(M, "good", {"names": names, "count": 1000})
+        described = await session.describe(M)
+        assert list(described["inputs"]) == [tool["name"] for tool in described["mcp"]["tools"]] == names
+    verified = [event for event in events("module:changed") if "status" in event and "data" in event]
+    assert [event["data"]["added"] for event in verified] == [["new"], [], ["more"]]
+    assert len(events("module:changed")) == 6
+
+
+async def test_tools_that_change_do_not_go_beyond_what_was_granted(session, mount, describe, script):
+    code = "change(args['names'])\nreply(request, told(op))"
+    words = ["x-mcp:tool:good", "x-mcp:tool:bad"]
+    await mount(describe(script(code, before=CHANGING), capabilities=words))
+    await session.invoke(M, "good", {"names": ["good", "new"]})
+    assert list((await session.describe(M))["inputs"]) == ["good"]
+    with pytest.raises(Forbidden):
+        await session.invoke(M, "new", {})
+
+
+async def test_a_flawed_tool_that_comes_later_is_left_out_and_named(session, mount, describe, script):
+    code = """
+TOOLS.append({"name": "flawed", "inputSchema": None})
+send({"method": "notifications/tools/list_changed"})
+reply(request, told(op))
+"""
+    await mount(describe(script(code)))
+    await session.invoke(M, "good", {})
+    described = await session.describe(M)
+    assert list(described["inputs"]) == ["good", "bad", "slow"]
+    assert described["mcp"]["flawed"] == {"flawed": "inputSchema: expected an object"}
+
+
+async def test_a_server_over_http_may_change_its_tools_in_the_middle_of_a_call(session, remote):
+    async def call(request, message):
+        server.tools = [tool("a"), tool("new")]
+        changed = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+        await request.send(stream_of(event(changed), event(result(message, told("fine")))))
+
+    server = await remote(tool("a"), call=call)
+    await session.invoke(M, "a", {})
+    assert list((await session.describe(M))["inputs"]) == ["a", "new"]
+
+
+async def test_a_server_that_is_another_one_after_a_restart_is_described_anew(
+    session, mount, describe, script, tmp_path, events
+):
+    mark = tmp_path / "again"
+    before = f"""
+if os.path.exists({str(mark)!r}):
+    TOOLS = [{{"name": "good", "inputSchema": {{"type": "object"}}, "description": "better"}}]
+open({str(mark)!r}, "w").close()
+"""
+    await mount(describe(script("reply(request, told(op))", before=before)))
+    os.kill(events("module:start")[0]["data"]["pid"], signal.SIGKILL)
+    while not events("module:exit"):
+        await asyncio.sleep(0.005)
+    assert list((await session.describe(M))["inputs"]) == ["good", "bad", "slow"]
+    assert await session.invoke(M, "good", {}) == told("good")
+    assert list((await session.describe(M))["inputs"]) == ["good"]
 
 
 @pytest.mark.parametrize("times", [1, 2])

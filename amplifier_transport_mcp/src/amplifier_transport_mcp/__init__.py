@@ -25,5 +25,6 @@ def open_transport(descriptor: ModuleDescriptor, notify: Notify, host: Host) -> 
     """Check the descriptor's ``transport`` and make a connection; nothing is started or connected yet."""
     fields, inputs = read_fields(descriptor)
     if isinstance(fields, StdioFields):
-        return McpStdioConnection(descriptor, inputs, Launcher(descriptor, fields, notify, host.shared(OrphanKiller)))
-    return McpHttpConnection(descriptor, fields, inputs)
+        launcher = Launcher(descriptor, fields, notify, host.shared(OrphanKiller))
+        return McpStdioConnection(descriptor, inputs, notify, launcher)
+    return McpHttpConnection(descriptor, inputs, notify, fields)

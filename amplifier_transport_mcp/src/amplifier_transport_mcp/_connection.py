@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Confinement, Launch, Usage
+    from amplifier_core.hookspecs import Chunks, Confinement, Launch, Notify, Usage
     from amplifier_transport_http import HttpFields
     from amplifier_transport_stdio import Launcher
 
@@ -39,11 +39,14 @@ _TOOL = "x-mcp:tool"
 class _McpConnection(Connection):
     """One server, and the client of it: another client after an end."""
 
-    def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs) -> None:
+    def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs, notify: Notify) -> None:
         self.unenforced = tuple(word for word in descriptor.capabilities if not is_tool(word) and word[:4] != "sys:")
         self._descriptor = descriptor
         self._inputs = inputs
+        self._notify = notify
         self._granted: Sequence[str] = ()
+        self._tools: Tools | None = None  # that were listed last
+        self._described: Mapping[str, Any] | None = None  # what the kernel was told
         self._session: ClientSession | None = None
         self._suspended: dict[str, Invocation] = {}  # the kernel carries out what their servers asked for
         self._background: set[asyncio.Task[None]] = set()
@@ -109,6 +112,7 @@ class _McpConnection(Connection):
             raise Unreachable("the module was unmounted")
         if self._session is None or not self._session.usable:
             old, self._session = self._session, self._begin()
+            self._session.correlator.on_change = self._report_change
             if old is not None:
                 self._in_background(self._retire(old))
         return self._session
@@ -131,13 +135,26 @@ class _McpConnection(Connection):
                 return await self._ping(session)
             tools = await session.list_tools(self._granted_tools)
             if method == "describe":
-                return Message(ok=True, result=tools.describe(self._descriptor, session.server()))
+                self._tools, self._described = tools, tools.describe(self._descriptor, session.server())
+                return Message(ok=True, result=self._described)
+            self._compare(session, tools)
             if chunks is not None:
                 chunks.sent()
             return await self._invoke(session, tools, decode(params), chunks)
         except asyncio.CancelledError:
             self._after_cancel(session)
             raise
+
+    def _compare(self, session: ClientSession, tools: Tools) -> None:
+        """Report tools that are listed anew, and are others than those that were described: a server may not say so."""
+        if tools is not self._tools:
+            self._tools = tools
+            if self._described not in (None, tools.describe(self._descriptor, session.server())):
+                self._report_change()
+
+    def _report_change(self) -> None:
+        """Tell the kernel that ``describe`` may give something else now."""
+        self._notify("module:changed", {})
 
     async def _ping(self, session: ClientSession) -> Message:
         try:
@@ -190,8 +207,8 @@ class McpStdioConnection(_McpConnection):
 
     local = True
 
-    def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs, launcher: Launcher) -> None:
-        super().__init__(descriptor, inputs)
+    def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs, notify: Notify, launcher: Launcher) -> None:
+        super().__init__(descriptor, inputs, notify)
         self._launcher = launcher
         self._settling = 0
         self._settled = asyncio.Event()
@@ -267,8 +284,8 @@ class McpHttpConnection(_McpConnection):
 
     local = False
 
-    def __init__(self, descriptor: ModuleDescriptor, fields: HttpFields, inputs: Inputs) -> None:
-        super().__init__(descriptor, inputs)
+    def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs, notify: Notify, fields: HttpFields) -> None:
+        super().__init__(descriptor, inputs, notify)
         self.endpoints = fields.endpoints
         self._fields = fields
 

@@ -95,6 +95,7 @@ class Correlator:
 
     def __init__(self, inputs: Inputs) -> None:
         self.tools_changed = False
+        self.on_change: Callable[[], None] = lambda: None  # what is called when the tools have changed
         self.answered = False
         self.idle = asyncio.Event()  # no call is in flight
         self.idle.set()
@@ -232,6 +233,11 @@ class Correlator:
             message.id = next(iter(self._waiting))
         return _number(message.id)
 
+    def note_change(self) -> None:
+        """Note that the tools are others now."""
+        self.tools_changed = True
+        self.on_change()
+
     def attribute(self, request_id: RequestId, for_id: RequestId) -> None:
         """Note that a request of the server's came with the reply to one of ours."""
         if (call := self.call(for_id)) is not None:
@@ -275,7 +281,7 @@ class Correlator:
         if method == "notifications/progress":
             self._on_progress(params, size)
         elif method == "notifications/tools/list_changed":
-            self.tools_changed = True
+            self.note_change()
         elif method == "notifications/cancelled":
             cancelled = params.get("requestId")
             return isinstance(cancelled, int | str) and self._forget(cancelled)

@@ -137,7 +137,7 @@ class Invocation:
             except KernelError as error:
                 if error.details.get("mcp_code") != _codes.HEADER_MISMATCH:
                     raise
-                self._session.correlator.tools_changed = True  # the protocol says: list the tools, and send it again
+                self._session.correlator.note_change()  # the protocol says: list the tools, and send it again
                 await self._session.list_tools(self._tools.granted)
                 return await self._session.request(call, self._method, params, self._meta, self._op)
         except KernelError as error:
