@@ -227,7 +227,7 @@ def with_unknown_fields(instance: object) -> object:
     if isinstance(instance, dict):
         inner = {
             # maps from the user's own keys to text take no field of another type
-            key: value if key in {"env", "headers"} else with_unknown_fields(value)
+            key: value if key in {"env", "headers", "flawed"} else with_unknown_fields(value)
             for key, value in instance.items()
         }
         return {**inner, "x_unknown": {"field": "unknown"}}

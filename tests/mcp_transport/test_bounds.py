@@ -275,15 +275,18 @@ def page(*tools, **more):
         ({"outputSchema": [1]}, "outputSchema: expected an object"),
         ({"outputSchema": {"enum": list(range(20_000))}}, "outputSchema: expected at most 10000"),
         ({"annotations": [[]] * 20_000}, "more than 10000 values"),
+        ({"name": "good"}, "name: 'good' is that of another tool"),
+        ({"name": "prompts/get"}, "name: 'prompts/get' is that of a method of MCP"),
     ],
 )  # fmt: skip
-async def test_a_flawed_tool_takes_no_other_one_away(session, serve, mount, describe, flaw, why):
+async def test_a_flawed_tool_takes_no_other_one_away(session, serve, mount, describe, events, flaw, why):
     tool = None if flaw is None else {"name": "flawed", "inputSchema": SCHEMA, **flaw}
     server = await serve(tools=[{"name": "good", "inputSchema": SCHEMA}, tool])
     await mount(describe(server.url))
     described = await session.describe(M)
     assert list(described["inputs"]) == ["good"]
-    ((name, said),) = described["mcp"]["flawed"].items()
+    ((name, said),) = described["flawed"].items()
+    assert described["mcp"]["flawed"] == described["flawed"] == events("mount:add")[-1]["data"]["flawed"]
     assert why in said
     if name:
         with pytest.raises(Internal, match="its tool"):
@@ -298,7 +301,10 @@ async def test_a_flawed_tool_takes_no_other_one_away(session, serve, mount, desc
     [
         ([page(*[{}] * 5000)], "more than 4096 tools"),
         ([{"tools": "x"}], "tools: expected a list"),
-        ([page({"name": "a", "description": "x" * 600, "inputSchema": SCHEMA})] * 2, r"more than 1000 bytes \(limits"),
+        (
+            [page({"name": name, "description": "x" * 600, "inputSchema": SCHEMA}) for name in "ab"],
+            r"more than 1000 bytes \(limits",
+        ),
     ],
 )
 def test_a_listing_that_is_too_large_is_refused(pages, fault):

@@ -9,6 +9,7 @@ from typing import Any
 
 from ._codes import broke_contract
 from ._messages import NAME_MAX, has_more_values
+from ._tools import METHODS
 
 PAGES = 1000
 """Pages of one listing at most: a server may never end it."""
@@ -33,6 +34,7 @@ class Listing:
         self._left = limit
         self._cursors: set[str] = set()
         self._shown: set[str] = set()  # of the last page
+        self._names: set[str] = set()
 
     def show(self, page: dict[str, Any], size: int) -> dict[str, Any]:
         """Take one page, and give what the SDK has to see of it: tools whose arguments it puts into headers."""
@@ -48,6 +50,10 @@ class Listing:
             if why := _flaw(tool):
                 self._leave_out(tool, n, why)
                 continue
+            if why := self._conflict(tool["name"]):
+                self._leave_out(None, n, why)
+                continue
+            self._names.add(tool["name"])
             self.tools.append({key: value for key, value in tool.items() if value is not None})
             self._spend(len(tool.get("description") or ""))  # a description of the module has it twice
             if _has(tool["inputSchema"], _HEADER):
@@ -78,6 +84,12 @@ class Listing:
         dropped = self._shown - names
         self.flawed |= dict.fromkeys(dropped, f"inputSchema: a wrong {_HEADER}")
         self.tools = [tool for tool in self.tools if tool["name"] not in dropped]
+
+    def _conflict(self, name: str) -> str:
+        """Say why there can be no tool of that name."""
+        if name in METHODS:
+            return f"name: {name!r} is that of a method of MCP"
+        return f"name: {name!r} is that of another tool" if name in self._names else ""
 
     def _leave_out(self, tool: object, n: int, why: str) -> None:
         name = tool.get("name") if isinstance(tool, dict) else None

@@ -48,7 +48,7 @@ class Tools:
         flawed: Mapping[str, str],
     ) -> None:
         self._flawed = flawed
-        self._tools = {tool["name"]: tool for tool in tools if tool["name"] not in METHODS}
+        self._tools = {tool["name"]: tool for tool in tools}
         self.granted = granted
         self._schemas = Schemas()
         self._inputs: dict[str, Callable[[Any, str], str]] = {}
@@ -105,6 +105,7 @@ class Tools:
             "capabilities": list(descriptor.capabilities),
             "inputs": inputs,
             "outputs": outputs,
+            **({"flawed": dict(self._flawed)} if self._flawed else {}),
             "mcp": {**server, "tools": told, **({"flawed": dict(self._flawed)} if self._flawed else {})},
         }
 

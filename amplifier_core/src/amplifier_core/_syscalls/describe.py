@@ -78,6 +78,7 @@ async def _describe_again(state: SessionState, module: Module, caller: Invocatio
             "added": [op for op in after if op not in before],
             "removed": [op for op in before if op not in after],
             "changed": [op for op in after if op in before and after[op] != before[op]],
+            **flaws(module),
         }
     except BaseException as error:
         failure = failure_of(error)
@@ -86,6 +87,18 @@ async def _describe_again(state: SessionState, module: Module, caller: Invocatio
     finally:
         status, span = "error" if failure else "ok", caller.span if caller else None
         state.record("module:changed", span, module=module.path, status=status, data=data, error=failure)
+
+
+def flaws(module: Module) -> dict[str, Any]:
+    """Give what a module says of operations that cannot be called, for the log: ``flawed``, if there are any."""
+    told = msgspec.json.decode(module.description, type=_Flawed).flawed
+    return {"flawed": told} if told and isinstance(told, dict) else {}
+
+
+class _Flawed(msgspec.Struct):
+    """What is wrong with operations, by their names."""
+
+    flawed: Any = None
 
 
 class _Ops(msgspec.Struct):

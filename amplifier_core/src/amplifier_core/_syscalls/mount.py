@@ -15,6 +15,7 @@ from amplifier_core._protocol.errors import BadRequest, KernelError, failure_of,
 from amplifier_core._sessions.namespace import MOUNT_PATHS
 
 from .delegation import read_descriptor
+from .describe import flaws
 from .startup import Startup
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ async def mount(state: SessionState, request: MountRequest, caller: Invocation |
     began = runtime.clock.monotonic()
     failure: KernelError | None = None
     unkept: Sequence[str] = ()
+    flawed: dict[str, Any] = {}
     state.mounting |= {full}
     try:
         startup = Startup(state, full, descriptor, span, caller, trusted=request.trusted)
@@ -64,7 +66,7 @@ async def mount(state: SessionState, request: MountRequest, caller: Invocation |
             await startup.close()
             raise
         state.own_namespace().add(added)
-        unkept = _unkept(startup.module)
+        unkept, flawed = _unkept(startup.module), flaws(startup.module)
     except BaseException as error:
         failure = failure_of(error)
         if caller is None or "path" not in failure.details:  # a module is told the same whatever it names a module
@@ -72,7 +74,7 @@ async def mount(state: SessionState, request: MountRequest, caller: Invocation |
         raise
     finally:
         state.mounting -= {full}
-        data, status = _describe_mount(descriptor, unkept), "error" if failure else "ok"
+        data, status = _describe_mount(descriptor, unkept) | flawed, "error" if failure else "ok"
         state.record("mount:add", span, module=full, status=status, began=began, data=data, error=failure)
     return {"name": descriptor.name, "path": full}
 
