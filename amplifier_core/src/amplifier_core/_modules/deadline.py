@@ -60,10 +60,15 @@ class Deadlines:
 
     def check_loop(self) -> None:
         """Raise ``BadRequest`` in a fork, and anywhere else than on the kernel's event loop."""
+        try:
+            if asyncio.get_running_loop() is self.loop and not self.forked:
+                return
+        except RuntimeError:
+            pass
         if self.forked:
             raise BadRequest(FORKED)
-        if running_loop() is not self.loop:
-            raise BadRequest("the kernel belongs to another event loop")
+        running_loop()
+        raise BadRequest("the kernel belongs to another event loop")
 
     def after_fork(self) -> None:
         """Take no call any more in a process that was forked from the kernel's."""
