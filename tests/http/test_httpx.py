@@ -265,9 +265,9 @@ class Leaving(asyncio.Protocol):
         self.held.clear()
         self.flush()
 
-    def good_bye(self):
+    def good_bye(self, last=None):
         """Say that no more requests are taken; h2 itself would not answer those that there are."""
-        last = self.h2.highest_inbound_stream_id
+        last = self.h2.highest_inbound_stream_id if last is None else last
         self.transport.write(b"\0\0\x08\7\0\0\0\0\0" + last.to_bytes(4, "big") + bytes(4))
 
     def close(self):
@@ -335,6 +335,21 @@ async def test_what_is_in_flight_when_an_http2_server_says_good_bye_is_answered(
     async with asyncio.timeout(10):
         while not made[0].transport.is_closing():
             await asyncio.sleep(0)
+
+
+async def test_a_request_that_crosses_with_a_good_bye_of_http2_goes_elsewhere(leaving):
+    """The server says that it has not looked at it, so that it is not carried out twice."""
+    made, connection = leaving
+    assert await ask(connection, 1) == 1
+    held = asyncio.create_task(ask(connection, "hold"))
+    while not made[0].held:
+        await asyncio.sleep(0)
+    made[0].good_bye(last=1)
+    made[0].close()
+    while len(made) < 2 or not made[1].held:
+        await asyncio.sleep(0)
+    made[1].answer()
+    assert await held == "hold"
 
 
 @pytest.mark.parametrize("leaving", [False, True], indirect=True, ids=["plain", "tls"])

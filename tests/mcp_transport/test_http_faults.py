@@ -308,6 +308,33 @@ async def test_an_error_without_an_id_answers_the_request_that_it_came_for(sessi
             await session.invoke(M, "bad", args)
 
 
+async def close(request, message):
+    request.writer.close()
+
+
+async def close_a_stream(request, message):
+    await request.send(events(": begun\n\n"))
+
+
+async def begin_a_stream(request, message):
+    await request.send(events(": begun\n\n", end=False))
+    await request.gone()
+
+
+async def accept(request, message):
+    await request.send(respond(b"", 202))
+
+
+@pytest.mark.parametrize("first", [close, close_a_stream, begin_a_stream, accept])
+async def test_a_server_before_2026_may_do_anything_at_the_first_question(
+    session, serve, mount, describe, monkeypatch, first
+):
+    monkeypatch.setattr("amplifier_transport_mcp._transport.SILENCE_SECONDS", 0.3)
+    server = await serve(methods={"server/discover": first})
+    await mount(describe(server.url))
+    assert (await session.invoke(M, "good", {}))["content"]
+
+
 async def test_a_server_that_is_silent_at_the_first_question_is_greeted_as_before_2026(
     session, serve, mount, describe, monkeypatch
 ):

@@ -29,7 +29,7 @@ _GOAWAY_MAX = 16 * 1024  # bytes of its payload, which no server may exceed
 _NO_ERROR = bytes(4)
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _AHEAD_MAX = 16  # pieces that may arrive on an idle connection
-_MOMENT = 0.01  # seconds for what has arrived on an idle connection, of which TLS may keep a part
+_MOMENT = 0.1  # seconds for what has arrived on an idle connection, if TLS may keep it: it may be no data
 
 
 class SmallReads(httpcore.AsyncNetworkBackend):
@@ -52,16 +52,13 @@ class SmallReads(httpcore.AsyncNetworkBackend):
         """Connect; the stream reads in small pieces."""
         frames = _Frames() if self._http2 and not self._tls else None
         connecting = self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
-        return self.wrap(await connecting, frames)
-
-    def wrap(self, stream: httpcore.AsyncNetworkStream, frames: _Frames | None = None) -> httpcore.AsyncNetworkStream:
-        """Wrap a stream, or the one inside TLS that takes its place."""
-        self._stream = _Stream(self, stream, frames)
+        self._stream = _Stream(self, await connecting, frames, None)
         return self._stream
 
-    def frames_inside_tls(self) -> _Frames | None:
-        """Make what looks at the frames of a stream inside TLS."""
-        return _Frames() if self._http2 else None
+    def inside_tls(self, stream: httpcore.AsyncNetworkStream) -> httpcore.AsyncNetworkStream:
+        """Wrap a stream inside TLS, which takes the place of the one outside."""
+        self._stream = _Stream(self, stream, _Frames() if self._http2 else None, _MOMENT)
+        return self._stream
 
     @property
     def leaving(self) -> bool:
@@ -79,7 +76,10 @@ class SmallReads(httpcore.AsyncNetworkBackend):
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    def __init__(self, reads: SmallReads, stream: httpcore.AsyncNetworkStream, frames: _Frames | None) -> None:
+    def __init__(
+        self, reads: SmallReads, stream: httpcore.AsyncNetworkStream, frames: _Frames | None, moment: float | None
+    ) -> None:
+        self._moment = moment
         self._reads = reads
         self._stream = stream
         self._frames = frames
@@ -100,17 +100,17 @@ class _Stream(httpcore.AsyncNetworkStream):
         return data
 
     async def is_open(self) -> bool:
-        try:
-            while not self.leaving and self.get_extra_info("is_readable"):
-                data = await self._stream.read(_READ, _MOMENT)
+        while not self.leaving and self.get_extra_info("is_readable"):
+            try:
+                data = await self._stream.read(_READ, self._moment)
                 if not data or self._frames is None or len(self._ahead) >= _AHEAD_MAX:
                     return False
                 if data := self._frames.feed(data):
                     self._ahead.append(data)
-        except httpcore.ReadTimeout:
-            pass
-        except (httpcore.NetworkError, httpcore.RemoteProtocolError):
-            return False
+            except httpcore.ReadTimeout:
+                continue
+            except (httpcore.NetworkError, httpcore.RemoteProtocolError):
+                return False
         return not self.leaving
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -129,7 +129,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
         stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
-        return self._reads.wrap(stream, self._reads.frames_inside_tls())
+        return self._reads.inside_tls(stream)
 
     def after_fork(self) -> None:
         """Close the child's copy of the socket, or the server would see no end of the connection."""
