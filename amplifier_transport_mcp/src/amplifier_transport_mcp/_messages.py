@@ -30,7 +30,7 @@ def read_message(value: Any) -> types.JSONRPCMessage:
     if isinstance(method := value.get("method"), str):
         return _read_request(value, method)
     result, error = value.get("result"), value.get("error")
-    if result is not None and error is not None:
+    if ("result" in value) == ("error" in value) and (result is None) == (error is None):
         raise ValueError("expected a method, or either a result or an error")
     if isinstance(result, dict):
         return types.JSONRPCResponse.model_construct(jsonrpc=_VERSION, id=_id(value), result=result)
