@@ -178,9 +178,16 @@ async def test_a_server_before_2026_that_does_not_bear_the_first_question_is_gre
     assert len(events("module:start")) == started + 1
 
 
-async def test_a_server_that_cannot_start_is_tried_in_both_ways_and_says_why(mount, describe, events):
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells what a process has read")
+async def test_a_server_that_ends_without_a_question_is_not_started_again(mount, describe, events):
     with pytest.raises(Unreachable, match="exit code 3"):
         await mount(describe([sys.executable, "-c", "raise SystemExit(3)"]))
+    assert len(events("module:start")) == 1
+
+
+async def test_a_server_that_ends_at_every_first_question_is_started_twice(mount, describe, events):
+    with pytest.raises(Unreachable, match="exit code 3"):
+        await mount(describe([sys.executable, "-c", "input(); raise SystemExit(3)"]))
     assert len(events("module:start")) == 2
 
 

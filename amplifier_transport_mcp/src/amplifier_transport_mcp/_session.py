@@ -71,9 +71,9 @@ class ClientSession:
         return not self._streams.stale and not self._over.is_set()
 
     @property
-    def answered(self) -> bool:
-        """Whether the server has answered anything."""
-        return self.correlator.answered
+    def rejected(self) -> bool:
+        """Whether the server has ended at the first question: it has read it, and answered nothing."""
+        return not self.correlator.answered
 
     async def client(self) -> Client:
         """Wait for the end of the handshake, and give the client; raise the reason if it failed."""
@@ -274,6 +274,11 @@ class StdioClientSession(ClientSession):
         streams = StdioStreams(launcher, correlator, self.end)
         self.child = streams.child
         super().__init__(correlator, streams, inputs, limit, old=old)
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the server has ended at the first question. One that has not read it has ended for another reason."""
+        return super().rejected and not self.child.unread
 
     async def close(self) -> None:
         """End the process, and wait until it is gone."""

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import importlib
 import os
+import sys
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ class LoopPipes:
         )
         self._out: list[bytes | memoryview] = []
         self._flushing = False
+        self._unread = 0
         self._paused = False
         self._finishing = False
         self._pause: asyncio.TimerHandle | None = None  # of stderr
@@ -80,6 +82,11 @@ class LoopPipes:
         """Whether lines wait to be sent: the module has not read what was sent before."""
         return bool(self._out)
 
+    @property
+    def unread(self) -> int:
+        """The bytes that the module has not read, or had not when its input ended; 0 if it can't be told."""
+        return _waiting(self._stdin) if self._popen.stdin and not self._popen.stdin.closed else self._unread
+
     def pause(self) -> None:
         """Leave the module's output in its pipe until ``resume``."""
         self._paused = True
@@ -95,6 +102,7 @@ class LoopPipes:
     def close_stdin(self) -> None:
         """End the module's input; lines that were not sent yet are dropped. Idempotent."""
         if self._popen.stdin and not self._popen.stdin.closed:
+            self._unread = _waiting(self._stdin)
             self._loop.remove_writer(self._stdin)
             self._out.clear()
             self._flushing = True  # lines that are still sent are dropped
@@ -188,6 +196,16 @@ class LoopPipes:
 def _rest(fd: int) -> bytes:
     """Read what an ended writer has left in a pipe."""
     return b"".join(takewhile(bool, (_read(fd) for _ in range(_LAST_READS))))
+
+
+def _waiting(fd: int) -> int:
+    """Count the bytes that wait in a pipe, where the system tells it of the end that is written to: Linux does."""
+    import termios  # noqa: PLC0415 - few transports ask
+
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 def _read(fd: int) -> bytes:

@@ -88,6 +88,11 @@ class Process:
         return self._pipes.unsent
 
     @property
+    def unread(self) -> int:
+        """The bytes that the process has not read, or had not when it ended; 0 if it can't be told."""
+        return self._pipes.unread
+
+    @property
     def gone(self) -> bool:
         """Whether nothing is left of the process, nor of what it started."""
         return self._gone.done()

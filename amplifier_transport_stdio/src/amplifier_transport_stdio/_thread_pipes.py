@@ -60,6 +60,11 @@ class ThreadPipes:
         """Whether lines wait to be sent: the module has not read what was sent before."""
         return not self._stdin.lines.empty()
 
+    @property
+    def unread(self) -> int:
+        """The bytes that the module has not read: here it can't be told."""
+        return 0
+
     def close_stdin(self) -> None:
         """End the module's input."""
         self._stdin.close()
