@@ -224,6 +224,14 @@ async def test_informational_responses_may_come_for_long(ask):
     assert (await ask(informational + respond(REPLY))).result == {"words": 2}
 
 
+async def test_what_a_page_of_a_failure_says_is_in_the_message(ask):
+    with pytest.raises(KernelError, match="answered HTTP 403 with text, not JSON: Only at localhost, please$"):
+        await ask(respond(b"Only at localhost,\n please", 403))
+    with pytest.raises(KernelError) as raised:
+        await ask(respond(b"x" * 10_000, 403))
+    assert len(raised.value.message) < 400
+
+
 async def test_a_long_coding_is_not_shown_in_full(ask):
     with pytest.raises(Internal) as raised:
         await ask(respond(REPLY, headers=[f"content-encoding: {'x' * 10_000}"]))

@@ -81,7 +81,10 @@ class Response(NamedTuple):
     def not_json(self, error: NotJson) -> KernelError:
         """Make the error that the status stands for, with a body that is not the expected JSON."""
         start = self.body.lstrip()[:1]
-        return self.error({b"": "an empty body", b"<": "HTML, not JSON"}.get(start, f"invalid JSON: {error}"))
+        what = {b"": "an empty body", b"<": "HTML, not JSON"}.get(start, f"invalid JSON: {error}")
+        if self.status not in SUCCESS and start.isalpha() and (said := " ".join(self._excerpt().split())):
+            what = f"text, not JSON: {said}"  # it may say more than its status
+        return self.error(what)
 
     def _excerpt(self) -> str:
         """Give the beginning of the body, if it is text."""
