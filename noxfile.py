@@ -70,7 +70,7 @@ nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.reuse_venv = "yes"
 nox.options.allow_parallel = True
-nox.options.sessions = ["lint", "typing", "tests", "packages"]
+nox.options.sessions = ["lint", "typing", "public-types", "tests", "packages"]
 
 
 def install(session: nox.Session, *groups: str, names: Sequence[str] = DISTRIBUTIONS) -> None:
@@ -137,6 +137,14 @@ def typing(session: nox.Session) -> None:
     """Check the types."""
     install(session, "typing")
     session.run("mypy")
+
+
+@nox.session(name="public-types")
+def public_types(session: nox.Session) -> None:
+    """Check that each public name of each distribution has a complete type, for whoever imports it."""
+    install(session, "public-types")
+    for name in DISTRIBUTIONS:
+        session.run("pyright", "--verifytypes", name, "--ignoreexternal")
 
 
 @nox.session

@@ -73,7 +73,7 @@ class Http11(asyncio.BufferedProtocol):
 
     def _reset(self) -> None:
         """Forget the last exchange."""
-        self.status = 0  # until the head is complete
+        self.status: int = 0  # until the head is complete
         self.headers: list[tuple[bytes, bytes]] = []  # names in lower case
         self._parts: deque[bytes] = deque()
         self._read: list[bytes] = []  # the parts in what is read just now

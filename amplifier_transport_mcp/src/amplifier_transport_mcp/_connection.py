@@ -40,7 +40,8 @@ class _McpConnection(Connection):
     """One server, and the client of it: another client after an end."""
 
     def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs, notify: Notify) -> None:
-        self.unenforced = tuple(word for word in descriptor.capabilities if not is_tool(word) and word[:4] != "sys:")
+        words = descriptor.capabilities
+        self.unenforced: tuple[str, ...] = tuple(each for each in words if not is_tool(each) and each[:4] != "sys:")
         self._descriptor = descriptor
         self._inputs = inputs
         self._notify = notify
@@ -286,7 +287,7 @@ class McpHttpConnection(_McpConnection):
 
     def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs, notify: Notify, fields: HttpFields) -> None:
         super().__init__(descriptor, inputs, notify)
-        self.endpoints = fields.endpoints
+        self.endpoints: tuple[str, ...] = fields.endpoints
         self._fields = fields
 
     def _begin(self) -> ClientSession:

@@ -63,7 +63,7 @@ class ChildProcess(Process):
         orphans: OrphanKiller | None,
         command: Sequence[str] = (),
     ) -> None:
-        self.usable = True
+        self.usable: bool = True
         """Whether requests may be sent, as far as is known."""
         self._on_line = lines.on_line
         self._on_large_line = lines.on_large_line
@@ -79,7 +79,7 @@ class ChildProcess(Process):
         self._buffer = LineBuffer(limit)
         self._noise = 0
         self._first_noise = b""
-        self.answered = True
+        self.answered: bool = True
         """Set with each answer: the noise before it is not held against the module any more."""
         self._lines_left = self._bytes_left = 0  # of noise, until the next answer
         self._drowned = False  # it is killed for its noise

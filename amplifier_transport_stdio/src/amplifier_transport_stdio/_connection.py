@@ -29,7 +29,9 @@ class StdioConnection(Connection):
     local = True
 
     def __init__(self, descriptor: ModuleDescriptor, launcher: Launcher, notify: Notify) -> None:
-        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
+        self.unenforced: tuple[str, ...] = tuple(
+            word for word in descriptor.capabilities if not word.startswith("sys:")
+        )
         self._launcher = launcher
         self._notify = notify
         self._current: Correlator

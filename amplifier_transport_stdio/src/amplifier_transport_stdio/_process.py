@@ -28,6 +28,13 @@ _PROGRAM_PAUSES_END = 8.0
 _SIGNALS = {int(number): number.name for number in signal.Signals}
 
 
+class Write(Protocol):
+    """The `write` of the pipes."""
+
+    def __call__(self, line: bytes, *, now: bool) -> None:
+        """Send a line, or raise ``BrokenPipeError``."""
+
+
 class ByteReader(Protocol):
     """What a process calls."""
 
@@ -62,7 +69,7 @@ class Process:
         self._orphans = orphans
         env, self._mark = orphans.mark(dict(launch.env)) if orphans else (launch.env, "")
         self._tree = ProcessTree(launch, env)
-        self.pid = self._tree.popen.pid
+        self.pid: int = self._tree.popen.pid
         self._ending: asyncio.Task[None] | None = None
         self._tail = b""
         self.heard = 0
@@ -73,7 +80,7 @@ class Process:
         self._waiter = self._watch_exit() if watched else self._wait_in_thread()
         pipes: type[LoopPipes | ThreadPipes] = LoopPipes if watched else ThreadPipes
         self._pipes = pipes(self._tree, reader, self._on_stderr, self.kill)
-        self.write = self._pipes.write  # bound, for speed
+        self.write: Write = self._pipes.write  # bound, for speed
         if launch.generations:
             self._look_for_program(_PROGRAM_PAUSE)
 

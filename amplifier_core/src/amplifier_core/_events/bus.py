@@ -47,7 +47,7 @@ class Bus:
         self.warn = Warnings()
         self._seq = 0
         self.limit = limit
-        self.closed = ""
+        self.closed: str = ""
         """Why no event is taken any more; empty while the bus is open."""
 
     def stamp(self) -> tuple[str, float, int]:

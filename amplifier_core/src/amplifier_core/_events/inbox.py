@@ -26,7 +26,7 @@ class Inbox:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.thread = get_ident()
+        self.thread: int = get_ident()
         self._loop = loop
         self._calls: deque[Callable[[], None]] = deque()
         self._woken = False

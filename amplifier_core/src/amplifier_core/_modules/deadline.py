@@ -43,7 +43,7 @@ class Deadlines:
         self.waiting: dict[Deadline, None] = {}
         self._wake = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self.forked = False
+        self.forked: bool = False
         """Whether this process was forked from the kernel's: then no call is taken."""
 
     def within(self, seconds: float, what: str, owner: object = None) -> Deadline:

@@ -75,7 +75,7 @@ class Namespace:
         self.mounts: dict[str, Mount] = {}
         self.policy: tuple[PolicyHook, ...] = ()
         self.observers: tuple[ObserverHook, ...] = ()
-        self.sharers = 1
+        self.sharers: int = 1
         self._observers_of: dict[str, tuple[Observer, ...]] = {}
 
     def share(self) -> Namespace:

@@ -31,8 +31,8 @@ class Chunks:
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
         self._waiting_for_room: dict[Callable[[], None], None] = {}
-        self.dropped = 0
-        self.unread = False
+        self.dropped: int = 0
+        self.unread: bool = False
 
     def put(self, chunk: object, size: int) -> bool:
         """Append a chunk of ``size`` bytes of JSON. ``False`` asks to pause, if that delays no other request."""

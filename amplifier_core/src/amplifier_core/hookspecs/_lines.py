@@ -17,7 +17,7 @@ class LineBuffer:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self.blank = 0
+        self.blank: int = 0
         """The blank lines that the last `feed` left out."""
         self._waiting = BytesIO()  # a list of parts costs 40 bytes for each, and a second copy to join them
 

@@ -7,5 +7,5 @@ TRANSPORTS = "amplifier_core.transports"
 SINKS = "amplifier_core.sinks"
 ISOLATIONS = "amplifier_core.isolations"
 
-hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl = pluggy.HookimplMarker(PROJECT)
+hookspec: pluggy.HookspecMarker = pluggy.HookspecMarker(PROJECT)
+hookimpl: pluggy.HookimplMarker = pluggy.HookimplMarker(PROJECT)
