@@ -280,6 +280,92 @@ def test_a_torn_line_of_an_earlier_process_is_ended_too(log):
     assert log.read_bytes() == b'{"n":1}\n{"n":\n{"n":3}\n'
 
 
+def test_a_log_whose_torn_line_is_ended_may_be_full(log):
+    log.write_bytes(b'{"n":')
+    sink = JsonlSink(log, 8)
+    sink.write(b"1\n")
+    sink.write(b"2\n")
+    sink.close()
+    assert lines_of(log) == [[b'{"n":', b"1"], [b"2"]]
+
+
+def test_two_kernels_that_find_a_torn_line_end_it_once(log):
+    log.write_bytes(b'{"n":')
+    sinks = [JsonlSink(log), JsonlSink(log)]
+    for n, sink in enumerate(sinks):
+        sink.write(b"%d\n" % n)
+        sink.close()
+    assert log.read_bytes() == b'{"n":\n0\n1\n'
+
+
+def test_a_line_that_another_kernel_is_writing_is_not_torn(log):
+    """What seemed torn when the file was opened, and has its end by now."""
+    log.write_bytes(b'{"n":')
+    sink = JsonlSink(log)
+    with log.open("ab") as file:
+        file.write(b"1}\n")
+    sink.write(b'{"n":2}\n')
+    sink.close()
+    assert log.read_bytes() == b'{"n":1}\n{"n":2}\n'
+
+
+def test_a_file_that_was_emptied_has_no_torn_line(log):
+    log.write_bytes(b'{"n":')
+    sink = JsonlSink(log)
+    os.truncate(log, 0)
+    sink.write(b"1\n")
+    sink.close()
+    assert log.read_bytes() == b"1\n"
+
+
+def test_a_file_that_always_grows_is_not_torn(log, monkeypatch):
+    monkeypatch.setattr(jsonl, "_LOOKS", 1)
+    log.write_bytes(b'{"n":')
+    sink = JsonlSink(log)
+    sink.write(b"1\n")
+    sink.close()
+    assert log.read_bytes() == b'{"n":1\n'
+
+
+@pytest.mark.skipif(jsonl.fcntl is None, reason="there are no such locks on this system")
+def test_a_lock_that_is_not_given_back_is_not_waited_for_long(log):
+    log.write_bytes(b'{"n":')
+    sink = JsonlSink(log)
+    with log.open("rb") as file:
+        jsonl.fcntl.flock(file, jsonl.fcntl.LOCK_EX)
+        sink.write(b"1\n")
+    sink.close()
+    assert log.read_bytes() == b'{"n":\n1\n'
+
+
+WRITER = """
+import asyncio, sys
+from amplifier_core import Kernel, Plan
+async def write():
+    async with Kernel(event_log=sys.argv[1]) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        for n in range(3000):
+            session.emit("my:event", {"n": n, "text": "x" * 3000})
+asyncio.run(write())
+"""
+
+
+async def test_kernels_share_a_log_and_are_told_apart(log):
+    """The end of each id is its kernel's. Each kernel's events have a `seq` of their own without a gap."""
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(log)]) for _ in range(2)]
+    while any(writer.poll() is None for writer in writers):
+        for _ in range(20):
+            async with Kernel(event_log=log) as kernel, await kernel.session.create(Plan("y")) as session:
+                session.emit("my:event", {})
+    assert [writer.wait() for writer in writers] == [0, 0]
+    events = [json.loads(line) for line in log.read_bytes().splitlines()]
+    seqs: dict = {}
+    for event in events:
+        seqs.setdefault(event["id"][-8:], []).append(event["seq"])
+    assert sorted(map(len, seqs.values()))[-2:] == [3002, 3002]
+    assert all(found == list(range(1, len(found) + 1)) for found in seqs.values())
+
+
 def lines_of(log):
     """Read a log and its rotated files, oldest first."""
     kept = sorted(log.parent.glob(f"{log.name}.*"), key=lambda path: int(path.suffix[1:]))

@@ -11,6 +11,7 @@ import importlib
 import math
 import os
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,11 @@ from amplifier_core.hookspecs import hookimpl, watch_forks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from io import FileIO
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # Windows
+_LOOKS = 1000
+_LOCK_ROUNDS, _LOCK_PAUSE = 50, 0.002  # seconds
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 for _name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"):  # the last: a pipe without a reader does not block
     _FLAGS |= getattr(os, _name, 0)
@@ -46,9 +50,10 @@ class JsonlSink:
             raise BadRequest(f"event log {path_of(path)}: {reason_of(error)}") from error
 
     def write(self, line: bytes) -> None:
-        """Append one line. What a full disk leaves of one becomes a line of its own."""
+        """Append one line. What a full disk, or a killed process, leaves of one becomes a line of its own."""
         if self._torn:
-            line = b"\n" + line
+            self._write_after_torn(line)
+            return
         written = os.write(self._fd, line)
         if written < len(line):
             self._write_rest(memoryview(line)[written:])
@@ -56,6 +61,16 @@ class JsonlSink:
         self._size += len(line)
         if self._size >= self._rotate_at:
             self._rotate()
+
+    def _write_after_torn(self, line: bytes) -> None:
+        with _locked_soon(self._fd):  # another kernel may be about to end the same torn line
+            whole = b"\n" + line if self._is_torn() else line
+            self._torn = False
+            try:
+                self.write(whole)
+            except OSError:
+                self._torn = True  # perhaps: the next write looks again
+                raise
 
     def _write_rest(self, rest: memoryview) -> None:
         """Write what the system has not taken at once."""
@@ -65,6 +80,28 @@ class JsonlSink:
         except OSError:
             self._torn = not self._end_fragment()
             raise
+
+    def _is_torn(self) -> bool:
+        """Look whether the file ends in the middle of a line that nobody writes any more.
+
+        Others may see a write of another kernel in pieces. An empty write waits for its end: then the file has grown.
+        """
+        if self._is_file:
+            with contextlib.suppress(OSError), self.path.open("rb", buffering=0) as file:
+                if self._is_current(os.fstat(file.fileno())):
+                    return self._stays_torn(file)
+        return True
+
+    def _stays_torn(self, file: FileIO) -> bool:
+        size = -1
+        for _ in range(_LOOKS):
+            os.write(self._fd, b"")
+            before, size = size, file.seek(0, os.SEEK_END)
+            if not size or _byte_at(file, size - 1) == b"\n":
+                return False
+            if size == before:
+                return True
+        return False
 
     def _end_fragment(self) -> bool:
         """Make a line feed of the last byte that was written: a full disk has room for that. ``False`` if it cannot be.
@@ -107,8 +144,8 @@ class JsonlSink:
         self._fd = fd
         self._size = found.st_size
         self._identity = found.st_dev, found.st_ino
-        is_file = stat.S_ISREG(found.st_mode)  # a terminal or a pipe is not rotated
-        self._rotate_at = (is_file and self._rotate_bytes) or math.inf
+        self._is_file = stat.S_ISREG(found.st_mode)  # a terminal or a pipe is not rotated
+        self._rotate_at = (self._is_file and self._rotate_bytes) or math.inf
 
     def _is_current(self, found: os.stat_result) -> bool:
         """Tell whether this is the file that is written now."""
@@ -128,6 +165,11 @@ class JsonlSink:
     after_fork = close
 
 
+def _byte_at(file: FileIO, place: int) -> bytes:
+    file.seek(place)
+    return file.read(1)
+
+
 @contextlib.contextmanager
 def _locked(fd: int) -> Iterator[None]:
     """Keep other kernels from rotating the same file meanwhile. ``OSError`` if one of them is rotating it."""
@@ -138,11 +180,24 @@ def _locked(fd: int) -> Iterator[None]:
     try:
         yield
     finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        with contextlib.suppress(OSError):  # the file was rotated, and its lock is gone with its descriptor
+            fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+@contextlib.contextmanager
+def _locked_soon(fd: int) -> Iterator[None]:
+    """Wait for the same lock, for a moment: whoever has it for longer is no kernel."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(_LOCK_ROUNDS):
+            with contextlib.suppress(BlockingIOError):
+                stack.enter_context(_locked(fd))
+                break
+            time.sleep(_LOCK_PAUSE)
+        yield
 
 
 def _ends_torn(path: Path) -> bool:
-    """Tell whether an earlier process left an incomplete line at the end of the file."""
+    """Tell whether the file may end with an incomplete line of an earlier process, or of one that is writing it."""
     if not path.is_file() or not path.stat().st_size:
         return False
     with path.open("rb") as file:
