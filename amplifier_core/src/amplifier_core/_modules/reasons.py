@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from .module import Module
 
+MOUNT = "the mount"
+"""What was asked of a module that was started for it: all that it has said is about that."""
+
 _LINES = 20  # of stderr; `details` have more
 _WIDTH = 200  # characters of a line
 _READ_ONLY = re.compile(r"[Rr]ead-only file system(?:, \w+ |: )?'([^'\n]*)'|(\S+): [Rr]ead-only file system")
@@ -52,14 +55,16 @@ def explain(error: KernelError, module: Module, what: str) -> None:
             error.add_note(f"{module.path} replied with this to {_line(what)}")
         notes = _hints_of_text(error.message[-_WIDTH * _LINES :], module)
     else:
-        notes = _notes(error.details, module)
+        notes = _notes(error, module, "" if what == MOUNT else ", since the request was sent")
     for note in notes:
         error.add_note(note)
 
 
-def _notes(details: Mapping[str, Any], module: Module) -> Iterator[str]:
-    """Give what is known, then what to do."""
-    if command := _words(details.get("command")):
+def _notes(error: KernelError, module: Module, since: str) -> Iterator[str]:
+    """Give what is known, then what to do. ``since`` says of when its stderr is."""
+    details = error.details
+    command = _words(details.get("command"))
+    if command and f"command {command[0]}:" not in error.message:
         yield f"command: {' '.join(map(_line, command))}"
     if line := _text(details.get("line")):
         yield f"the line: {_line(line)}"
@@ -71,9 +76,9 @@ def _notes(details: Mapping[str, Any], module: Module) -> Iterator[str]:
         yield f"the body of its response: {_line(body)}"
     if unended := _text(details.get("unended")):
         yield f"its stdout has a line that has not ended: {_line(unended)}"
-    for name, when in (("stderr", "since the request was sent"), ("earlier_stderr", "before the request was sent")):
+    for name, when in (("stderr", since), ("earlier_stderr", ", before the request was sent")):
         if text := _text(details.get(name)):
-            yield "\n".join([f"its stderr, {when}:", *map(_indented, text.splitlines()[-_LINES:])])
+            yield "\n".join([f"its stderr{when}:", *map(_indented, text.splitlines()[-_LINES:])])
     if (count := details.get("in_flight")) is not None:
         yield f"{count} requests were in flight: any of them may be the cause"
     if details.get("phase") == "module" and command and not _said_anything(details):

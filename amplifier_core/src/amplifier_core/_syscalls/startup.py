@@ -13,6 +13,7 @@ import attrs
 import msgspec
 
 from amplifier_core._modules.module import Module, as_connection
+from amplifier_core._modules.reasons import MOUNT as BY_MOUNT
 from amplifier_core._modules.reasons import explain
 from amplifier_core._modules.thread import in_thread
 from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, Timeout, Unreachable, short
@@ -102,7 +103,7 @@ class Startup:
         if isinstance(error, Timeout) and "phase" not in error.details:
             error.details["phase"] = "isolation" if self._waits_for == _ISOLATION else "module"
             error.reword(f"{error.message}; it waited for {self._waits_for}")
-        explain(error, self.module, "the mount")
+        explain(error, self.module, BY_MOUNT)
 
     async def close(self) -> None:
         """End what there is of the module."""
@@ -230,7 +231,7 @@ class _Reporter:
         status = "error" if error else "ok"
         self._state.record(event, self.span, module=self._path, status=status, data=data, error=error)
         if event == "module:noise":
-            text = f"{data.get('count')} lines of its stdout were no protocol; the first: {short(data.get('first'))}"
+            text = f"lines of stdout that were no protocol: {data.get('count')}; the first: {short(data.get('first'))}"
             self._state.runtime.bus.warn(f"noise {self._path}", f"{self._path}: {text}")
         elif event == "events:dropped":
             text = f"{data.get('count')} events were dropped: {error.message if error else 'they came too late'}"
