@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -88,8 +89,7 @@ def told(session, said):
         await session.mount("/mnt/tools", descriptor, trusted=True, timeout=10)
         return await invoking(op, timeout)
 
-    both.mounting, both.invoking = mounting, invoking
-    return both
+    return SimpleNamespace(mounting=mounting, invoking=invoking, both=both)
 
 
 def lines(*expected):
@@ -297,7 +297,7 @@ SAYS_NOTHING = (
 
 
 async def test_print_for_debugging_that_echoes_the_request(told, module):
-    message = await told(module("print('got', line.strip(), flush=True)"), timeout=0.5)
+    message = await told.both(module("print('got', line.strip(), flush=True)"), timeout=0.5)
     assert re.sub("(?<=got {).*", "…", message) == lines(
         f"timeout: {M}: no answer within 0.5 s",
         "command: PYTHON DIR/m.py",
@@ -307,7 +307,7 @@ async def test_print_for_debugging_that_echoes_the_request(told, module):
 
 
 async def test_print_for_debugging_before_a_silence(told, module):
-    assert await told(module("print('hello'); print('again', flush=True)"), timeout=0.5) == lines(
+    assert await told.both(module("print('hello'); print('again', flush=True)"), timeout=0.5) == lines(
         f"timeout: {M}: no answer within 0.5 s",
         "command: PYTHON DIR/m.py",
         "its stdout had 2 lines that are no reply; the first: hello",
@@ -354,14 +354,14 @@ async def test_print_for_debugging_before_a_silence(told, module):
     ids=["silent", "no line feed", "no id", "repr", "utf-16"],
 )
 async def test_a_reply_that_does_not_come(told, module, code, notes):
-    assert await told(module(code), timeout=0.5) == lines(
+    assert await told.both(module(code), timeout=0.5) == lines(
         f"timeout: {M}: no answer within 0.5 s", "command: PYTHON DIR/m.py", *notes
     )
 
 
 async def test_a_reply_on_many_lines(told, module):
     code = """print(json.dumps({"id": request["id"], "ok": True, "result": {}}, indent=2), flush=True)"""
-    assert await told(module(code)) == lines(
+    assert await told.both(module(code)) == lines(
         f"internal: {M}: the module broke its contract: Expected `object`, got `str`",
         "command: PYTHON DIR/m.py",
         'the line:   "id": "r3",',
@@ -381,7 +381,7 @@ async def test_a_reply_on_many_lines(told, module):
 )
 async def test_a_reply_of_another_shape(told, module, reply, has):
     code = f'print(json.dumps({{"id": request["id"], **{reply}}}), flush=True)'
-    assert await told(module(code)) == lines(
+    assert await told.both(module(code)) == lines(
         f"internal: {M} broke its contract: the reply is none of the three shapes of section 2: it has {has}"
     )
 
@@ -402,7 +402,7 @@ async def test_a_mount_that_times_out_says_what_the_module_said(told, module):
 
 
 async def test_a_crash_in_an_invocation(told, module):
-    assert await told(module("sys.exit('no such word: \\x1b[31mred')")) == lines(
+    assert await told.both(module("sys.exit('no such word: \\x1b[31mred')")) == lines(
         f"unreachable: {M}: the module went away: exit code 1",
         "command: PYTHON DIR/m.py",
         "its stderr, since the request was sent:",
@@ -460,13 +460,13 @@ async def test_an_error_that_the_module_replied_with_stays_as_it_is(told, module
     error = {"code": "bad_request", "message": "args.text: expected text"}
     print(json.dumps({"id": request["id"], "ok": False, "error": error}), flush=True)
     """
-    assert await told(module(code)) == lines(
+    assert await told.both(module(code)) == lines(
         "bad_request: args.text: expected text", f"{M} replied with this to invoke bad"
     )
 
 
 async def test_a_variable_of_the_host_that_was_not_granted(told, module):
-    message = await told(module('os.environ["AMPLIFIER_TEST_KEY"]'))
+    message = await told.both(module('os.environ["AMPLIFIER_TEST_KEY"]'))
     assert message.splitlines()[-2:] == [
         "  KeyError: 'AMPLIFIER_TEST_KEY'",
         "hint: not granted env:AMPLIFIER_TEST_KEY: a module sees no other variable of the host",
@@ -633,7 +633,7 @@ async def test_a_wrong_option_of_the_log(said):
 
 async def test_the_log_has_the_whole_tail_of_stderr(told, module, events):
     """8 KiB of it are kept, and no value of the log is larger: the end is what tells."""
-    await told(module("""sys.stderr.write("\\x01" * 20000 + "the reason"); sys.exit(1)"""))
+    await told.both(module("""sys.stderr.write("\\x01" * 20000 + "the reason"); sys.exit(1)"""))
     [gone] = events("module:exit")
     failed = events("module:invoke")[-1]
     for text in (gone["data"]["stderr"], failed["error"]["details"]["stderr"]):

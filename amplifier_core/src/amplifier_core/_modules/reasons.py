@@ -28,7 +28,8 @@ _LINES = 20  # of stderr; `details` have more
 _WIDTH = 200  # characters of a line
 _READ_ONLY = re.compile(r"[Rr]ead-only file system(?:, \w+ |: )?'([^'\n]*)'|(\S+): [Rr]ead-only file system")
 _NO_NETWORK = re.compile(
-    r"ENETUNREACH|EAI_AGAIN|ENOTFOUND|[Nn]etwork is unreachable|[Nn]ame resolution|Name or service"
+    r"ENETUNREACH|EAI_AGAIN|ENOTFOUND|[Nn]etwork is unreachable|[Nn]ame resolution|Name or service not known"
+    r"|(?:socket|connect)\b[^\n]*(?:EACCES|Permission denied)|_socket\.socket\.[^\n]*\n[^\n]*\n?PermissionError"
 )
 _NO_FILE = re.compile(r"(?:No such file or directory: |no such file or directory, \w+ )'(/[^'\n]*)'")
 _NO_VARIABLE = re.compile(r"^KeyError: '([^'\n]+)'", re.MULTILINE)
