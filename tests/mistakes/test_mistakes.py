@@ -207,7 +207,7 @@ async def test_a_variable_that_no_process_can_have(told, module, name):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("#!/opt/no-such/python9\n", "its interpreter /opt/no-such/python9 is not there; its #! line names it"),
+        ("#!/no/such/python9\n", "its interpreter /no/such/python9 is not there; its #! line names it"),
         (
             "#!/usr/bin/python3\r\n",
             (
