@@ -108,6 +108,16 @@ async def test_a_server_without_tools_has_the_ops_that_it_has(session, serve, mo
     assert "tools/list" not in server.seen
 
 
+async def test_arguments_of_a_prompt_that_are_null_are_left_out(session, serve, mount, describe):
+    async def prompt(request, message):
+        await request.send(json_of(result(message, {"messages": [], "got": message["params"]["arguments"]})))
+
+    server = await serve(capabilities={"prompts": {}}, methods={"prompts/get": prompt})
+    await mount(describe(server.url))
+    args = {"name": "p", "arguments": {"a": "x", "b": None}}
+    assert (await session.invoke(M, "prompts/get", args))["got"] == {"a": "x"}
+
+
 async def test_a_tool_named_like_an_op_of_mcp_is_not_reached(session, remote):
     await remote(tool("resources/list"), tool("b"))
     assert list((await session.describe(M))["inputs"]) == ["b"]

@@ -178,6 +178,28 @@ async def test_a_server_before_2026_that_does_not_bear_the_first_question_is_gre
     assert len(events("module:start")) == started + 1
 
 
+async def test_a_server_that_has_become_an_older_one_is_greeted_for_all_that_wait(
+    session, mount, describe, script, events, tmp_path
+):
+    mark = tmp_path / "again"
+    before = f"""
+again = os.path.exists({str(mark)!r})
+open({str(mark)!r}, "w").close()
+def messages(inner=messages):
+    greeted = not again
+    for message in inner():
+        greeted = greeted or message["method"] == "initialize"
+        if not greeted:
+            sys.exit("fatal: expected initialize")
+        yield message
+"""
+    await mount(describe(script(GOOD, before=before)))
+    os.kill(events("module:start")[0]["data"]["pid"], signal.SIGKILL)
+    while not events("module:exit"):
+        await asyncio.sleep(0.005)
+    assert await asyncio.gather(*(session.invoke(M, "good", {}) for _ in range(3))) == [FINE] * 3
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells what a process has read")
 async def test_a_server_that_ends_without_a_question_is_not_started_again(mount, describe, events):
     with pytest.raises(Unreachable, match="exit code 3"):

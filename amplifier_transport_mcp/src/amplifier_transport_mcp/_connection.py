@@ -99,7 +99,7 @@ class _McpConnection(Connection):
         try:
             await session.client()
         except Unreachable:
-            self._is_old = session.rejected and not self._is_old
+            self._is_old = session.rejected and not session.old
             if not self._is_old:
                 raise
             session = await self._usable_session()

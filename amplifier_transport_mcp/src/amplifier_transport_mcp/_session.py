@@ -56,6 +56,7 @@ class ClientSession:
         self, correlator: Correlator, streams: StdioStreams | HttpStreams, inputs: Inputs, limit: int, *, old: bool
     ) -> None:
         self.correlator = correlator
+        self.old = old
         self._limit = limit
         self.fault: KernelError | None = None
         self._streams = streams

@@ -73,6 +73,8 @@ class Tools:
         if op not in self._inputs:
             self._inputs[op] = self._schemas.check(schema)
         given = without_nulls(args, schema)
+        if op == "prompts/get" and isinstance(given.get("arguments"), dict):
+            given["arguments"] = {name: value for name, value in given["arguments"].items() if value is not None}
         if fault := self._inputs[op](given, "args"):
             raise BadRequest(fault, details={"path": fault.partition(":")[0]})
         return given
