@@ -5,6 +5,7 @@ import gc
 import sys
 import threading
 import time
+from collections import deque
 from typing import get_args
 
 import pytest
@@ -12,6 +13,7 @@ from tests.scopes import still_cancelled
 
 import amplifier_core
 from amplifier_core import BadRequest, Cancelled, Forbidden, Kernel, Plan, Timeout
+from amplifier_core._events.inbox import Inbox
 
 ECHO = "/mnt/tools/echo"
 
@@ -279,6 +281,22 @@ async def test_what_threads_emit_until_the_close_is_in_the_log(log, events):
     assert refused == ["bad_request: the kernel is closed"]
     dropped = [each for each in events("events:dropped") if each["data"].get("event") == "my:note"]
     assert len(events("my:note")) + len(dropped) == len(emitted)
+
+
+async def test_a_call_that_the_close_has_made_is_not_refused():
+    made = []
+    inbox = Inbox(asyncio.get_running_loop())
+
+    class Late(deque):
+        """Closes the inbox between its two looks, as another thread may."""
+
+        def append(self, call):
+            super().append(call)
+            inbox.close("closed")
+
+    inbox._calls = Late()
+    inbox.leave(lambda: made.append(1))
+    assert made == [1]
 
 
 def test_an_event_after_the_loop_is_closed_is_refused(tmp_path):

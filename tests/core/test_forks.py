@@ -4,13 +4,16 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import weakref
 
 import pytest
 from tests.conftest import MODULES
 
-from amplifier_core.hookspecs import watch_forks
+from amplifier_core import BadRequest, Kernel, Plan
+from amplifier_core.hookspecs import _fork, watch_forks
 
 if not hasattr(os, "fork"):
     pytest.skip("there is no fork on this system", allow_module_level=True)
@@ -117,6 +120,59 @@ async def _end(pidfd):
     asyncio.get_running_loop().add_reader(pidfd, ended.set)
     await ended.wait()
     asyncio.get_running_loop().remove_reader(pidfd)
+
+
+# What happens in the child, done here: coverage does not see into one that is killed.
+
+
+async def test_a_kernel_refuses_once_its_process_is_a_fork(log, events):
+    kernel = await Kernel(event_log=log).open()
+    session = await kernel.session.create(Plan("x"))
+    runtime = kernel._runtime
+    assert runtime
+    for part in (runtime.bus, runtime.deadlines):
+        part.after_fork()
+    with pytest.raises(BadRequest, match=FORKED):
+        session.emit("my:note", {})
+    with pytest.raises(BadRequest, match=FORKED):
+        await session.mounts()
+    await session.__aexit__(None, None, None)
+    await kernel.close()
+    assert [each["event"] for each in events()] == ["session:start"]
+    runtime.bus.close()
+
+
+async def test_a_session_of_a_fork_is_not_ended_with_its_block(log, events):
+    kernel = await Kernel(event_log=log).open()
+    async with await kernel.session.create(Plan("x")):
+        assert kernel._runtime
+        kernel._runtime.deadlines.after_fork()
+    assert [each["event"] for each in events()] == ["session:start"]
+    kernel._runtime.bus.close()
+
+
+def test_a_socket_is_closed_and_its_number_stays_taken():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        _fork.close_socket(ours)
+        assert theirs.recv(1) == b""
+        assert os.read(ours.fileno(), 1) == b""
+    _fork.close_socket(ours)
+    _fork.close_socket(None)
+
+
+def test_who_fails_does_not_keep_the_others_open_here(monkeypatch):
+    called = []
+
+    class Owner:
+        def after_fork(self):
+            called.append(self)
+            raise OSError("no")
+
+    owners = [Owner(), Owner()]
+    monkeypatch.setattr(_fork, "_owners", weakref.WeakSet(owners))
+    _fork._leave()
+    assert set(called) == set(owners)
 
 
 def test_what_fails_in_the_child_does_not_keep_the_others_open():

@@ -289,6 +289,27 @@ def test_a_log_whose_torn_line_is_ended_may_be_full(log):
     assert lines_of(log) == [[b'{"n":', b"1"], [b"2"]]
 
 
+def test_a_torn_line_that_cannot_be_ended_is_ended_later(log):
+    log.write_bytes(b'{"n":')
+    sink = JsonlSink(log)
+    with disk_of(5), pytest.raises(OSError, match="File too large"):
+        sink.write(b"1\n")
+    sink.write(b"2\n")
+    sink.close()
+    assert log.read_bytes() == b'{"n":\n2\n'
+
+
+def test_what_is_no_file_is_not_looked_at(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    read = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    sink = JsonlSink(tmp_path / "pipe")
+    sink._torn = True
+    sink.write(b"1\n")
+    sink.close()
+    assert os.read(read, 10) == b"\n1\n"
+    os.close(read)
+
+
 def test_two_kernels_that_find_a_torn_line_end_it_once(log):
     log.write_bytes(b'{"n":')
     sinks = [JsonlSink(log), JsonlSink(log)]

@@ -1,13 +1,14 @@
 """Starting the process of a launch: a transport's own, or the one that an isolation made of it."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 
 import pytest
 
-from amplifier_core.hookspecs import Launch
+from amplifier_core.hookspecs import Launch, _launch
 
 resource = pytest.importorskip("resource", reason="Windows has no resource limits")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux sets another process's limits")
@@ -68,3 +69,21 @@ def test_a_launch_that_is_not_started_is_released(held):
     launch.close()
     assert closed(launch.gate)
     assert closed(launch.fds[0])
+
+
+def test_a_process_inherits_no_signal_that_is_blocked_or_ignored(monkeypatch):
+    """tests/stdio/test_signals.py shows it of modules; here is what is done between `fork` and `exec`."""
+    assert _launch._default_signals() == {}
+    ignored = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        _launch._default_signals()["preexec_fn"]()
+        assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+    finally:
+        signal.signal(signal.SIGUSR2, ignored)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "name", "nt")
+        signals = _launch._default_signals()
+    assert signals == {}

@@ -8,6 +8,8 @@ import pytest
 from tests.http.raw import as_module
 from tests.http.test_httpx import PARAMS, Module, serving
 
+from amplifier_transport_http import _small_reads
+
 if not hasattr(os, "fork"):
     pytest.skip("there is no fork on this system", allow_module_level=True)
 
@@ -57,6 +59,46 @@ async def test_a_connection_of_http2_ends_though_a_fork_lives_on(connect, fork):
         await connection.close()
         await asyncio.wait_for(module.left.wait(), 10)
         await asyncio.wait((task,))
+
+
+# What happens in the child, done here: coverage does not see into one that is killed.
+
+
+async def test_an_open_connection_is_closed_in_the_child(connect, serve):
+    asked, gone = asyncio.Event(), asyncio.Event()
+
+    async def wait(request):
+        asked.set()
+        await request.gone()
+        gone.set()
+
+    connection = await connect(await serve(as_module(wait)))
+    task = asyncio.create_task(connection.request("invoke", PARAMS % 1))
+    await asked.wait()
+    (opened,) = connection._transport._open
+    opened.after_fork()
+    await asyncio.wait_for(gone.wait(), 10)
+    task.cancel()
+    await asyncio.wait((task,))
+    await connection.close()
+    opened.after_fork()
+
+
+async def test_an_open_connection_of_http2_is_closed_in_the_child(monkeypatch, connect):
+    streams = []
+    monkeypatch.setattr(_small_reads, "watch_forks", streams.append)
+    module = Module()
+    async with serving(module) as place:
+        connection = await connect(f"http://{place}", transport={"http2": True})
+        task = asyncio.create_task(connection.request("invoke", b'{"args":"wait"}'))
+        await module.asked.wait()
+        (stream,) = streams
+        stream.after_fork()
+        await asyncio.wait_for(module.left.wait(), 10)
+        task.cancel()
+        await asyncio.wait((task,))
+        await connection.close()
+        stream.after_fork()
 
 
 async def test_a_closed_connection_leaves_its_number_to_others(connect, serve, fork):

@@ -259,3 +259,17 @@ def test_a_process_without_any_environment_is_not_starting(monkeypatch):
     monkeypatch.undo()
     assert not search._is_starting(process.pid)
     process.wait()
+
+
+@pytest.mark.skipif(not search.can_search(), reason="processes cannot be searched here")
+async def test_a_fork_does_not_hold_the_watchdogs_pipe():
+    killer = OrphanKiller()
+    killer.after_fork()
+    killer.mark({})
+    watchdog = killer._watchdog
+    assert watchdog
+    assert watchdog.stdin
+    killer.after_fork()
+    assert watchdog.stdin.closed
+    assert watchdog.poll() is None
+    await killer.close()

@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
 from amplifier_core import Timeout, Unreachable
 from amplifier_core.hookspecs import Launch
+from amplifier_transport_stdio._exit_status import is_signal, read_status
 from amplifier_transport_stdio._process_tree import ProcessTree, descendants, describe_kill
 
 PARENT = """
@@ -136,3 +138,61 @@ async def test_a_module_that_cannot_be_started_says_why_without_groups(session, 
             type(descriptor).from_mapping({"name": "m", "kind": "tool", "capabilities": [], "transport": transport}),
             trusted=True,
         )
+
+
+def run_python(code, **fields):
+    command = (sys.executable, "-c", code)
+    return ProcessTree(Launch(command=command, cwd="/", env={}, **fields), {})
+
+
+def test_a_root_that_somebody_else_has_reaped_has_ended():
+    tree = run_python("raise SystemExit(7)")
+    pidfd = tree.watch()
+    os.waitpid(tree.popen.pid, 0)
+    assert tree.has_ended()
+    tree.wait()
+    tree.reap()
+    assert tree.exit_code in (7, None)
+    assert tree.popen.returncode in (7, 255)
+    tree.after_fork()
+    if pidfd is not None:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(pidfd)
+
+
+def test_where_nobody_can_tell_there_is_no_exit_code(monkeypatch):
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    tree = run_python("raise SystemExit(7)")
+    os.waitpid(tree.popen.pid, 0)
+    tree.wait()
+    tree.reap()
+    assert tree.exit_code is None
+    assert tree.popen.returncode == 255
+    tree.after_fork()
+
+
+def test_a_system_without_statuses_of_pidfds_tells_none():
+    assert read_status(None) is None
+    with Path(os.devnull).open("rb") as file:
+        assert read_status(file.fileno()) is None
+    assert not is_signal(None, 139)
+    assert not is_signal(3 << 8, 131)
+    assert is_signal(11, 139)
+
+
+def test_an_ended_root_has_no_program_to_find():
+    tree = run_python("", generations=2)
+    tree.wait()
+    tree.reap()
+    assert tree.find_program()
+    tree.after_fork()
+
+
+def test_a_root_is_reaped_where_there_is_no_waitpid(monkeypatch):
+    tree = run_python("raise SystemExit(7)")
+    tree.wait()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "name", "nt")
+        tree.reap()
+    assert tree.exit_code == 7
+    tree.after_fork()

@@ -115,7 +115,7 @@ class ProcessTree:
         pidfd = open_pidfd(self.popen.pid)
         try:
             ended = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT)
-            if ended is not None:
+            if ended is not None:  # pragma: no branch - it has waited
                 self._status = ended.si_status << 8 if ended.si_code == os.CLD_EXITED else ended.si_status
         except ChildProcessError:  # somebody else has reaped it
             self._status = read_status(pidfd)

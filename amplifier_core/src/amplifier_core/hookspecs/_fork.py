@@ -46,5 +46,5 @@ def _leave() -> None:
 
 
 _owners: weakref.WeakSet[Forkable] = weakref.WeakSet()  # the system's forks are the whole process's
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows knows no fork
     os.register_at_fork(after_in_child=_leave)
