@@ -499,9 +499,10 @@ async def test_a_hook_that_blocks_the_loop(session, told, module):
         time.sleep(1)
         return {"decision": "allow"}
 
+    blocks.__qualname__ = "blocks"
     await session.register_hook("policy:request", blocks)
     assert re.sub(r"(0\.9|1\.\d) s", "1 s", await told.invoking("good", timeout=0.1)) == (
-        f"timeout: {M}: no answer within 0.1 s; it waited for what came before it, and the module was not asked; "
+        f"timeout: {M}: no answer within 0.1 s; it waited for policy hook blocks; "
         "the event loop was blocked for 1 s, by code that did not await"
     )
 

@@ -111,10 +111,21 @@ class Deadlines:
     def _sweep(self) -> None:
         self._timer, self._wake = None, math.inf
         now = self.loop.time() + _SLACK
-        for deadline in list(self.waiting):
-            if deadline.when <= now:
-                deadline.fail(deadline.timeout())
+        late = [deadline for deadline in self.waiting if deadline.when <= now and deadline.error is None]
+        within = self._nested() if late else {}
+        for deadline in late:
+            deadline.fail(deadline.timeout(within.get(deadline)))
         self.arm(min((deadline.when for deadline in self.waiting if deadline.error is None), default=math.inf))
+
+    def _nested(self) -> dict[Deadline, Deadline]:
+        """Find for each wait the next one of its task that began within it. All at once: there may be thousands."""
+        last: dict[asyncio.Task[object], Deadline] = {}
+        within: dict[Deadline, Deadline] = {}
+        for deadline in reversed(self.waiting):
+            if deadline.task in last:
+                within[deadline] = last[deadline.task]
+            last[deadline.task] = deadline
+        return within
 
 
 class Deadline(msgspec.Struct, eq=False):
@@ -157,26 +168,22 @@ class Deadline(msgspec.Struct, eq=False):
         """Stop the idle time until the next ``restart_idle``: meanwhile the module is not expected to send anything."""
         self.when = self.limit
 
-    def timeout(self, *, unsent: bool = False) -> Timeout:
-        """Make the error for a wait whose time is over. It names what was waited for, if not the module."""
+    def timeout(self, inner: Deadline | None = None, *, unsent: bool = False) -> Timeout:
+        """Make the error for a wait whose time is over. It names what was waited for, if not the module.
+
+        ``inner`` is a wait within this one.
+        """
         idle = self.when < self.limit
         seconds = self.idle_seconds if idle else self.seconds
         error = Timeout(f"{self.what}: no {'message' if idle else 'answer'} within {seconds:g} s")
         late = self.deadlines.loop.time() - self.when
-        if (inner := self._inner()) is not None:
+        if inner is not None:
             _say_phase(error, inner.phase, inner.what)
         elif unsent:
             _say_phase(error, "loop", "what came before it, and the module was not asked")
         if late > _BLOCKED:
             error.reword(f"{error.message}; the event loop was blocked for {late:.1f} s, by code that did not await")
         return error
-
-    def _inner(self) -> Deadline | None:
-        """Give the next wait of the same task that began within this one, if there is any."""
-        waiting = iter(self.deadlines.waiting)
-        if self not in waiting:  # this goes through them, up to this one
-            return None
-        return next((each for each in waiting if each.task is self.task), None)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         del self.deadlines.waiting[self]

@@ -26,10 +26,13 @@ MOUNT = "the mount"
 
 _LINES = 20  # of stderr; `details` have more
 _WIDTH = 200  # characters of a line
-_READ_ONLY = re.compile(r"[Rr]ead-only file system(?:, \w+ |: )?'([^'\n]*)'|(\S+): [Rr]ead-only file system")
+_TEXT_MAX = 16 * 1024  # characters
+_QUOTED = 3  # parts of a text with something in quotes
+_READ_ONLY = re.compile(r"[Rr]ead-only file system")
 _NO_NETWORK = re.compile(
     r"ENETUNREACH|EAI_AGAIN|ENOTFOUND|[Nn]etwork is unreachable|[Nn]ame resolution|Name or service not known"
-    r"|(?:socket|connect)\b[^\n]*(?:EACCES|Permission denied)|_socket\.socket\.[^\n]*\n[^\n]*\n?PermissionError"
+    r"|(?:socket|connect)\b[^\n]{0,100}(?:EACCES|Permission denied)"
+    r"|_socket\.socket\.[^\n]{0,100}\n[^\n]{0,200}\n?PermissionError"
 )
 _NO_FILE = re.compile(r"(?:No such file or directory: |no such file or directory, \w+ )'(/[^'\n]*)'")
 _NO_VARIABLE = re.compile(r"^KeyError: '([^'\n]+)'", re.MULTILINE)
@@ -133,11 +136,8 @@ def _hints_of_text(text: str, module: Module) -> Iterator[str]:
             yield f"hint: not granted env:{_line(found)}: a module sees no other variable of the host"
     if module.isolation is None:
         return
-    for found in _READ_ONLY.finditer(text):
-        path = found[1] or found[2]
-        if not granted.covers(f"fs:write:{path}"):
-            yield f"hint: not granted fs:write:{_line(path)}, and isolated"
-            break
+    if (path := _read_only_path(text)) and not granted.covers(f"fs:write:{path}"):
+        yield f"hint: not granted fs:write:{_line(path)}, and isolated"
     for path in _NO_FILE.findall(text):
         if not path.startswith(_SYSTEM) and not granted.covers(f"fs:read:{path}"):
             yield f"hint: not granted fs:read:{_line(path)}, and isolated: nothing else of the host is there"
@@ -147,6 +147,16 @@ def _hints_of_text(text: str, module: Module) -> Iterator[str]:
     if found := _NO_PACKAGE.search(text):
         name = _line(found[1] or found[2])
         yield f"hint: isolated: where {name} is installed has to be granted, as fs:read:FOLDER"
+
+
+def _read_only_path(text: str) -> str:
+    """Find what could not be written: Python and Node name it after the reason, and in quotes, others before it."""
+    found = _READ_ONLY.search(text)
+    if found is None:
+        return ""
+    before, after = text[: found.start()].rpartition("\n")[2], text[found.end() :].partition("\n")[0]
+    quoted = after.split("'")
+    return quoted[1] if len(quoted) >= _QUOTED else (before.rstrip(": ").split() or [""])[-1]
 
 
 def _hints_of_python(text: str, command: list[str], module: Module) -> Iterator[str]:
@@ -167,7 +177,8 @@ def _words(value: object) -> list[str]:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    """Give the end of a text: it may be of any length, and is searched."""
+    return value[-_TEXT_MAX:] if isinstance(value, str) else ""
 
 
 def _indented(line: str) -> str:
