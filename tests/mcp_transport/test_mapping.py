@@ -378,6 +378,31 @@ async def test_a_server_over_http_may_change_its_tools_in_the_middle_of_a_call(s
     assert list((await session.describe(M))["inputs"]) == ["a", "new"]
 
 
+async def test_a_server_over_http_may_change_its_tools_between_two_calls(session, remote, events):
+    listening, change = asyncio.Event(), asyncio.Event()
+    server = await remote(tool("a"), session="s1")
+    answer = server.answer
+
+    async def listen(request):
+        if request.method != "GET":
+            await answer(request)
+            return
+        await request.send(stream_of(": begun\n\n", end=False))
+        listening.set()
+        await change.wait()
+        text = event({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}).encode()
+        await request.send(b"%x\r\n%b\r\n" % (len(text), text))
+        await request.gone()
+
+    server.answer = listen
+    await asyncio.wait_for(listening.wait(), 10)
+    server.tools = [tool("a"), tool("new")]
+    change.set()
+    while not events("module:changed"):
+        await asyncio.sleep(0.005)
+    assert list((await session.describe(M))["inputs"]) == ["a", "new"]
+
+
 async def test_a_server_that_is_another_one_after_a_restart_is_described_anew(
     session, mount, describe, script, tmp_path, events
 ):

@@ -72,3 +72,35 @@ def test_a_line_that_is_made_to_take_long_takes_little(line):
     began = time.process_time()
     find_ids(line)
     assert time.process_time() - began < 1
+
+
+INSIDE = st.recursive(
+    st.one_of(st.none(), st.integers(), st.text(), st.sampled_from(["r1", "r2", '{"id":"r2"}', "\\", '"id":"r2"'])),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.sampled_from(["id", "method", "a", '"', "\\"]), inner, max_size=4),
+    ),
+    max_leaves=20,
+)
+
+
+@given(
+    st.dictionaries(st.text().filter(lambda key: key not in ("id", "method")), INSIDE), st.integers(0), st.booleans()
+)
+def test_the_id_of_the_message_itself_is_found_whatever_is_inside(members, place, ascii_only):
+    fields = [*members.items(), ("x", float("nan"))]
+    fields.insert(place % (len(fields) + 1), ("id", "r1"))
+    line = json.dumps(dict(fields), ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    assert find_ids(line + b"\n") == ["r1"]
+
+
+@given(st.dictionaries(st.text().filter(lambda key: key not in ("id", "method")), INSIDE, min_size=1))
+def test_no_id_is_found_in_what_is_inside(members):
+    line = json.dumps({**members, "x": float("nan")}, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    assert find_ids(line + b"\n") == []
+
+
+@given(st.dictionaries(st.text().filter(lambda key: key not in ("id", "method")), INSIDE, min_size=1), st.integers(0))
+def test_the_rest_of_a_message_names_no_other_request(members, start):
+    line = json.dumps({**members, "x": float("nan"), "id": "r1"}).encode()
+    assert find_ids(line[start % len(line) :] + b"\n") in ([], ["r1"])
