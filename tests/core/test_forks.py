@@ -12,7 +12,7 @@ import weakref
 import pytest
 from tests.conftest import MODULES
 
-from amplifier_core import BadRequest, Kernel, Plan
+from amplifier_core import BadRequest, Kernel, Plan, Timeout
 from amplifier_core.hookspecs import _fork, watch_forks
 
 if not hasattr(os, "fork"):
@@ -151,6 +151,14 @@ async def test_a_session_of_a_fork_is_not_ended_with_its_block(log, events):
     kernel._runtime.bus.close()
 
 
+async def test_nothing_is_sent_to_a_module_in_the_child(session, module):
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    mount = session._state.namespace.mounts["/mnt/tools/echo"]
+    mount.module.connection._current.child._pipes.after_fork()
+    with pytest.raises(Timeout):
+        await session.invoke("/mnt/tools/echo", "echo", {}, timeout=0.2)
+
+
 def test_a_socket_is_closed_and_its_number_stays_taken():
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -173,6 +181,41 @@ def test_who_fails_does_not_keep_the_others_open_here(monkeypatch):
     monkeypatch.setattr(_fork, "_owners", weakref.WeakSet(owners))
     _fork._leave()
     assert set(called) == set(owners)
+
+
+GOES_ON = r"""
+import asyncio, os, sys
+from amplifier_core import Kernel, Plan
+log, echo, mark = sys.argv[1:]
+
+async def main():
+    kernel = await Kernel(event_log=log, isolation=False).open()
+    session = await kernel.session.create(Plan("x"))
+    local = {"type": "stdio", "command": [sys.executable, echo]}
+    module = {"name": "echo", "kind": "tool", "capabilities": [], "transport": local}
+    await session.mount("/mnt/tools", module, trusted=True)
+    call = asyncio.create_task(session.invoke("/mnt/tools/echo", "sleep", {"seconds": 0.5}))
+    await asyncio.sleep(0.1)
+    parent = os.getpid()
+    if os.fork() == 0:
+        files = [open(mark, "a") for _ in range(20)]  # they have the numbers of what was closed
+        call.cancel()
+        try: await call
+        except BaseException: pass
+        finally: os._exit(0)
+    os.wait()
+    print(await call, await session.invoke("/mnt/tools/echo", "echo", {"n": 1}), flush=True)
+    await kernel.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_child_that_goes_on_disturbs_neither_the_module_nor_files_of_its_own(log, tmp_path):
+    command = [sys.executable, "-c", GOES_ON, str(log), str(MODULES / "echo.py"), str(tmp_path / "mark")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "{'seconds': 0.5} {'n': 1}\n", done.stderr
+    assert (tmp_path / "mark").read_bytes() == b""
 
 
 def test_what_fails_in_the_child_does_not_keep_the_others_open():

@@ -196,3 +196,14 @@ def test_a_root_is_reaped_where_there_is_no_waitpid(monkeypatch):
         tree.reap()
     assert tree.exit_code == 7
     tree.after_fork()
+
+
+async def test_a_root_that_runs_is_left_alone_in_the_child():
+    tree = run_python("input()")
+    assert tree.popen.stdin
+    stdin = os.dup(tree.popen.stdin.fileno())
+    tree.after_fork()
+    assert tree.has_ended(), "nothing is sent to it there"
+    tree.popen.returncode = None
+    os.close(stdin)
+    tree.popen.wait()

@@ -13,6 +13,8 @@ import sys
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from amplifier_core.hookspecs import watch_forks
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -57,6 +59,12 @@ class LoopPipes:
             os.set_blocking(fd, False)
         self._loop.add_reader(self._stdout, self._on_stdout)
         self._loop.add_reader(self._stderr, self._on_stderr)
+        watch_forks(self)
+
+    def after_fork(self) -> None:
+        """Send nothing more in the child, whose copies of the pipes are closed: their numbers may be others' now."""
+        self._out.clear()
+        self._flushing = True
 
     def write(self, line: bytes, *, now: bool) -> None:
         """Send a line: at once, or joined with the other lines of this turn of the loop.

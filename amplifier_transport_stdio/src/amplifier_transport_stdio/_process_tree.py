@@ -57,10 +57,12 @@ class ProcessTree:
         watch_forks(self)
 
     def after_fork(self) -> None:
-        """Close the child's copies of the pipes, or the root would see no end of its input."""
+        """Close the child's copies of the pipes, or the root would see no end of its input. It is no child's child."""
         for stream in filter(None, (self.popen.stdin, self.popen.stdout, self.popen.stderr)):
             stream.close()
         self._close_pidfds()
+        if self.popen.returncode is None:
+            self.popen.returncode = _UNKNOWN
 
     def watch(self) -> int | None:
         """Open a pidfd of the root, which becomes readable at its end; ``None`` where there is none.
