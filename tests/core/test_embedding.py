@@ -1,6 +1,7 @@
 """Programs around a kernel: other threads, other loops, hooks that do not let go, notebooks and `async with`."""
 
 import asyncio
+import contextvars
 import gc
 import sys
 import threading
@@ -8,6 +9,7 @@ import time
 from collections import deque
 from typing import get_args
 
+import anyio
 import pytest
 from tests.scopes import still_cancelled
 
@@ -174,6 +176,60 @@ async def test_a_hook_that_calls_the_session_is_asked_a_few_times_inside_itself(
     await mounted.register_hook("policy:request", curious)
     with pytest.raises(Forbidden, match="16 deep"):
         await mounted.invoke(ECHO, "echo", {})
+
+
+def ends_a_scope_of_its_own():
+    async def hook(event):
+        with anyio.move_on_after(0.05) as scope:
+            await anyio.sleep(60)
+        return {"decision": "allow" if scope.cancelled_caught else "deny"}
+
+    return hook
+
+
+def has_a_timeout_of_its_own():
+    async def hook(event):
+        try:
+            async with asyncio.timeout(0.05):
+                await asyncio.sleep(60)
+        except TimeoutError:
+            return {"decision": "allow"}
+
+    return hook
+
+
+def asks_in_a_group_of_tasks():
+    async def hook(event):
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep, 0.01)
+            await anyio.to_thread.run_sync(time.sleep, 0.01)
+        return {"decision": "allow"}
+
+    return hook
+
+
+@pytest.mark.parametrize("hook", [ends_a_scope_of_its_own, has_a_timeout_of_its_own, asks_in_a_group_of_tasks])
+async def test_a_hook_may_have_scopes_of_its_own(mounted, hook):
+    await mounted.register_hook("policy:request", hook())
+    with anyio.fail_after(30):
+        assert await mounted.invoke(ECHO, "echo", {"n": 1}) == {"n": 1}
+    assert not still_cancelled()
+
+
+async def test_a_hook_sees_the_context_of_its_caller(mounted):
+    request = contextvars.ContextVar("request", default="")
+    seen = []
+
+    async def hook(event):
+        seen.append(request.get())
+        await asyncio.sleep(0)
+        seen.append(request.get())
+        return {"decision": "allow"}
+
+    await mounted.register_hook("policy:request", hook)
+    request.set("mine")
+    await mounted.invoke(ECHO, "echo", {})
+    assert seen == ["mine", "mine"]
 
 
 # Other threads and other loops.
