@@ -49,10 +49,8 @@ def describe(tmp_path, code, capabilities=()):
     [
         ("open('/usr/out.txt', 'w')", "not granted fs:write:/usr/out.txt, and isolated"),
         ("sys.exit(os.system('echo x > /usr/out.txt') or 1)", "not granted fs:write:/usr/out.txt, and isolated"),
-        (
-            "open('/srv/list.txt')",
-            "not granted fs:read:/srv/list.txt, and isolated: nothing else of the host is there",
-        ),
+        ("open('/srv/list.txt')", "not granted fs:read:/srv/list.txt, and isolated"),
+        ("open('/etc/no-such-file')", None),
         ("socket.getaddrinfo('example.org', 80)", "not granted net:connect:*, and isolated: there is no network"),
         (
             "socket.create_connection(('192.0.2.1', 80), 1)",
@@ -85,6 +83,21 @@ async def test_what_was_granted_is_no_hint(session, tmp_path):
     with pytest.raises(Unreachable) as caught:
         await session.invoke(M, "go", {})
     assert not [note for note in caught.value.__notes__ if note.startswith("hint: ")]
+
+
+async def test_a_message_of_the_module_itself_has_the_hint_too(session, tmp_path):
+    code = """
+error = {"code": "internal", "message": "OSError: [Errno 30] Read-only file system: '/usr/out.txt'"}
+print(json.dumps({"id": request["id"], "ok": False, "error": error}), flush=True)
+del request["id"]
+"""
+    await session.mount("/mnt/tools", describe(tmp_path, textwrap.dedent(code)))
+    with pytest.raises(KernelError) as caught:
+        await session.invoke(M, "go", {})
+    assert caught.value.__notes__ == [
+        f"{M} replied with this to invoke go",
+        "hint: not granted fs:write:/usr/out.txt, and isolated",
+    ]
 
 
 @pytest.mark.parametrize(

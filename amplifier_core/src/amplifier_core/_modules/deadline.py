@@ -168,7 +168,7 @@ class Deadline(msgspec.Struct, eq=False):
         """Stop the idle time until the next ``restart_idle``: meanwhile the module is not expected to send anything."""
         self.when = self.limit
 
-    def timeout(self, inner: Deadline | None = None, *, unsent: bool = False) -> Timeout:
+    def timeout(self, inner: Deadline | None = None) -> Timeout:
         """Make the error for a wait whose time is over. It names what was waited for, if not the module.
 
         ``inner`` is a wait within this one.
@@ -179,8 +179,6 @@ class Deadline(msgspec.Struct, eq=False):
         late = self.deadlines.loop.time() - self.when
         if inner is not None:
             _say_phase(error, inner.phase, inner.what)
-        elif unsent:
-            _say_phase(error, "loop", "what came before it, and the module was not asked")
         if late > _BLOCKED:
             error.reword(f"{error.message}; the event loop was blocked for {late:.1f} s, by code that did not await")
         return error

@@ -35,7 +35,7 @@ _NO_NETWORK = re.compile(
     r"|_socket\.socket\.[^\n]{0,100}\n[^\n]{0,200}\n?PermissionError"
 )
 _NO_FILE = re.compile(r"(?:No such file or directory: |no such file or directory, \w+ )'(/[^'\n]*)'")
-_NO_VARIABLE = re.compile(r"^KeyError: '([^'\n]+)'", re.MULTILINE)
+_NO_VARIABLE = re.compile(r"^KeyError: '([A-Z_][A-Z0-9_]*)'", re.MULTILINE)
 _NO_PACKAGE = re.compile(r"No module named '([^'\n]+)'|Cannot find (?:module|package) '([^'\n]+)'")
 _SYSTEM = ("/usr/", "/bin/", "/sbin/", "/lib", "/etc/", "/proc/", "/sys/", "/dev/")
 _HINTS_OF_LINES = (
@@ -131,17 +131,17 @@ def _is_id(value: object) -> bool:
 def _hints_of_text(text: str, module: Module) -> Iterator[str]:
     """Say what a module lacks, as far as it says so itself: what was not granted is not there."""
     granted = reach(module.granted)
-    for found in _NO_VARIABLE.findall(text) if module.connection.local and "environ" in text else ():
-        if f"env:{found}" not in module.granted:
-            yield f"hint: not granted env:{_line(found)}: a module sees no other variable of the host"
+    missing = _NO_VARIABLE.findall(text) if module.connection.local and "environ" in text else ()
+    for name in [name for name in missing if f"env:{name}" not in module.granted][:1]:
+        yield f"hint: not granted env:{_line(name)}: a module sees no other variable of the host"
     if module.isolation is None:
         return
     if (path := _read_only_path(text)) and not granted.covers(f"fs:write:{path}"):
         yield f"hint: not granted fs:write:{_line(path)}, and isolated"
-    for path in _NO_FILE.findall(text):
-        if not path.startswith(_SYSTEM) and not granted.covers(f"fs:read:{path}"):
-            yield f"hint: not granted fs:read:{_line(path)}, and isolated: nothing else of the host is there"
-            break
+    shown = (*_SYSTEM, f"{module.descriptor.base}/")
+    absent = (path for path in _NO_FILE.findall(text) if not path.startswith(shown))
+    if path := next((path for path in absent if not granted.covers(f"fs:read:{path}")), ""):
+        yield f"hint: not granted fs:read:{_line(path)}, and isolated"
     if _NO_NETWORK.search(text) and not any(word.startswith("net:") for word in module.granted):
         yield "hint: not granted net:connect:*, and isolated: there is no network"
     if found := _NO_PACKAGE.search(text):

@@ -123,21 +123,12 @@ async def take_turns(invocation: Invocation, message: Message) -> Message:
 
 def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:
     span = invocation.span
-    left = int(invocation.deadline.seconds_left() * 1000)
-    if left < 1:
-        left = _least_left(invocation.deadline)
+    left = max(1, int(invocation.deadline.seconds_left() * 1000))
     args, session_id = invocation.args, invocation.state.session_id
     params = encode_checked(InvokeParams(invocation.op, args, session_id, span.request_id, span.span_id, left, resume))
     if resume is not None:
         _check_room(invocation, len(params))
     return params
-
-
-def _least_left(deadline: Deadline) -> int:
-    """Give the least time, a millisecond. Raises ``Timeout`` if the deadline has passed, as something held the loop."""
-    if deadline.seconds_left() < 0:
-        raise deadline.timeout(unsent=True)
-    return 1
 
 
 def _check_room(invocation: Invocation, size: int) -> None:
