@@ -1,5 +1,6 @@
 """Notes are made of foreign text: they stay short, on their lines and cheap, whatever it is."""
 
+import sys
 import time
 
 import pytest
@@ -84,6 +85,18 @@ def test_a_timeout_of_a_transport_that_tells_nothing_of_one_request_has_its_clue
         "hint: stdout is the protocol's: print to stderr",
     ]
     assert error.details == {"phase": "module", "noise": {"count": 1, "first": "hello"}}
+
+
+def test_the_page_of_a_failed_response_is_shown():
+    error = Internal("http://host answered HTTP 500 with HTML, not JSON", details={"body": "<h1>no\nluck</h1>"})
+    assert notes(error) == ["the body of its response: <h1>no\\nluck</h1>"]
+
+
+def test_a_package_that_this_very_python_lacks_has_no_hint(monkeypatch):
+    folder, _, name = sys.executable.rpartition("/")
+    monkeypatch.setenv("PATH", folder)
+    details = {"command": [name], "stderr": "ModuleNotFoundError: No module named 'none_such'"}
+    assert not [note for note in notes(Unreachable("gone", details=details)) if note.startswith("hint: ")]
 
 
 def test_a_timeout_that_waited_for_something_else_has_no_clues():

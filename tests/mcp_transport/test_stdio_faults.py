@@ -435,3 +435,44 @@ async def test_a_connection_that_was_never_started_can_be_closed_killed_and_meas
     await connection.close()
     assert json.dumps(connection.launch().command) == '["nothing"]'
     assert Path(connection.launch().cwd).is_absolute()
+
+
+async def test_a_timeout_has_the_stderr_of_its_own_call_and_one_that_waits_for_a_grace_says_so(
+    session, mount, describe, script
+):
+    code = """
+if op == 'good':
+    sys.stderr.write('of the first\\n')
+    sys.stderr.flush()
+    reply(request, told('fine'))
+elif op == 'bad':
+    sys.stderr.write('waits for a lock\\n')
+    sys.stderr.flush()
+    time.sleep(60)
+"""
+    await mount(describe(script(code, before="import sys, time")))
+    for _ in range(3):
+        await session.invoke(M, "good", {})
+    with pytest.raises(Timeout) as caught:
+        await session.invoke(M, "bad", {}, timeout=0.3)
+    assert caught.value.details["stderr"] == "waits for a lock\n"
+    with pytest.raises(Timeout) as caught:
+        await session.invoke(M, "good", {}, timeout=0.1)
+    assert caught.value.details == {"phase": "grace", "module": M}
+    assert "had not answered a ping since a request was cancelled; this one was not sent" in caught.value.message
+
+
+async def test_a_death_has_the_stderr_of_its_own_call(session, mount, describe, script):
+    code = """
+if op == 'bad':
+    sys.exit('of this call')
+sys.stderr.write('of the first\\n')
+sys.stderr.flush()
+reply(request, told('fine'))
+"""
+    await mount(describe(script(code, before="import sys")))
+    for _ in range(3):
+        await session.invoke(M, "good", {})
+    with pytest.raises(Unreachable, match=f"{M}: the module went away: exit code 1") as caught:
+        await session.invoke(M, "bad", {})
+    assert caught.value.details["stderr"] == "of this call\n"

@@ -593,3 +593,14 @@ async def _until_the_end(stream):
     with contextlib.suppress(Unreachable):
         async for chunk in stream:
             yield chunk
+
+
+async def test_what_is_told_of_an_earlier_process_is_not_taken_for_the_last_one_s(module):
+    """A transport may still hear of the one when the other runs."""
+    async with Host() as host:
+        connection = open_transport(module("echo.py"), lambda *_: None, host)
+        await connection.start((), None)
+        launcher = connection._launcher
+        details = {"pid": 0, "exit_code": 1, "stderr": "of the earlier one"}
+        assert launcher.explain(details, launcher.heard()) == details
+        await connection.close()

@@ -78,11 +78,13 @@ class Launcher:
         return (self._children[-1], self._children[-1].heard) if self._children else (None, 0)
 
     def explain(self, details: Mapping[str, Any], since: Heard) -> dict[str, Any]:
-        """Give the details of an error to a request that was made ``since`` then: stderr from before is told apart."""
-        for child in self._children[-1:]:
-            if details.get("pid", child.pid) == child.pid:
-                return child.explain(details, self._mark(since))
-        return dict(details)
+        """Give the details of an error to a request that was made ``since`` then: stderr from before is told apart.
+
+        Those of an earlier process than the last one stay as they are. Call it after a ``start``.
+        """
+        child = self._children[-1]
+        ours = details.get("pid", child.pid) == child.pid
+        return child.explain(details, self._mark(since)) if ours else dict(details)
 
     def _mark(self, since: Heard | None) -> int:
         """Give how much of the stderr of the last process is from before."""

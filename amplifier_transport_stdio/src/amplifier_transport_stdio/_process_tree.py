@@ -204,14 +204,13 @@ def _reason(command: str, cwd: str, env: Mapping[str, str], error: OSError) -> s
     """Say why a program did not start. The system says of a script what is true of its interpreter."""
     found = shutil.which(command, path=env.get("PATH")) if Path(command).name == command else command
     program = Path(cwd, found or command)
-    if not program.is_file():
+    if not program.is_file() or not os.access(program, os.R_OK):
         return f"{error.strerror}{_tilde(command)}"
     if not os.access(program, os.X_OK):
         return f"{error.strerror}: the file is not executable; make it so, or put its interpreter before it"
-    with contextlib.suppress(OSError), program.open("rb") as file:
+    with program.open("rb") as file:
         fault = why_not_started(file.read(_HEAD), lambda name: os.access(Path(cwd, name), os.X_OK))
-        return fault or error.strerror or str(error)
-    return error.strerror or str(error)
+    return fault or str(error.strerror)
 
 
 def _tilde(path: str) -> str:
