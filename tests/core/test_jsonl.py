@@ -289,6 +289,14 @@ def test_a_log_whose_torn_line_is_ended_may_be_full(log):
     assert lines_of(log) == [[b'{"n":', b"1"], [b"2"]]
 
 
+def test_a_line_that_the_system_takes_in_pieces_is_whole(sink, log, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+    sink.write(b'{"n":1}\n')
+    sink.write(b"2\n")
+    assert log.read_bytes() == b'{"n":1}\n2\n'
+
+
 def test_a_torn_line_that_cannot_be_ended_is_ended_later(log):
     log.write_bytes(b'{"n":')
     sink = JsonlSink(log)
