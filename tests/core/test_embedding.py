@@ -14,7 +14,7 @@ import pytest
 from tests.scopes import still_cancelled
 
 import amplifier_core
-from amplifier_core import BadRequest, Cancelled, Forbidden, Kernel, Plan, Timeout
+from amplifier_core import BadRequest, Cancelled, Forbidden, Kernel, KernelError, Plan, Timeout
 from amplifier_core._events.inbox import Inbox
 
 ECHO = "/mnt/tools/echo"
@@ -230,6 +230,37 @@ async def test_a_hook_sees_the_context_of_its_caller(mounted):
     request.set("mine")
     await mounted.invoke(ECHO, "echo", {})
     assert seen == ["mine", "mine"]
+
+
+async def test_a_second_close_waits_for_the_first(log, module, events):
+    async with Kernel(event_log=log) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+        first = asyncio.create_task(kernel.close())
+        await asyncio.sleep(0)
+    assert first.done()
+    assert events("module:exit")
+    await first
+    await kernel.close()
+
+
+@pytest.mark.parametrize("what", ["session", "kernel"])
+async def test_a_hook_may_end_what_it_is_asked_for(log, module, events, what):
+    async with Kernel(event_log=log) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+
+        async def hook(event):
+            await (kernel.close() if what == "kernel" else session.end())
+            return {"decision": "allow"}
+
+        await session.register_hook("policy:request", hook)
+        began = time.monotonic()
+        with pytest.raises(KernelError, match="has ended"):
+            await session.invoke(ECHO, "echo", {})
+        assert time.monotonic() - began < 5
+    assert len(events("session:end")) == 1
+    assert [each["status"] for each in events("module:invoke")] == ["error"]
 
 
 # Other threads and other loops.

@@ -88,6 +88,7 @@ class Kernel:
         self._states: dict[str, SessionState] = {}
         self._registry = Registry(self._open_runtime, self._states)
         self._closed = ""  # or why
+        self._closing: asyncio.Task[list[str]] | None = None
         self.log_path: Path | None = None
         """The path of the JSONL log while and after the kernel is open. ``None``: there is no log."""
 
@@ -159,12 +160,16 @@ class Kernel:
         kernel lives on in the other one. Raises ``Internal`` if a sink lost events or failed to close.
         """
         runtime = self._runtime
-        if runtime is None or self._closed or runtime.deadlines.forked:
+        if runtime is None or runtime.deadlines.forked or (self._closing is not None and self._closing.done()):
             self._closed = self._closed or CLOSED
             return
         runtime.deadlines.check_loop()
         self._closed = CLOSED
-        failures = await _finish(runtime.deadlines.loop.create_task(self._close(runtime), name="close kernel"))
+        if self._closing is not None:  # by another task, which raises what there is to raise
+            await asyncio.wait((self._closing,))
+            return
+        self._closing = runtime.deadlines.loop.create_task(self._close(runtime), name="close kernel")
+        failures = await _finish(self._closing)
         if loss := runtime.bus.loss():
             error, cause = loss
             raise error from cause
