@@ -28,9 +28,9 @@ class Notify(Protocol):
     """How a connection reports what happens to its module.
 
     A transport that starts processes reports ``module:start`` (``pid``, ``command``), ``module:exit`` (``exit_code`` or
-    ``signal``, and the tail of ``stderr``) and ``module:noise``, output that is no protocol (``count``, ``first``). Any
-    transport reports ``events:dropped``: ``events`` of a reply whose request was cancelled (``count``, ``first``), with
-    the reason as ``error``.
+    ``signal``, neither if the system cannot tell, and the tail of ``stderr``) and ``module:noise``, output that is no
+    protocol (``count``, ``first``). Any transport reports ``events:dropped``: ``events`` of a reply whose request was
+    cancelled (``count``, ``first``), with the reason as ``error``.
 
     Any transport reports ``module:changed`` (no data) when its module says that ``describe`` would give something else
     now. The kernel then asks it again, before it gives the description to anybody, and verifies the answer as at the
