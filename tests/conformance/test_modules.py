@@ -69,6 +69,22 @@ async def test_each_broken_rule_is_reported_in_one_line():
     }
 
 
+async def test_a_problem_has_what_the_module_said_meanwhile():
+    code = BAD.replace(
+        "        continue\n    answers", "        print('asked', flush=True)\n        continue\n    answers"
+    )
+    code = code.replace("    answers =", "    if r['method'] == 'describe': sys.exit('not today\\x1b')\n    answers =")
+    transport = {"type": "stdio", "command": [sys.executable, "-c", code]}
+    fields = {"name": "bad", "kind": "tool", "capabilities": [], "transport": transport}
+    found = problems(await check_module(ModuleDescriptor.from_mapping(fields), {"hangs": {}}, seconds=0.5))
+    assert found["describe matches the descriptor"] == (
+        "unreachable: the module went away: exit code 1; its stderr ends with 'not today\\x1b'"
+    )
+    assert found["op hangs answers its example"] == (
+        "no answer within 0.5 s; its stdout had a line that is no reply: 'asked'"
+    )
+
+
 async def test_a_module_that_can_not_be_started_is_an_error():
     transport = {"type": "stdio", "command": ["no-such-command-here"]}
     fields = {"name": "bad", "kind": "tool", "capabilities": [], "transport": transport}

@@ -15,7 +15,7 @@ import attrs
 from ._modules.module import as_connection
 from ._modules.plugins import Plugins
 from ._protocol.description import check_description
-from ._protocol.errors import KernelError, UnsupportedOp
+from ._protocol.errors import KernelError, UnsupportedOp, short
 from ._protocol.json import encode_checked
 from ._protocol.message import result_of
 from .hookspecs import TRANSPORTS, Host
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Check", "SteadyClock", "check_module", "seeded_entropy"]
 
 _AT_ONCE = 16
+_SHOWN = 200  # characters of what a module wrote
 _NO_SUCH_OP = "no.such-op"
 
 
@@ -88,7 +89,7 @@ async def check_module(
                 for op, args in examples.items()
             ),
         ]
-        return [Check(name, section, await _problem(check, seconds)) for name, section, check in checks]
+        return [Check(name, section, await _problem(check, seconds, connection)) for name, section, check in checks]
     finally:
         await connection.close()
         await host.close()
@@ -133,13 +134,20 @@ class _Probe:
         return result_of(reply, self._descriptor.name)
 
 
-async def _problem(check: Callable[[], Awaitable[str]], seconds: float) -> str:
+async def _problem(check: Callable[[], Awaitable[str]], seconds: float, connection: Connection) -> str:
     try:
         return await asyncio.wait_for(check(), seconds)
     except KernelError as error:
-        return str(error)
+        return f"{error}{_reason(error.details)}"
     except TimeoutError:
-        return f"no answer within {seconds:g} s"
+        return f"no answer within {seconds:g} s{_reason(connection.clues())}"
+
+
+def _reason(clues: Mapping[str, Any]) -> str:
+    """Say on the same line what the module wrote meanwhile."""
+    noise, tail = clues.get("noise"), str(clues.get("stderr", "")).strip().rpartition("\n")[2]
+    stdout = f"; its stdout had a line that is no reply: {short(noise.get('first'), _SHOWN)}" if noise else ""
+    return f"{stdout}; its stderr ends with {short(tail, _SHOWN)}" if tail else stdout
 
 
 def _ignore(event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:

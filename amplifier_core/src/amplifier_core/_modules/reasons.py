@@ -164,8 +164,8 @@ def _hints_of_python(text: str, command: list[str], module: Module) -> Iterator[
     found = _NO_PACKAGE.search(text)
     if not found or not found[1] or not command or not re.fullmatch(r"python[\d.]*", command[0]):
         return
-    ran = shutil.which(command[0])
-    if module.descriptor.caller is None and ran and ran != sys.executable:
+    ran = shutil.which(command[0]) if module.descriptor.caller is None else None  # a module may be told the error
+    if ran and ran != sys.executable:
         yield (
             f"{command[0]} was {ran}, and this program's Python is {sys.executable}: "
             f"name in the command the one that has {_line(found[1])}"
