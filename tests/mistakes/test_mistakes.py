@@ -522,6 +522,33 @@ async def test_a_hook_that_invokes_through_its_own_session(session, told, module
     )
 
 
+async def test_a_hook_may_start_calls_that_outlive_its_question(session, module):
+    """Each of them asks the hook, which starts the next one. They are not inside each other."""
+    await session.mount("/mnt/tools", module(), trusted=True)
+    left, done = 40, asyncio.get_running_loop().create_future()
+    tasks = []
+
+    async def call():
+        try:
+            await session.invoke(M, "good", {})
+        except KernelError as error:
+            done.set_exception(error)
+
+    async def go_on(event):
+        nonlocal left
+        left -= 1
+        if left:
+            tasks.append(asyncio.create_task(call()))
+        else:
+            done.set_result(None)
+        return {"decision": "allow"}
+
+    await session.register_hook("policy:request", go_on)
+    await session.invoke(M, "good", {})
+    await asyncio.wait_for(done, 10)
+    await asyncio.gather(*tasks)
+
+
 async def test_a_call_that_waits_for_its_turn(session, told, module):
     await session.mount("/mnt/tools", module("time.sleep(60)", limits={"concurrency": 1}), trusted=True)
     first = asyncio.create_task(told.invoking(timeout=0.6))

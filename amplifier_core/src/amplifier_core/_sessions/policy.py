@@ -7,7 +7,6 @@ on the decision.
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, on
 from amplifier_core._protocol.gate import Answer, Outcome, decide, narrowed_below, read_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from msgspec import Raw
 
@@ -136,8 +135,11 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
     try:
         with runtime.deadlines.within(runtime.settings.policy_timeout, f"policy hook {hook.name}") as asking:
             asking.phase = "policy"
-            with _one_deeper(hook):
+            asked = _Asked(hook)
+            try:
                 value = await hook.ask(state, request, span)
+            finally:
+                asked.close()
             await runtime.deadlines.catch_up()
         return _read(value, hook, question)
     except asyncio.CancelledError:
@@ -146,7 +148,7 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
             raise
         failure: KernelError = Internal(f"policy hook {hook.name} cancelled itself")
     except _HookRecursionError as error:
-        if _depth.get():
+        if _innermost() is not None:
             raise
         failure = Internal(error.message)
     except Exception as error:  # noqa: BLE001 - foreign code: each of its failures denies
@@ -160,24 +162,49 @@ class _HookRecursionError(Internal, code="internal"):
     """A hook is asked about its own calls, again and again. It is raised through all of them, to the first question."""
 
 
-@contextmanager
-def _one_deeper(hook: PolicyHook) -> Iterator[None]:
-    """Bound how deep hooks may be asked about the calls of hooks: Python's own bound comes late, in kilobytes."""
-    depth = _depth.get() + (hook.module is None)  # the calls of modules have a bound of their own
-    if depth > _DEPTH_MAX:
-        raise _HookRecursionError(
-            f"policy hook {hook.name} invokes through a session whose calls it is asked about, {_DEPTH_MAX} deep; "
-            "let it answer for its own calls without another one"
-        )
-    token = _depth.set(depth)
-    try:
-        yield
-    finally:
-        _depth.reset(token)
+class _Asked:
+    """A question to a callable that is not answered yet, in the context of its hook, and in the tasks that it starts.
+
+    Making one bounds how deep hooks may be asked about the calls of hooks: Python's own bound comes late, in kilobytes.
+    A task may outlive the question that started it, so only questions count that are open.
+    """
+
+    __slots__ = ("_token", "open", "outer")
+
+    def __init__(self, hook: PolicyHook) -> None:
+        self.open = hook.module is None  # the calls of modules have a bound of their own
+        self.outer = outer = _innermost()
+        depth = 0
+        while outer is not None:
+            depth += 1
+            outer.outer = _first_open(outer.outer)
+            outer = outer.outer
+        if self.open and depth >= _DEPTH_MAX:
+            raise _HookRecursionError(
+                f"policy hook {hook.name} invokes through a session whose calls it is asked about, {_DEPTH_MAX} deep; "
+                "let it answer for its own calls without another one"
+            )
+        self._token = _asked.set(self)
+
+    def close(self) -> None:
+        """Note that the question is answered, or given up."""
+        self.open = False
+        _asked.reset(self._token)
+
+
+def _innermost() -> _Asked | None:
+    """Give the open question in whose context this runs."""
+    return _first_open(_asked.get())
+
+
+def _first_open(asked: _Asked | None) -> _Asked | None:
+    while asked is not None and not asked.open:
+        asked = asked.outer
+    return asked
 
 
 _DEPTH_MAX = 16  # questions inside each other
-_depth: ContextVar[int] = ContextVar("amplifier_core policy depth", default=0)
+_asked: ContextVar[_Asked | None] = ContextVar("amplifier_core policy questions", default=None)
 
 
 def _read(value: object, hook: PolicyHook, question: Question) -> Answer:
