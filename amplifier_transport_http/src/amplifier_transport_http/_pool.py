@@ -127,7 +127,7 @@ class Headers:
     __slots__ = ("raw",)
 
     def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
-        self.raw = raw
+        self.raw: list[tuple[bytes, bytes]] = raw
 
     def get(self, key: str, default: str | None = None) -> str | None:
         """Give the value of a header by its name in lower case; those of several are joined with commas."""
@@ -144,14 +144,18 @@ def _text(value: bytes) -> str:
 
 
 class Exchange(httpx.AsyncByteStream):
-    """One response, whose head is there: ``stream`` is its body. Closing that early closes its connection."""
+    """One response, whose head is there, and its body as it arrives. Closing it early closes its connection."""
 
     def __init__(self, pool: Pool, connection: Http11) -> None:
         self._pool = pool
         self._connection: Http11 | None = connection
-        self.status_code = connection.status
-        self.headers = Headers(connection.headers)
-        self.stream = self
+        self.status_code: int = connection.status
+        self.headers: Headers = Headers(connection.headers)
+
+    @property
+    def stream(self) -> Self:
+        """The body, under the name that a response of httpx has for it."""
+        return self
 
     def whole(self) -> bytes | None:
         """Give the whole body if all of it is there, and the connection back. ``None``: it has to be read."""

@@ -70,7 +70,7 @@ class ChildProcess(Process):
         self._on_end = lines.on_end
         self._queue: deque[bytes] = deque()  # a large line, or many, and those that came with them
         self._taking: asyncio.Task[None] | None = None  # what takes the queue
-        self.held = False
+        self.held: bool = False
         """Whether the module is held back by ``pause``."""
         self.limit = limit
         """The bytes of the longest line."""

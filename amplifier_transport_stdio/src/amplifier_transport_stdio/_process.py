@@ -72,7 +72,7 @@ class Process:
         self.pid: int = self._tree.popen.pid
         self._ending: asyncio.Task[None] | None = None
         self._tail = b""
-        self.heard = 0
+        self.heard: int = 0
         """How many bytes of stderr have been read."""
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()

@@ -44,7 +44,7 @@ class Bus:
         self._opened = len(self._sinks)
         self._lost: dict[int, int] = {}  # by identity: a sink need not be hashable
         self._faults: list[tuple[str, Exception]] = []  # the first one of each sink that failed
-        self.warn = Warnings()
+        self.warn: Warnings = Warnings()
         self._seq = 0
         self.limit = limit
         self.closed: str = ""

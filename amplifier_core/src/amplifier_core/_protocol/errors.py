@@ -36,7 +36,7 @@ class KernelError(Exception):
 
     def __init__(self, message: str, *, details: Mapping[str, Any] | None = None, code: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message: str = message
         self.details: dict[str, Any] = dict(details) if details else {}
         if code is not None:
             self.code = code
@@ -48,7 +48,7 @@ class KernelError(Exception):
     def reword(self, message: str) -> None:
         """Replace the message, before anybody has seen it."""
         self.message = message
-        self.args = (message,)
+        super().__init__(message)  # it sets `args`
 
     def body(self) -> dict[str, Any]:
         """Return the wire form: ``code``, ``message`` and, if there are any, ``details``."""
