@@ -145,8 +145,11 @@ class Module(msgspec.Struct, eq=False):
             raise
 
     def name_in(self, error: KernelError) -> None:
-        """Let an error of the connection name the module: a transport does not know its path."""
-        if not error.replied and self.path not in error.message:
+        """Let an error of the connection name the module, whose path a transport does not know.
+
+        One about the caller's ``args`` begins with these, as the kernel's own do.
+        """
+        if not error.replied and self.path not in error.message and not error.message.startswith("args"):
             error.reword(f"{self.path}: {error.message}")
 
     def mounters(self) -> Iterator[Module]:
