@@ -359,6 +359,16 @@ async def test_a_reply_that_does_not_come(told, module, code, notes):
     )
 
 
+async def test_a_reply_with_the_name_of_a_file_that_is_no_text(told, module):
+    code = r"""print(json.dumps({"id": request["id"], "ok": True, "result": ["😀", "caf\udce9"]}), flush=True)"""
+    assert await told.both(module(code)) == lines(
+        f"internal: {M}: the module broke its contract: JSON is malformed: invalid utf-16 surrogate pair (byte 62)",
+        "command: PYTHON DIR/m.py",
+        r'the line: {"id": "r3", "ok": true, "result": ["\ud83d\ude00", "caf\udce9"]}',
+        "hint: a lone surrogate is no text: in Python os.fsencode(name).decode(errors='replace') for any name of a file",
+    )
+
+
 async def test_a_reply_on_many_lines(told, module):
     code = """print(json.dumps({"id": request["id"], "ok": True, "result": {}}, indent=2), flush=True)"""
     assert await told.both(module(code)) == lines(

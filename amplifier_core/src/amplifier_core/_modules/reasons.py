@@ -38,7 +38,12 @@ _NO_FILE = re.compile(r"(?:No such file or directory: |no such file or directory
 _NO_VARIABLE = re.compile(r"^KeyError: '([A-Z_][A-Z0-9_]*)'", re.MULTILINE)
 _NO_PACKAGE = re.compile(r"No module named '([^'\n]+)'|Cannot find (?:module|package) '([^'\n]+)'")
 _SYSTEM = ("/usr/", "/bin/", "/sbin/", "/lib", "/etc/", "/proc/", "/sys/", "/dev/")
+_LONE = r"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]"
 _HINTS_OF_LINES = (
+    (
+        re.compile(rf"\{{.*(?:{_LONE})"),
+        "a lone surrogate is no text: in Python os.fsencode(name).decode(errors='replace') for any name of a file",
+    ),
     (re.compile(r".*\0", re.DOTALL), "write stdout in UTF-8: this looks like UTF-16"),
     (re.compile("\ufeff"), "write no byte order mark"),
     (re.compile(r'[{\[]*$(?<!^)|"'), "one object a line: write each message without line breaks"),
