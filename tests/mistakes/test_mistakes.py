@@ -365,7 +365,10 @@ async def test_a_reply_with_the_name_of_a_file_that_is_no_text(told, module):
         f"internal: {M}: the module broke its contract: JSON is malformed: invalid utf-16 surrogate pair (byte 62)",
         "command: PYTHON DIR/m.py",
         r'the line: {"id": "r3", "ok": true, "result": ["\ud83d\ude00", "caf\udce9"]}',
-        "hint: a lone surrogate is no text: in Python os.fsencode(name).decode(errors='replace') for any name of a file",
+        (
+            "hint: a lone surrogate is no text: in Python os.fsencode(name).decode(errors='replace') "
+            "for any name of a file"
+        ),
     )
 
 
