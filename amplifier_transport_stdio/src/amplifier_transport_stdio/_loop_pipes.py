@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 READ = 96 * 1024
 """Bytes read at a time: 64 KiB of arguments come back in one read. 128 KiB cross malloc's mmap threshold (9 µs)."""
 
+FULL = 64 * 1024
+"""Bytes that a pipe holds unless it was widened: with so many in it, its writer is faster than its reader."""
+
 STDERR_PAUSE = 0.002
-"""Seconds for which stderr is left alone after a full read: nobody waits for it."""
+"""Seconds for which stderr is left alone after it was full: nobody waits for it."""
 
 _WIDE = 1024 * 1024  # bytes that Linux allows every user
 _LOOKS = 64  # at stderr, each with an answer, until they find nothing
@@ -137,7 +140,7 @@ class LoopPipes:
             self._look_at_stderr()
         if data:
             self._reader.received(data)
-            if len(data) == READ and not self._paused:
+            if len(data) >= FULL and not self._paused and not data.endswith(b"\n"):
                 self._reader.received(_read(self._stdout))  # the rest of a line that the read has cut
         else:
             self._loop.remove_reader(self._stdout)
@@ -151,7 +154,7 @@ class LoopPipes:
         self._looks -= 1
         if data := _read(self._stderr):
             self._take_stderr(data)
-            self._looks = _LOOKS if len(data) < READ else 0
+            self._looks = _LOOKS if len(data) < FULL else 0
 
     def _on_stderr(self) -> None:
         try:
@@ -159,10 +162,10 @@ class LoopPipes:
         except BlockingIOError:  # it was taken before the answer that came with it
             return
         self._take_stderr(data)
-        self._looks = _LOOKS if 0 < len(data) < READ else 0
-        if len(data) in (0, READ):
+        self._looks = _LOOKS if 0 < len(data) < FULL else 0
+        if not 0 < len(data) < FULL:
             self._loop.remove_reader(self._stderr)
-        if len(data) == READ:
+        if len(data) >= FULL:
             self._pause = self._loop.call_later(STDERR_PAUSE, self._loop.add_reader, self._stderr, self._on_stderr)
 
     def _send(self, data: bytes | memoryview) -> int:

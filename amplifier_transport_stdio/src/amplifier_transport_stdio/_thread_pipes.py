@@ -12,7 +12,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ._loop_pipes import READ, STDERR_PAUSE
+from ._loop_pipes import FULL, READ, STDERR_PAUSE
 from ._worker_thread import WorkerThread
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class _PipeReader(WorkerThread):
             self._take(data)
 
     def _read_on(self, size: int) -> None:
-        if size == READ and self._pause:
+        if size >= FULL and self._pause:
             self._loop.call_later(self._pause, self._taken.release)
         else:
             self._taken.release()
