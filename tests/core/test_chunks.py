@@ -73,6 +73,14 @@ async def test_each_chunk_restarts_the_idle_time_with_or_without_a_reader():
     assert touched[4:] == ["sign", "room"]
 
 
+async def test_the_idle_time_stops_while_a_request_is_held_and_begins_when_it_is_sent():
+    touched = []
+    watched = TimedChunks(None, lambda: touched.append("sign"), lambda: touched.append("rest"))
+    watched.hold()
+    watched.sent()
+    assert touched == ["rest", "sign"]
+
+
 async def test_a_callback_registered_many_times_is_called_once():
     touched = []
     chunks = Chunks()
