@@ -12,7 +12,8 @@ from table import Goal, Row
 if TYPE_CHECKING:
     from rounds import Measure, Pace
 
-_OTHERS = "import asyncio, attrs, cattrs, msgspec, platformdirs, pluggy"  # a program with a kernel runs asyncio already
+_OTHERS = "import asyncio, attrs, cattrs, msgspec, orjson, platformdirs, pluggy"
+"""The dependencies, and asyncio, which a program with a kernel runs already."""
 _OURS = "import amplifier_core"
 
 

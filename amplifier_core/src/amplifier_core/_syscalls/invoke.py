@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from amplifier_core._modules.deadline import seconds_of
-from amplifier_core._modules.reasons import explain
 from amplifier_core._protocol.errors import BadRequest, KernelError, Unreachable, failure_of, short
 from amplifier_core._protocol.json import NotJson, encode, encode_checked
 from amplifier_core._protocol.message import result_of, result_size
@@ -193,6 +192,8 @@ def _record_failure(
     op_shown = op if isinstance(op, str) and len(op) <= _NAME_MAX else short(op)
     mount = state.namespace.mounts.get(path) if path_shown else None
     if mount is not None:
+        from amplifier_core._modules.reasons import explain  # noqa: PLC0415 - 2 ms for its patterns
+
         explain(failure, mount.module, f"invoke {op_shown}")
     failure.details["module"] = path_shown or short(path)
     shown = {**data, "op": op_shown}

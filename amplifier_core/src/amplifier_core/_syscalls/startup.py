@@ -13,8 +13,6 @@ import attrs
 import msgspec
 
 from amplifier_core._modules.module import Module, as_connection
-from amplifier_core._modules.reasons import MOUNT as BY_MOUNT
-from amplifier_core._modules.reasons import explain
 from amplifier_core._modules.thread import in_thread
 from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, Timeout, Unreachable, short
 from amplifier_core._protocol.json import encode_checked
@@ -103,6 +101,9 @@ class Startup:
         if isinstance(error, Timeout) and "phase" not in error.details:
             error.details["phase"] = "isolation" if self._waits_for == _ISOLATION else "module"
             error.reword(f"{error.message}; it waited for {self._waits_for}")
+        from amplifier_core._modules.reasons import MOUNT as BY_MOUNT  # noqa: PLC0415 - as for `invoke`
+        from amplifier_core._modules.reasons import explain  # noqa: PLC0415
+
         explain(error, self.module, BY_MOUNT)
 
     async def close(self) -> None:
