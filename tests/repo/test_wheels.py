@@ -20,6 +20,13 @@ print(__import__(sys.argv[1]).__file__)
 for point in importlib.metadata.distribution(sys.argv[2]).entry_points:
     point.load()
 """
+REFUSE = """
+from amplifier_core.hookspecs import NotJson, decode_message
+try:
+    decode_message(b'{"id":1}')
+except NotJson:
+    print("refused")
+"""
 
 
 def run(*command: str | Path) -> str:
@@ -59,6 +66,8 @@ def test_each_installs_alone_and_imports(folder, project, environment, resolutio
     python = environment(project["name"], *project["dependencies"], resolution=resolution)
     imported = Path(run(python, "-I", "-c", LOAD_EVERYTHING, folder.name, project["name"]).splitlines()[0])
     assert imported.is_relative_to(python.parents[1])
+    if folder.name == "amplifier_core":  # older codecs raise errors of other classes
+        assert run(python, "-I", "-c", REFUSE).split() == ["refused"]
 
 
 def test_kernel_and_stdio_bring_no_httpx(environment):
