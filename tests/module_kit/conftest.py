@@ -1,0 +1,93 @@
+"""What the tests of the kit share: its module as a descriptor, as a bare process, and behind HTTP."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from tests.conftest import missing_here
+
+from amplifier_core import ModuleDescriptor
+
+EVERYTHING = Path(__file__).parent / "everything.py"
+
+
+class Process:
+    """A module as a process, line by line."""
+
+    def __init__(self, *arguments, program=EVERYTHING):
+        command = [sys.executable, str(program), *arguments]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self.popen = subprocess.Popen(command, **pipes)
+        self.end_of_test = threading.Timer(60, self.popen.kill)
+        self.end_of_test.start()
+
+    def send(self, *messages):
+        for message in messages:
+            self.popen.stdin.write(message if isinstance(message, bytes) else json.dumps(message).encode() + b"\n")
+        self.popen.stdin.flush()
+
+    def invoke(self, key, op, args=None, **more):
+        self.send({"id": key, "method": "invoke", "params": {"op": op, "args": args or {}, **more}})
+
+    def read(self):
+        return json.loads(self.popen.stdout.readline())
+
+    def answer(self, op, args=None, key="a1", **more):
+        self.invoke(key, op, args, **more)
+        reply = self.read()
+        assert reply.pop("id") == key
+        return reply
+
+    def end(self):
+        """End stdin, and give what is left of stdout, and stderr."""
+        rest, errors = self.popen.communicate(timeout=30)
+        return [json.loads(line) for line in rest.splitlines()], errors.decode()
+
+
+@pytest.fixture
+def process():
+    """Start a module as a process, which ends with the test."""
+    started = []
+
+    def start(*arguments, **options):
+        started.append(Process(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end_of_test.cancel()
+        each.popen.kill()
+        each.popen.communicate()
+
+
+@pytest.fixture
+def described():
+    """The descriptor that the module prints."""
+    printed = subprocess.run([sys.executable, EVERYTHING, "--descriptor"], capture_output=True, check=True).stdout
+    return ModuleDescriptor.from_mapping(json.loads(printed))
+
+
+@pytest.fixture
+async def approve():
+    """Allow everything, as a policy hook."""
+
+    async def decide(_event):
+        return {"decision": "allow", "scope": "session"}
+
+    return decide
+
+
+@pytest.fixture
+def need_import():
+    """Require a package: where it is not installed, the test is skipped. In CI it fails."""
+
+    def check(name):
+        try:
+            __import__(name)
+        except ImportError:
+            missing_here(f"{name} is not installed")
+
+    return check
