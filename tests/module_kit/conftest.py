@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import missing_here
@@ -19,8 +20,9 @@ class Process:
 
     def __init__(self, *arguments, program=EVERYTHING):
         command = [sys.executable, str(program), *arguments]
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        self.popen = subprocess.Popen(command, **pipes)
+        self.popen: Any = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         self.end_of_test = threading.Timer(60, self.popen.kill)
         self.end_of_test.start()
 
@@ -48,7 +50,7 @@ class Process:
 
 
 @pytest.fixture
-def process():
+def process(traced):
     """Start a module as a process, which ends with the test."""
     started = []
 

@@ -211,6 +211,12 @@ async def heap(context: Context, size: int) -> list[Any]:
 
 
 @module.op
+async def together(context: Context, count: int, size: int) -> int:
+    """Make calls, all at once."""
+    return len(await asyncio.gather(*(context.call("mounts", {"n": "x" * size}) for _ in range(count))))
+
+
+@module.op
 async def beside(context: Context) -> str:
     """Work on while the system calls are made."""
     asking = asyncio.create_task(context.mounts())
@@ -252,7 +258,9 @@ async def every(context: Context, descriptor: dict[str, Any]) -> dict[str, Any]:
     fork = await context.fork_session(session)
     await context.end_session(fork, "done")
     await context.end_session(session)
-    removed = [*await context.unmount("/mnt/tools", names[0]), *await context.unmount("/mnt/agents")]
+    removed = await context.unmount("/mnt/tools", names[0])
+    await context.mount("/mnt/tools", descriptor)
+    removed += await context.unmount("/mnt/tools")
     return {"path": path, "names": names, "inputs": inputs, "removed": removed, "got": await context.get_fragments()}
 
 

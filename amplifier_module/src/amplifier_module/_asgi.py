@@ -64,9 +64,8 @@ class _Request(Channel):
         if threading.get_ident() != self._here:
             self._room.wait_for(lambda: self._size <= _FULL or self.answered)
         elif self._size > self._limit:
-            raise ModuleError(
-                "internal", f"{self._size:,} bytes of chunks wait: an async function awaits context.drain()"
-            )
+            told = f"{self._size:,} bytes of chunks wait: await context.drain() between them"
+            raise ModuleError("internal", told)
 
     async def drain(self) -> None:
         """Wait until the server has taken what waits."""
