@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import missing_here
+from tests.conftest import TRACING, missing_here
 
 from amplifier_core import ModuleDescriptor
 
@@ -60,16 +60,17 @@ def process(traced):
 
     yield start
     for each in started:
+        each.popen.communicate(timeout=60)
         each.end_of_test.cancel()
-        each.popen.kill()
-        each.popen.communicate()
 
 
 @pytest.fixture
-def described():
-    """The descriptor that the module prints."""
+def described(children_are_not_traced, traced):
+    """The descriptor that the module prints. The kernel hands on no variable that the descriptor does not have."""
     printed = subprocess.run([sys.executable, EVERYTHING, "--descriptor"], capture_output=True, check=True).stdout
-    return ModuleDescriptor.from_mapping(json.loads(printed))
+    descriptor = json.loads(printed)
+    descriptor["transport"]["env"] = {TRACING: children_are_not_traced} if children_are_not_traced else {}
+    return ModuleDescriptor.from_mapping(descriptor)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""A module made with the kit, for its tests: everything.py [stdio | asgi FD | one] [--descriptor[=URL]].
+"""A module made with the kit, for its tests: everything.py [asgi FD | one | small] [--descriptor[=URL]].
 
-`one` takes one request at a time. `asgi FD` serves the listening socket of that descriptor with uvicorn.
+`one` takes one request at a time, `small` messages of 4 KiB. `asgi FD` serves the listening socket FD with uvicorn.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from amplifier_module import Cancelled, Context, Module, ModuleError
 CAPABILITIES = ["sys:invoke:/mnt/tools/*", "sys:mounts", "sys:mount", "sys:unmount", "sys:describe", "sys:emit"]
 CAPABILITIES += ["sys:context.get", "sys:context.set_fragment", "sys:register_hook"]
 CAPABILITIES += ["net:connect:*", "sys:session.create", "sys:session.fork", "sys:session.end"]
-LIMITS = {"concurrency": 1} if sys.argv[1:2] == ["one"] else {}
+LIMITS = {"one": {"concurrency": 1}, "small": {"message_bytes": 4096}}.get("".join(sys.argv[1:2]), {})
 module = Module("everything", kind="orchestrator", version="1.0.0", capabilities=CAPABILITIES, limits=LIMITS)
 
 
@@ -157,6 +157,10 @@ async def nap(context: Context, seconds: float = 0.0, *, stubborn: float = 0.0) 
             context.chunk("late")
         except Cancelled:
             print("no chunk after the end")
+        try:
+            await context.mounts()
+        except Cancelled:
+            print("no call either")
         raise
     left = context.seconds_left
     told = {"session": context.session_id, "request": context.request_id, "span": context.span_id}
@@ -220,12 +224,14 @@ async def together(context: Context, count: int, size: int) -> int:
 async def beside(context: Context) -> str:
     """Work on while the system calls are made."""
     asking = asyncio.create_task(context.mounts())
-    given_up = asyncio.create_task(context.mounts())
+    given_up, given_up_later = (asyncio.create_task(context.mounts()) for _ in range(2))
     await asyncio.sleep(0)
     given_up.cancel()
-    while context._run.channel is not None:  # type: ignore[attr-defined] # until the request has its reply
+    while not context._run.channel.answered:  # type: ignore[attr-defined]
         await asyncio.sleep(0)
+    given_up_later.cancel()
     context.chunk("between")
+    await context.drain()
     context.event("kit:between")
     later = asyncio.create_task(context.emit("kit:later"))
     await asyncio.gather(asking, later)
@@ -237,12 +243,22 @@ async def leave(context: Context, chunk: int = 0) -> str:
     """Answer without waiting for a system call that the kernel makes."""
     asking = asyncio.ensure_future(context.mounts())
     await asyncio.sleep(0)
-    while context._run.channel is not None:  # type: ignore[attr-defined] # until the request has its reply
+    while not context._run.channel.answered:  # type: ignore[attr-defined]
         await asyncio.sleep(0)
     context.chunk("x" * chunk)
     _ = asyncio.ensure_future(context.mounts()), asking
     await asyncio.sleep(0)
     return "left"
+
+
+@module.op
+async def regret(context: Context) -> str:
+    """Give up a system call before it is asked for."""
+    asking = asyncio.create_task(context.mounts())
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.sleep(0.01)
+    return "none"
 
 
 @module.op

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 
@@ -15,6 +16,7 @@ from tests.module_kit.everything import app, module
 
 from amplifier_core import BadRequest, ModuleDescriptor, Timeout
 from amplifier_core.testing import check_module
+from amplifier_module import Module
 
 PATH = "/mnt/orchestrators/everything"
 MIB = 1 << 20
@@ -149,6 +151,18 @@ async def test_a_caller_that_leaves_is_a_cancel():
         assert b"cancelled" in peer.sent[-1]["body"]
 
 
+async def test_a_caller_that_leaves_with_its_reply_is_no_cancel():
+    peer = Peer(body=b'{"op":"echo","args":{"value":1}}')
+    peer.may_send.clear()
+    asking = asyncio.create_task(peer.ask())
+    await asyncio.wait([asking], timeout=0.3)
+    peer.incoming.put_nowait({"type": "http.disconnect"})
+    await asyncio.wait([asking], timeout=0.1)
+    peer.may_send.set()
+    await asking
+    assert peer.sent[-1]["body"] == b'{"ok":true,"result":1}'
+
+
 async def test_a_server_that_says_so_in_send_is_a_cancel():
     peer = Peer(body=b'{"op":"stream","args":{"to":1000000000}}')
 
@@ -276,6 +290,34 @@ async def test_results_so_far_have_a_bound():
     reply = await ask("heap", {"size": 3}, resume={"state": reply["pending"]["state"], "results": results})
     assert reply["error"]["code"] == "internal"
     assert "its results so far take" in reply["error"]["message"]
+
+
+async def test_what_is_no_request_of_the_protocol_has_a_status():
+    assert await Peer("/dance").ask() == 404
+    peer = Peer()
+    peer.scope["method"] = "GET"
+    assert await peer.ask() == 405
+    assert await Peer("/some/where/health").ask() == 200
+
+
+async def test_of_a_server_whose_threads_are_all_stuck_stderr_says_so(capfd):
+    stuck = Module("stuck", limits={"concurrency": 1})
+    going_on = threading.Event()
+
+    @stuck.op
+    def hang() -> None:
+        going_on.wait(30)
+
+    peer = Peer(body=b'{"op":"hang"}')
+    asking = asyncio.create_task(peer.ask(stuck.asgi()))
+    await asyncio.wait([asking], timeout=0.2)
+    peer.incoming.put_nowait({"type": "http.disconnect"})
+    await asyncio.wait_for(asking, 5)
+    told = ""
+    while "every thread is held by a function whose caller gave up" not in told:
+        await asyncio.sleep(0.05)
+        told += capfd.readouterr().err
+    going_on.set()
 
 
 async def test_a_server_that_starts_and_stops_is_answered():

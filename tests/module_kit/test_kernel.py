@@ -167,6 +167,10 @@ async def test_a_function_that_does_not_wait_for_its_calls_is_answered(everythin
         await everything("leave", {"chunk": 2 << 20})
 
 
+async def test_a_call_that_is_given_up_in_time_is_not_made(everything):
+    assert await everything("regret") == "none"
+
+
 async def test_a_stateless_function_that_makes_other_calls_is_told(everything):
     with pytest.raises(Internal, match="diverge is stateless: run again, it made other system calls than before"):
         await everything("diverge")

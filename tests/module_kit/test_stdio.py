@@ -1,11 +1,14 @@
 """A module of the kit over STDIO, line by line."""
 
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from tests.module_kit.conftest import EVERYTHING
 
 MIB = 1 << 20
 NOTHING = "expected a value, got nothing"
@@ -193,6 +196,7 @@ def test_a_function_learns_that_its_caller_gave_up(process):
     assert "told" in errors
     assert "cancelled in a nap" in errors
     assert "no chunk after the end" in errors
+    assert "no call either" in errors
 
 
 def test_a_request_that_waits_for_a_thread_is_cancelled_before_it_begins(process):
@@ -289,6 +293,41 @@ def test_a_message_beyond_the_bound_is_refused(process):
     assert module.answer("echo", key="r2")["ok"]
 
 
+def test_too_many_requests_in_progress_are_refused(process):
+    module = process("small")
+    for n in range(10):
+        params = {"op": "wait", "args": {"seconds": 0.3}, "more": "x" * 3900}
+        module.send({"id": n, "method": "invoke", "params": params})
+    replies = {reply["id"]: reply for reply in (module.read() for _ in range(10))}
+    assert error(replies[9]) == ("busy", "everything has too many requests in progress")
+    assert all(replies[n]["ok"] for n in range(9))
+
+
+def test_stdout_may_be_a_file(tmp_path):
+    request = {"id": "r1", "method": "invoke", "params": {"op": "noisy"}}
+    with (tmp_path / "out").open("wb") as out:
+        told = json.dumps(request).encode()
+        done = subprocess.run(
+            [sys.executable, EVERYTHING], input=told + b"\n", stdout=out, stderr=subprocess.PIPE, check=True
+        )
+    assert json.loads((tmp_path / "out").read_bytes()) == {"id": "r1", "ok": True, "result": "quiet"}
+    assert "printed ✓" in done.stderr.decode()
+
+
+def test_what_was_printed_before_goes_to_stderr_too(process, tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # with it nothing can be done
+    (tmp_path / "early.py").write_text(f"print('early')\n{PLAIN.replace('io.StringIO()', 'sys.stdout')}")
+    module = process(program=tmp_path / "early.py")
+    assert module.answer("count", {"text": ""}) == {"ok": True, "result": 0}
+    assert module.end() == ([], "early\nafter")
+
+
+def test_a_stdin_that_cannot_be_read_has_ended(traced):
+    with Path(os.devnull).open("wb") as nothing:
+        done = subprocess.run([sys.executable, EVERYTHING], stdin=nothing, capture_output=True, check=True)
+    assert done.stdout == b""
+
+
 def test_the_end_of_stdin_ends_an_idle_module_at_once(process):
     module = process()
     assert module.answer("nap")["ok"]
@@ -331,7 +370,7 @@ def test_nobody_reads_stdout_any_more(process):
 
 
 PLAIN = """
-import sys
+import io, sys
 from amplifier_module import Module
 
 module = Module("plain")
@@ -342,6 +381,8 @@ def count(text: str) -> int:
     return len(text)
 
 if __name__ == "__main__":
+    if "--descriptor" not in sys.argv:
+        sys.stdout = io.StringIO()  # some programs do so
     module.run()
     sys.stderr.write("after")
 """
@@ -358,8 +399,19 @@ def test_a_module_of_plain_functions_starts_without_asyncio(process, tmp_path):
     assert module.end() == ([], "after")
 
 
-def test_a_module_that_is_run_by_its_name_prints_that(tmp_path):
+def test_a_module_that_is_run_by_its_name_prints_that(tmp_path, traced):
     (tmp_path / "plain.py").write_text(PLAIN)
     command = [sys.executable, "-m", "plain", "--descriptor"]
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
     assert json.loads(told)["transport"]["command"] == [sys.executable, "-m", "plain"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal is a pty")
+def test_a_person_is_told_what_stdin_is_for(traced):
+    person, terminal = os.openpty()
+    with subprocess.Popen([sys.executable, EVERYTHING], stdin=terminal, stderr=subprocess.PIPE) as module:
+        os.close(terminal)
+        os.write(person, b"\x04")  # the end of input
+        _, errors = module.communicate(timeout=60)
+    os.close(person)
+    assert errors == b"everything reads a JSON object a line from stdin; --descriptor prints its descriptor\n"

@@ -192,7 +192,6 @@ async def _watch(receive: Receive, channel: Channel) -> None:
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    for expected in ("startup", "shutdown"):
-        while (await receive())["type"] != f"lifespan.{expected}":
-            pass
-        await send({"type": f"lifespan.{expected}.complete"})
+    """Answer the start and the end of a server; the module has nothing to do for them."""
+    for _ in ("startup", "shutdown"):
+        await send({"type": f"{(await receive())['type']}.complete"})

@@ -28,7 +28,7 @@ class Run:
 
     def __init__(self, op: Op, params: Invoke, channel: Channel, limit: int) -> None:
         self.op = op
-        self.channel: Channel | None = channel
+        self.channel = channel
         self.limit = limit - _FRAME
         self.cancelled = False
         self.events: list[bytes] = []
@@ -47,13 +47,12 @@ class Run:
     def chunk(self, value: object) -> None:
         """Send a chunk. Raises ``Cancelled`` if nobody waits for it."""
         message = b'{"chunk":%b}' % encode(value, f"a chunk of {self.op.name}", self.limit)
-        if self.cancelled or self.channel is None or not self.channel.chunk(message):
+        if self.cancelled or not self.channel.chunk(message):
             raise Cancelled
 
     async def drain(self) -> None:
         """Wait while chunks have not been taken."""
-        if self.channel is not None:
-            await self.channel.drain()
+        await self.channel.drain()
 
     def event(self, event: str, data: Mapping[str, Any]) -> None:
         """Add an event to the next reply, unless there are a thousand."""
@@ -84,18 +83,17 @@ class PlainRun(Run):
 
     def __init__(self, op: Op, params: Invoke, channel: Channel, limit: int) -> None:
         super().__init__(op, params, channel, limit)
-        self._channel = channel
         self._threads: Threads | None = None
 
     def start(self, threads: Threads) -> None:
         """Run as soon as a thread is free. A run that is cancelled before never begins."""
-        self._channel.attach(self._stop)
+        self.channel.attach(self._stop)
         threads.submit(self._work, threads)
 
     def _work(self, threads: Threads) -> None:
         self._threads = threads  # before the question: a cancel asks the other way round
         if not self.cancelled:
-            self._channel.finish(self._reply())
+            self.channel.finish(self._reply())
         self._threads = None
 
     def _reply(self) -> bytes:

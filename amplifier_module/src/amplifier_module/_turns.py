@@ -94,9 +94,7 @@ class Waiting:
 
     def drop(self, name: str) -> None:
         """Cancel a run that still waits."""
-        run = self._runs.pop(name, None)
-        if run is not None:
-            run.give_up()
+        self._runs.pop(name).give_up()
 
 
 def find_waiting(waiting: Waiting, resume: Resume) -> AsyncRun:
@@ -130,7 +128,7 @@ class AsyncRun(Run):
             self._finish(self.failed(error))
             return
         self._task = self._loop.create_task(self._main(), name=self.op.name)
-        self._attach()
+        self.channel.attach(self._stop)
 
     def resume(self, params: Invoke, resume: Resume, channel: Channel) -> None:
         """Go on with the results of the calls that were asked for."""
@@ -143,7 +141,7 @@ class AsyncRun(Run):
             self._finish(self.failed(_wrong_number(len(asked), len(resume.results))))
             self._stop_task()
             return
-        self._attach()
+        channel.attach(self._stop)
         for message in self._between:
             channel.chunk(message)
         self._between = []
@@ -155,6 +153,8 @@ class AsyncRun(Run):
 
     def give_up(self) -> None:
         """End a run that nobody resumes."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         self.cancelled = True
         self._stop_task()
 
@@ -165,7 +165,7 @@ class AsyncRun(Run):
         if self._seen.chunks < self._past.chunks:
             self._seen.chunks += 1
             return
-        if self.channel is not None or self.cancelled:
+        if not self._waits():
             super().chunk(value)
         else:
             self._keep_chunk(b'{"chunk":%b}' % encode(value, f"a chunk of {self.op.name}", self.limit))
@@ -192,30 +192,32 @@ class AsyncRun(Run):
             reply = self.succeeded(await self.op.function(**self.arguments()))
         except BaseException as error:  # noqa: BLE001 - also SystemExit: the module lives on
             reply = self.failed(error)
-        if self._ended:
-            return
-        self._last = reply
-        if self.channel is not None:
+        if self._waits():
+            self._last = reply
+        elif not self._ended:
             self._finish(reply)
+
+    def _waits(self) -> bool:
+        """Tell whether the request has its reply, and this run waits for the next one."""
+        return self.channel.answered and not self._ended and not self.cancelled
 
     def _finish(self, reply: bytes) -> None:
         """Send the last reply. System calls that nobody asked the kernel for are given up."""
         self._ended = True
         for call in self._wanted:
             call.future.cancel()
-        if self.channel is not None:
-            self.channel.finish(reply)
+        self.channel.finish(reply)
 
     def _ask_soon(self) -> None:
         """Ask for the system calls once the other tasks of this run that are ready have had their turn."""
-        if self._wanted and self.channel is not None and not self._asking:
+        if self._wanted and not self._asking and not self.channel.answered:
             self._asking = True
             self._loop.call_soon(self._loop.call_soon, self._ask)
 
     def _ask(self) -> None:
         self._asking = False
         self._wanted = [call for call in self._wanted if not call.future.done()]
-        if not self._wanted or self.channel is None or self._ended or self.cancelled:
+        if not self._wanted or self._ended or self.channel.answered:
             return
         if self._past.done and not self._recall():
             return
@@ -250,17 +252,14 @@ class AsyncRun(Run):
 
     def _suspend(self, calls: list[_Call]) -> None:
         """Reply ``pending``, and wait for the results, or end until the run begins again with them."""
-        channel, self.channel = self.channel, None
         events = self.take_events()
         try:
             state = self._state(calls)
         except ModuleError as error:
-            self.channel = channel
             self._finish(self.failed(error))
             self._stop_task()
             return
-        if channel is not None:
-            channel.finish(pending([call.text for call in calls], state, events))
+        self.channel.finish(pending([call.text for call in calls], state, events))
         if self.op.stateless:
             self._ended = True
             self._stop_task()
@@ -289,10 +288,6 @@ class AsyncRun(Run):
             raise _wrong_number(len(past.asked), len(resume.results))
         past.done += zip(past.asked, resume.results, strict=True)
         self._past = past
-
-    def _attach(self) -> None:
-        if self.channel is not None:
-            self.channel.attach(self._stop)
 
     def _stop(self) -> None:
         """Cancel the function; called in any thread."""
