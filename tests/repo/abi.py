@@ -16,6 +16,7 @@ DOORS = (
     "amplifier_core.testing",
     "amplifier_transport_stdio",
     "amplifier_transport_http",
+    "amplifier_module",
 )
 INTRODUCTION = """\
 # The contract of the kernel
@@ -26,7 +27,7 @@ this file. `python tests/repo/abi.py` writes it. What is not here is private, wh
 `amplifier_core.__version__` is the version of the installed distribution.
 
 `amplifier_transport_stdio` and `amplifier_transport_http` are public for other transports that run child processes or
-speak HTTP, as MCP does.
+speak HTTP, as MCP does. `amplifier_module` is for authors of modules; the kernel does not know it.
 
 Before 1.0 a minor version may change the Python names below, and says so in the changelog. What goes over the wire only
 ever grows (see PROTOCOL.md).
@@ -40,6 +41,8 @@ MADE_BY_USERS = (
     "KernelError",
     "Launcher",
     "LineBuffer",
+    "Module",
+    "ModuleError",
     "Pool",
     "SteadyClock",
 )  # other classes: their fields say how to make them, or a user makes none

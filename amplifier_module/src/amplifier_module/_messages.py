@@ -14,6 +14,7 @@ from msgspec import Raw
 from ._errors import ModuleError, error_body
 
 _T = TypeVar("_T")
+_UNFIT = (msgspec.MsgspecError, TypeError, ValueError, RecursionError)  # msgspec's own are no ValueErrors in 0.19
 
 MESSAGE_BYTES = 32 * 1024 * 1024
 """The largest message in either direction, in bytes, unless ``limits.message_bytes`` says otherwise."""
@@ -61,12 +62,12 @@ def read(text: bytes | Raw, kind: type[_T], name: str) -> _T:
     """Read JSON as a type. Raises ``ModuleError`` ``bad_request`` with the path of the problem, below ``name``."""
     try:
         return msgspec.json.decode(text, type=kind)
-    except (ValueError, RecursionError) as error:
+    except _UNFIT as error:
         where, what = _problem(error, name)
         raise ModuleError("bad_request", f"{where}: {what}", {"path": where}) from None
 
 
-def _problem(error: ValueError | RecursionError, name: str) -> tuple[str, str]:
+def _problem(error: Exception, name: str) -> tuple[str, str]:
     """Split what msgspec says into the path, with its own name for the root, and the problem."""
     what, _, path = str(error).partition(" - at `$")
     where = name + path.rstrip("`")
@@ -86,7 +87,7 @@ def encode(value: object, what: str, limit: int = MESSAGE_BYTES) -> bytes:
         text = msgspec.json.encode(value)
         if b"null" in text and _has_nan(msgspec.to_builtins(value)):  # msgspec writes NaN and Infinity as null
             raise ValueError("NaN and Infinity are not JSON")  # noqa: TRY301 - one more reason for the same error
-    except (TypeError, ValueError, RecursionError) as error:
+    except _UNFIT as error:
         raise ModuleError("internal", f"{what}: expected JSON: {error}") from error
     if len(text) > limit:
         raise ModuleError("internal", f"{what}: expected at most {limit:,} bytes, got {len(text):,}")
