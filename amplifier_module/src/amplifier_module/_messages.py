@@ -86,7 +86,7 @@ def encode(value: object, what: str, limit: int = MESSAGE_BYTES) -> bytes:
     try:
         text = msgspec.json.encode(value)
         if b"null" in text and _has_nan(msgspec.to_builtins(value)):  # msgspec writes NaN and Infinity as null
-            raise ValueError("NaN and Infinity are not JSON")  # noqa: TRY301 - one more reason for the same error
+            raise ValueError("NaN and Infinity are not JSON")
     except _UNFIT as error:
         raise ModuleError("internal", f"{what}: expected JSON: {error}") from error
     if len(text) > limit:
