@@ -28,7 +28,7 @@ class ModuleError(Exception):
         super().__init__(code, message)
         self.code = code
         self.message = message
-        self.details = dict(details or {})
+        self.details: dict[str, Any] = dict(details or {})
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"

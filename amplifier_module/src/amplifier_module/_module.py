@@ -55,8 +55,8 @@ class Module:
         self.name = name
         self.kind = kind
         self.version = version
-        self.capabilities = [capabilities] if isinstance(capabilities, str) else list(capabilities)
-        self.limits = dict(limits or {})
+        self.capabilities: list[str] = [capabilities] if isinstance(capabilities, str) else list(capabilities)
+        self.limits: dict[str, int] = dict(limits or {})
         self._ops: dict[str, Op] = {}
 
     @overload
