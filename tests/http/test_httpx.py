@@ -392,7 +392,7 @@ async def test_frames_of_http2_without_content_are_counted_and_hold_nothing(in_a
     async with asyncio.timeout(30), LoopGap() as gap:
         with pytest.raises(Unreachable, match="more than 10000 frames of HTTP/2 in a row without content"):
             await connection.request("invoke", b"{}")
-    assert gap.worst_cpu < 0.25
+    assert min(gap.worst, gap.worst_cpu) < 0.25  # the server is a thread of this process
 
 
 async def test_a_server_that_knows_no_http2_is_unreachable(serve, connect):
