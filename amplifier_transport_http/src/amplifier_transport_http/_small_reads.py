@@ -94,7 +94,7 @@ class _Stream(httpcore.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if self._ahead:
             return self._ahead.pop(0)
-        while data := await self._stream.read(min(max_bytes, _READ), timeout):
+        while data := await self._stream.read(min(max_bytes, _READ), timeout):  # pragma: no branch - the end may come
             if self._frames is None or (data := self._frames.feed(data)):
                 break
         return data
@@ -107,9 +107,9 @@ class _Stream(httpcore.AsyncNetworkStream):
                     return False
                 if data := self._frames.feed(data):
                     self._ahead.append(data)
-            except httpcore.ReadTimeout:
+            except httpcore.ReadTimeout:  # pragma: no cover - TLS keeps a part of a record now and then
                 continue
-            except (httpcore.NetworkError, httpcore.RemoteProtocolError):
+            except (httpcore.NetworkError, httpcore.RemoteProtocolError):  # pragma: no cover - as the system tells it
                 return False
         return not self.leaving
 
