@@ -10,10 +10,12 @@ import pytest
 from tests.http.raw import respond
 from tests.mcp_transport.servers import error, event, events, json_of, never, result, told
 
-from amplifier_core import BadRequest, Forbidden, Internal, Timeout, Unreachable, UnsupportedOp
+from amplifier_core import BadRequest, Forbidden, Internal, ModuleDescriptor, Timeout, Unreachable, UnsupportedOp
+from amplifier_transport_http import read_fields
 from amplifier_transport_mcp._correlator import Correlator
 from amplifier_transport_mcp._exchange import Exchange
 from amplifier_transport_mcp._fields import Inputs
+from amplifier_transport_mcp._transport import GuardedTransport
 
 M = "/mnt/tools/m"
 FINE = told("fine")
@@ -214,6 +216,7 @@ PAGES = {
     "json": b'{"detail": "Not Found"}',
     "an error without an id": b'{"jsonrpc": "2.0", "id": null, "error": {"code": -32600, "message": "No session"}}',
     "an error with an id": b'{"jsonrpc": "2.0", "id": "server-error", "error": {"code": -32600, "message": "no"}}',
+    "a message that is no error": b'{"jsonrpc": "2.0", "id": 7, "method": "ping"}',
     "too large": b"<html>" + b"x" * 2_000_000,
 }
 
@@ -643,3 +646,15 @@ async def test_an_exchange_that_is_aborted_before_its_response_is_answered_in_th
 
 async def for_ever():
     await asyncio.get_running_loop().create_future()
+
+
+async def test_a_transport_that_was_never_asked_is_closed_like_any_other():
+    fields = {
+        "name": "m",
+        "kind": "tool",
+        "capabilities": [],
+        "transport": {"type": "http", "url": "http://127.0.0.1:9"},
+    }
+    await GuardedTransport(
+        read_fields(ModuleDescriptor.from_mapping(fields)), 1000, Correlator(Inputs(None, {}))
+    ).aclose()

@@ -99,7 +99,7 @@ class Exchange:
         return await stream_for_sdk(self, response, Body(response, self.url, self._limit))
 
     async def _ask_again(self, request: httpx.Request, pool: httpx.AsyncBaseTransport) -> httpx.Response:
-        if not self._given_up:  # pragma: no branch - it was a moment ago
+        if not self._given_up:  # pragma: no branch - a race: given up between a broken stream and this
             await self.place.wait()
         if self._given_up:  # perhaps meanwhile
             raise _given_up()
@@ -210,7 +210,7 @@ class Exchange:
                 return None, error
             except ValueError:  # JSON, but no message
                 return None, failure
-            if isinstance(message, JSONRPCError):  # pragma: no branch - a page with another message is rare
+            if isinstance(message, JSONRPCError):
                 return message, failure
         return None, failure
 

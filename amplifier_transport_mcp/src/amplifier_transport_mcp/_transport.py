@@ -114,7 +114,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close all connections; requests in flight fail at once."""
-        if self._patience is not None:  # pragma: no branch - one that was never asked has none
+        if self._patience is not None:
             self._patience.cancel()
         try:
             await self._finish_notifying()
