@@ -198,8 +198,10 @@ class Correlator:
         request_id = self._answered_by(message)
         if not 0 < request_id <= self._last_id:
             raise ValueError(f"id: there was no request {message.id!r}")
-        self._waiting.discard(request_id)
         self.answered = True
+        if request_id not in self._waiting:
+            return None  # it comes late, or twice
+        self._waiting.discard(request_id)
         show = self._shown.pop(request_id, _small)
         try:
             if isinstance(message, JSONRPCError):
@@ -226,6 +228,10 @@ class Correlator:
     def waiting(self, ids: Iterable[str]) -> list[int]:
         """Give those of some ids whose requests wait for a reply."""
         return [request_id for each in ids if (request_id := _number(each)) in self._waiting]
+
+    def awaits(self, message: JSONRPCMessage) -> bool:
+        """Tell whether a message is the reply to a request of ours that waits for it."""
+        return isinstance(message, JSONRPCResponse | JSONRPCError) and self._answered_by(message) in self._waiting
 
     def _answered_by(self, message: JSONRPCResponse | JSONRPCError) -> int:
         """Give the id of the request that a reply answers: an error without an id answers the only one that waits."""

@@ -133,7 +133,7 @@ class StdioStreams:
         if isinstance(message, types.JSONRPCResponse) and (call := self._correlator.call(message.id)) is not None:
             call.size = len(line)
             self.child.answered = True
-        if not isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
+        if not self._correlator.awaits(message):
             self._slow_down(len(line), REQUEST if isinstance(message, types.JSONRPCRequest) else 1)
         try:
             shown = self._correlator.on_receive(message, len(line))
