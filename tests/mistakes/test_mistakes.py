@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -33,6 +34,13 @@ for line in sys.stdin:
         if op == "good":
             answer(request, {})
 """
+
+
+@pytest.fixture
+def tmp_path():
+    """Give a folder with a short path: a line of stderr is cut after 200 characters."""
+    with tempfile.TemporaryDirectory(dir="/tmp" if os.name == "posix" else None) as folder:
+        yield Path(folder).resolve()
 
 
 @pytest.fixture
