@@ -1,67 +1,30 @@
-"""For tests of modules and of programs that embed the kernel: a conformance check, a steady clock, seeded ids.
-
-It has no fake of the kernel: the check uses the real transports.
-"""
+"""The conformance check of a module: its framing, its three methods and its operations, over its real transport."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import attrs
+from amplifier_core._modules.module import as_connection
+from amplifier_core._modules.plugins import Plugins
+from amplifier_core._protocol.description import check_description
+from amplifier_core._protocol.errors import KernelError, UnsupportedOp, short
+from amplifier_core._protocol.json import encode_checked
+from amplifier_core._protocol.message import result_of
+from amplifier_core.hookspecs import TRANSPORTS, Host
 
-from ._modules.module import as_connection
-from ._modules.plugins import Plugins
-from ._protocol.description import check_description
-from ._protocol.errors import KernelError, UnsupportedOp, short
-from ._protocol.json import encode_checked
-from ._protocol.message import result_of
-from .hookspecs import TRANSPORTS, Host
+from ._check import Check
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from ._protocol.descriptor import ModuleDescriptor
-    from .hookspecs import Connection
-
-__all__ = ["Check", "SteadyClock", "check_module", "seeded_entropy"]
+    from amplifier_core._protocol.descriptor import ModuleDescriptor
+    from amplifier_core.hookspecs import Connection
 
 _AT_ONCE = 16
 _SHOWN = 200  # characters of what a module wrote
 _NO_SUCH_OP = "no.such-op"
-
-
-class SteadyClock:
-    """A clock that moves by one step each time that it is read: two runs that do the same see the same times."""
-
-    def __init__(self, start: float = 1_000_000_000.0, step: float = 0.001) -> None:
-        self._now = start
-        self._step = step
-
-    def time(self) -> float:
-        """Seconds since the Unix epoch."""
-        self._now += self._step
-        return self._now
-
-    def monotonic(self) -> float:
-        """Seconds that never go back."""
-        return self.time()
-
-
-def seeded_entropy(seed: int) -> Callable[[int], bytes]:
-    """Make an ``entropy`` for ``Kernel`` whose ids are the same in each run. Never use it outside of tests."""
-    return random.Random(seed).randbytes  # noqa: S311 - predictable on purpose
-
-
-@attrs.frozen
-class Check:
-    """One rule of the protocol (``section``) and how the module broke it: ``problem`` is one line, "" if it did not."""
-
-    name: str
-    section: str
-    problem: str
 
 
 async def check_module(
