@@ -1,0 +1,6 @@
+"""``python -m amplifier_tools``: the command where its script is not on the path."""
+
+from ._cli import main
+
+if __name__ == "__main__":
+    main(prog_name="amplifier-kernel")

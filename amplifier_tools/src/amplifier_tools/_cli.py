@@ -1,0 +1,13 @@
+"""The command ``amplifier-kernel``: owns the group alone. Each subcommand has a file or a folder of its own."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="amplifier-tools", prog_name="amplifier-kernel")
+def main() -> None:
+    """Work on modules of the Amplifier kernel from the shell."""
