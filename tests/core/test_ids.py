@@ -3,7 +3,10 @@ import random
 import re
 import time
 
+import pytest
+
 from amplifier_core._protocol.ids import Clock, Ids, Span
+from amplifier_core.hookspecs import traceparent
 
 
 def test_an_id_is_16_hex_digits():
@@ -51,7 +54,7 @@ def test_a_request_is_one_tree_of_spans():
     child = ids.child(root)
     grandchild = ids.child(child)
     assert root.parent_span_id is None
-    assert re.fullmatch("req_[0-9a-f]{16}", root.request_id)
+    assert re.fullmatch("[0-9a-f]{32}", root.request_id)
     assert {root.request_id, child.request_id, grandchild.request_id} == {root.request_id}
     assert (child.parent_span_id, grandchild.parent_span_id) == (root.span_id, child.span_id)
     spans = (root, child, grandchild)
@@ -72,3 +75,28 @@ def test_the_standard_time_module_is_a_clock():
     clock: Clock = time
     assert clock.time() > 1.7e9
     assert clock.monotonic() <= clock.monotonic()
+
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.mark.parametrize("op", ["count", r"a \" b", "\\\\", "ü", "x" * 300])
+def test_the_trace_of_a_request_stands_before_its_arguments(op):
+    told = f'{{"op":"{op}","request_id":"{TRACE}","span_id":"{SPAN}","args":{{}}}}'
+    assert traceparent(told.encode()) == f"00-{TRACE}-{SPAN}-01".encode()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "{}",
+        '{"op":"on_event","args":{"event":{}}}',
+        f'{{"op":"count","request_id":"req_1","span_id":"{SPAN}"}}',
+        f'{{"op":"count","request_id":"{TRACE.upper()}","span_id":"{SPAN}"}}',
+        f'{{"op":"count","request_id":"{TRACE}","span_id":"{SPAN[1:]}"}}',
+        f'{{"args":{{"op":"count","request_id":"{TRACE}","span_id":"{SPAN}"}}}}',
+        f'{{"op":"\\","request_id":"{TRACE}","span_id":"{SPAN}"}}',
+    ],
+)
+def test_parameters_without_a_trace_have_none(told):
+    assert traceparent(told.encode()) is None

@@ -1,4 +1,5 @@
 import asyncio
+import re
 
 import pytest
 
@@ -31,7 +32,7 @@ async def test_invoke_gives_the_result_and_records_it(echo, events):
     assert event["status"] == "ok"
     assert event["data"] == {"op": "echo", "args": {"text": "a b"}, "result": {"text": "a b"}}
     assert event["session_id"] == echo.session_id
-    assert event["request_id"].startswith("req_")
+    assert re.fullmatch("[0-9a-f]{32}", event["request_id"])
     assert len(event["span_id"]) == 16
     assert "parent_span_id" not in event
     assert event["duration_ms"] > 0

@@ -55,6 +55,17 @@ async def test_64_invocations_at_once_on_one_module_each_get_their_own_reply(ses
     assert [result["n"] for result in results] == list(range(64))
 
 
+async def test_each_request_carries_the_trace_context_of_its_events(session, serve, events):
+    server = await serve(as_module(echo))
+    await session.mount("/mnt/tools", describe_remote(server.url))
+    await session.invoke("/mnt/tools/raw", "echo", {"text": "a b"})
+    (event,) = events("module:invoke")
+    request = server.requests[-1]
+    assert request.headers["traceparent"] == f"00-{event['request_id']}-{event['span_id']}-01"
+    assert request.params["request_id"] == event["request_id"]
+    assert [each.headers.get("traceparent") for each in server.requests[:-1]] == [None, None]  # health and describe
+
+
 async def test_capabilities_that_only_the_other_host_could_enforce_are_told_to_policy(session, serve, events, approve):
     await session.register_hook("policy:request", approve)
     server = await serve(as_module(echo))

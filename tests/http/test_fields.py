@@ -64,6 +64,7 @@ def test_a_url_that_names_no_module_is_refused_in_one_line(url, expected):
         ({"headers": {"x-a": "1", "X-A": "2"}}, ".headers.X-A", "the header is there twice"),
         ({"headers": {"Content-Length": "1"}}, ".headers.Content-Length", "the transport sets this header itself"),
         ({"headers": {"X-Request-ID": "1"}}, ".headers.X-Request-ID", "the transport sets this header itself"),
+        ({"headers": {"traceparent": "1"}}, ".headers.traceparent", "the transport sets this header itself"),
         ({"headers": {"Host": "elsewhere"}}, ".headers.Host", "the transport sets this header itself"),
         ({"ca": 7}, ".ca", "expected the path of a file of PEM certificates, got 7"),
         ({"ca": ""}, ".ca", "expected the path of a file of PEM certificates, got ''"),

@@ -48,6 +48,16 @@ async def test_a_proxy_carries_requests_one_connection_each(serve, connect, prox
     assert server.connections == 3
 
 
+async def test_the_trace_context_goes_through_a_proxy(serve, connect, proxy):
+    server = await serve(echo)
+    connection = await connect(server, transport={"proxy": f"http://{WORDS}@127.0.0.1:{proxy}"})
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    params = b'{"op":"echo","request_id":"%b","span_id":"%b","args":{}}' % (trace.encode(), span.encode())
+    await connection.request("invoke", params)
+    await connection.request("invoke", PARAMS % 1)
+    assert [each.headers.get("traceparent") for each in server.requests] == [f"00-{trace}-{span}-01", None]
+
+
 async def test_a_proxy_tunnels_tls_to_a_server_that_is_trusted(serve, connect, proxy, authority):
     ca, tls = authority
     server = await serve(echo, tls=tls)

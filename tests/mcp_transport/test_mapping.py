@@ -249,8 +249,7 @@ async def test_who_asks_and_where_in_the_trace_travels_along(session, remote, ev
     meta = server.requests[-1].params["params"]["_meta"]
     (event,) = events("module:invoke")
     assert (meta["session_id"], meta["request_id"]) == (event["session_id"], event["request_id"])
-    trace = event["request_id"].removeprefix("req_")
-    assert meta["traceparent"] == f"00-{trace:0>32}-{event['span_id']}-01"
+    assert meta["traceparent"] == f"00-{event['request_id']}-{event['span_id']}-01"
     assert "progressToken" not in meta
     async for _ in session.stream(M, "count", {}):
         pass
@@ -264,7 +263,7 @@ async def test_ids_that_are_none_of_ours_are_left_out(serve, describe, open_one)
     for params in (
         {},
         {"session_id": "s", "request_id": "req_x", "span_id": "0" * 16},
-        {"request_id": "req_" + "0" * 16},
+        {"request_id": "0" * 32},
     ):
         await connection.request("invoke", json.dumps({"op": "good", "args": {}, **params}).encode())
     await connection.close()
@@ -273,7 +272,7 @@ async def test_ids_that_are_none_of_ours_are_left_out(serve, describe, open_one)
         for each in server.requests
         if each.body and each.params.get("method") == "tools/call"
     ]
-    assert metas == [None, {"session_id": "s", "request_id": "req_x"}, {"request_id": "req_" + "0" * 16}]
+    assert metas == [None, {"session_id": "s", "request_id": "req_x"}, {"request_id": "0" * 32}]
 
 
 @pytest.mark.parametrize(

@@ -18,4 +18,4 @@ __all__ = ["Body", "HttpFields", "Pool", "Response", "open_transport", "read_fie
 @hookimpl
 def open_transport(descriptor: ModuleDescriptor) -> Connection:
     """Check the descriptor's ``transport`` and make a connection; nothing is sent yet."""
-    return HttpConnection(descriptor, read_fields(descriptor, reserved="x-request-id"))
+    return HttpConnection(descriptor, read_fields(descriptor, reserved="traceparent|x-request-id"))

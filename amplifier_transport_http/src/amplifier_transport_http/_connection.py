@@ -12,7 +12,7 @@ import attrs
 import httpx
 
 from amplifier_core import Internal, KernelError
-from amplifier_core.hookspecs import Connection
+from amplifier_core.hookspecs import Connection, traceparent
 
 from ._body import Body
 from ._http2 import Http2
@@ -103,12 +103,17 @@ class HttpConnection(Connection):
 
     async def _post(self, target: _Target, params: bytes) -> httpx.Response | Exchange:
         """Send one POST, and wait for the head of its response."""
+        trace = traceparent(params)
         if isinstance(self._transport, Pool):
             target.head = target.head or request_head("POST", target.url, self._headers)
-            return await self._transport.exchange(b"%bcontent-length: %d\r\n" % (target.head, len(params)), params)
+            told = b"traceparent: %b\r\n" % trace if trace else b""
+            head = b"%bcontent-length: %d\r\n%b" % (target.head, len(params), told)
+            return await self._transport.exchange(head, params)
         if self._transport is None:
             raise Internal(f"{self._url}: a request before the start")
         headers = [*self._headers, (b"content-length", b"%d" % len(params))]
+        if trace:
+            headers.append((b"traceparent", trace))
         request = httpx.Request("POST", target.url, headers=headers, stream=httpx.ByteStream(params))
         return await self._transport.handle_async_request(request)
 

@@ -32,7 +32,7 @@ CANCEL_GRACE = 1.0
 
 _GRACE = "the server, which had not answered a ping since a request was cancelled; this one was not sent"
 _HEALTH_SECONDS = 10.0
-_TRACE = re.compile(r"req_([0-9a-f]{16})\Z")
+_TRACE = re.compile("[0-9a-f]{32}-[0-9a-f]{16}")
 _TOOL = "x-mcp:tool"
 
 
@@ -304,7 +304,7 @@ def is_tool(word: str) -> bool:
 def _meta(request: Mapping[str, Any]) -> dict[str, str]:
     """Give what the server is told about a request: its session and id, and its trace (W3C trace context)."""
     meta = {name: request[name] for name in ("session_id", "request_id") if isinstance(request.get(name), str)}
-    trace = _TRACE.match(meta.get("request_id", ""))
-    if trace and re.fullmatch("[0-9a-f]{16}", request.get("span_id") or ""):
-        meta["traceparent"] = f"00-{trace[1]:0>32}-{request['span_id']}-01"
+    trace = f"{meta.get('request_id')}-{request.get('span_id')}"
+    if _TRACE.fullmatch(trace):
+        meta["traceparent"] = f"00-{trace}-01"
     return meta

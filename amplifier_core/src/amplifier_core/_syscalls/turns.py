@@ -33,14 +33,17 @@ if TYPE_CHECKING:
 
 
 class InvokeParams(msgspec.Struct, omit_defaults=True, gc=False):
-    """The parameters of ``invoke`` (section 2). ``deadline_ms`` is the time left when the request is sent."""
+    """The parameters of ``invoke`` (section 2), in the order in which they are written: ``traceparent`` relies on it.
+
+    ``deadline_ms`` is the time left when the request is sent.
+    """
 
     op: str
-    args: msgspec.Raw
-    session_id: str
     request_id: str
     span_id: str
+    session_id: str
     deadline_ms: int
+    args: msgspec.Raw
     resume: msgspec.Raw | None = None
 
 
@@ -124,8 +127,8 @@ async def take_turns(invocation: Invocation, message: Message) -> Message:
 def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:
     span = invocation.span
     left = max(1, int(invocation.deadline.seconds_left() * 1000))
-    args, session_id = invocation.args, invocation.state.session_id
-    params = encode_checked(InvokeParams(invocation.op, args, session_id, span.request_id, span.span_id, left, resume))
+    op, args, session_id = invocation.op, invocation.args, invocation.state.session_id
+    params = encode_checked(InvokeParams(op, span.request_id, span.span_id, session_id, left, args, resume))
     if resume is not None:
         _check_room(invocation, len(params))
     return params
