@@ -17,7 +17,7 @@ class Scripted(Connection):
         told = descriptor.transport
         self.local = told.get("local", False)
         self.endpoints = told.get("endpoints", ())
-        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
+        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith(("sys:", "x-")))
         self._descriptor = descriptor
         self._notify = notify
 

@@ -147,6 +147,7 @@ class Plain(Confinement):
 
 class Any(Isolation):
     name = "any"
+    confines = ("files", "network", "environment", "processes")
 
     def trial(self):
         return ""
@@ -167,7 +168,10 @@ def open_isolation(options):
 async def test_an_isolation_need_not_describe_itself(site, log):
     site.install("amplifier_core.isolations", "any", ISOLATION)
     async with Kernel(event_log=log, isolation="any") as kernel:
-        assert (await kernel.describe_host())["isolation"] == {"name": "any"}
+        assert (await kernel.describe_host())["isolation"] == {
+            "name": "any",
+            "confines": ["files", "network", "environment", "processes"],
+        }
 
 
 class Shared:

@@ -11,16 +11,21 @@ from tests.core.scripted import SCRIPTED, scripted
 from tests.core.strategies import thorough
 
 from amplifier_core import Forbidden, Kernel, Plan
-from amplifier_core.hookspecs import ISOLATIONS, TRANSPORTS, decode
+from amplifier_core.hookspecs import AREAS, ISOLATIONS, TRANSPORTS, decode
 
 ISOLATION = """
 from amplifier_core.hookspecs import Confinement, Isolation, hookimpl
 
 CANNOT: set = set()
+CONFINES: set = set()
 
 
 class Partial(Isolation):
     name = "partial"
+
+    @property
+    def confines(self):
+        return frozenset(CONFINES)
 
     def trial(self):
         return ""
@@ -44,7 +49,8 @@ def open_isolation(options):
     return Partial()
 """
 
-HOST = [word for word in WORDS if not word.startswith("sys:")]
+HOST = [word for word in WORDS if not word.startswith(("sys:", "x-"))]
+ABOUT = {"fs": "files", "net": "network", "env": "environment"}
 BELOW = {word: [other for other in WORDS if includes(word, other)] for word in WORDS}
 
 
@@ -63,10 +69,10 @@ def isolation(site):
 
 
 @settings(thorough, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(case=grants(), trusted=st.booleans(), local=st.booleans())
-def test_nothing_starts_with_a_grant_that_nobody_keeps(isolation, case, trusted, local):
+@given(case=grants(), trusted=st.booleans(), local=st.booleans(), confines=st.sets(st.sampled_from(AREAS), min_size=2))
+def test_nothing_starts_with_a_grant_that_nobody_keeps(isolation, case, trusted, local, confines):
     wanted, narrowed, cannot = case
-    isolation.CANNOT = cannot
+    isolation.CANNOT, isolation.CONFINES = cannot, confines
     seen: list = []
 
     class Sink:
@@ -93,13 +99,16 @@ def test_nothing_starts_with_a_grant_that_nobody_keeps(isolation, case, trusted,
     (decision,) = [event["data"] for event in seen if event["event"] == "policy:decision"]
     granted = decision["capabilities"]
     started = [event["data"]["granted"] for event in seen if event["event"] == "module:start"]
-    open_ = [word for word in granted if word in cannot or not local or trusted]
-    left = [word for word in open_ if not word.startswith("sys:")]
+    host = [word for word in granted if not word.startswith(("sys:", "x-"))]
+    isolated = local and not trusted
+    left = [word for word in host if not isolated or word in cannot or ABOUT[word.partition(":")[0]] not in confines]
+    loose = [f"isolation.{area}" for area in AREAS if isolated and area not in confines]
+    assert [word for word in decision["unenforced"] if word.startswith("isolation.")] == loose
     assert [word for word in left if word not in decision["unenforced"]] == []
     assert [word for word in granted if word in decision["unenforced"]] == left
-    if local and not trusted and any(not word.startswith("x-") for word in left):
+    if isolated and left:
         assert refused is not None
-        assert refused.details["capabilities"] == [word for word in left if not word.startswith("x-")]
+        assert refused.details["capabilities"] == left
         assert started == []
     else:
         assert (refused, started) == (None, [granted])

@@ -1,6 +1,7 @@
 """The choice of an isolation: by name, by trial, or none; the calls to it, and each fault of a plugin."""
 
 import asyncio
+import importlib.metadata
 import os
 import sys
 import threading
@@ -25,6 +26,7 @@ class Env:
     \"\"\"Confines nothing; what it was asked is in the environment of what is started, and on a descriptor.\"\"\"
 
     name = "env"
+    confines = ("files", "network", "environment", "processes")
 
     def __init__(self, options):
         self._options = options
@@ -38,7 +40,8 @@ class Env:
         return {"enforces": ["env"]}
 
     def unenforced(self, capabilities):
-        return tuple(word for word in capabilities if word.startswith(("net:", "x-")))
+        assert not [word for word in capabilities if word.startswith(("sys:", "x-"))]
+        return tuple(word for word in capabilities if word.startswith("net:"))
 
     def plan(self, launch, descriptor):
         return Confined(descriptor)
@@ -60,6 +63,19 @@ class Confined:
 def open_isolation(options):
     return Env(options)
 """
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Leave only those isolations installed that the test installs."""
+    real = importlib.metadata.entry_points
+
+    def those(*, group):
+        ours = group == ISOLATIONS
+        kept = [point for point in list(real(group=group)) if not ours or (point.dist and "outside" in point.dist.name)]
+        return importlib.metadata.EntryPoints(kept)
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", those)
 
 
 @pytest.fixture
@@ -102,7 +118,7 @@ async def test_an_isolated_module_starts_with_the_command_of_the_isolation(site,
     assert events("module:start")[0]["data"]["read"] == [f"fs:read:{tmp_path}/below"]
     assert await kernel.describe_host() == {
         "platform": sys.platform,
-        "isolation": {"name": "env", "enforces": ["env"]},
+        "isolation": {"name": "env", "confines": ["files", "network", "environment", "processes"], "enforces": ["env"]},
         "unusable": {},
         "transports": {
             "stdio": {
@@ -132,28 +148,86 @@ async def test_what_an_isolation_cannot_enforce_refuses_the_module_unless_policy
     with pytest.raises(Forbidden, match=r"env cannot enforce net:connect:\* on this host; .*trusted=True") as caught:
         await session.mount("/mnt/tools", module("echo.py", capabilities=["net:connect:*", "env:HOME"]))
     assert caught.value.details["capabilities"] == ["net:connect:*"]
-    await session.mount("/mnt/tools", module("echo.py", capabilities=["x-billing:spend"]))
+    await session.mount("/mnt/tools", module("echo.py", capabilities=["x-billing:spend", "sys:emit"]))
     await kernel.close()
 
 
-async def test_the_first_installed_isolation_that_works_is_taken(site, opened, module):
-    site.install(ISOLATIONS, "aaa", ISOLATION.replace('return self._options.get("reason", "")', 'return "no luck"'))
-    site.install(ISOLATIONS, "aab", "raise OSError('broken')")
-    site.install(ISOLATIONS, "aac", ISOLATION.replace("return Env(options)", "return None"))
-    site.install(ISOLATIONS, "aad", ISOLATION.replace("def unenforced(", "def unforced("))
-    site.install(ISOLATIONS, "aae", ISOLATION.replace('with TRIALS.open("a") as trials:', "if 1 / 0:"))
-    site.install(ISOLATIONS, "aaf", ISOLATION)
+@pytest.mark.parametrize(
+    ("installed", "why"),
+    [
+        (ISOLATION.replace('return self._options.get("reason", "")', 'return "no luck"'), "no luck"),
+        ("raise OSError('broken')", "isolation 'env' of outside-env fails to import: OSError: broken"),
+        (ISOLATION.replace("return Env(options)", "return None"), "the plugin opens nothing for the given options"),
+        (ISOLATION.replace("def unenforced(", "def unforced("), "the plugin opened Env, which has no unenforced"),
+        (ISOLATION.replace("    confines = ", "    confined = "), "the plugin opened Env, which has no confines"),
+        (
+            ISOLATION.replace('confines = ("files",', 'confines = ("disks",'),
+            "confines: expected some of files, network,",
+        ),
+        (
+            ISOLATION.replace('("files", "network", "environment", "processes")', '"files"'),
+            "confines: expected some of",
+        ),
+        (ISOLATION.replace('with TRIALS.open("a") as trials:', "if 1 / 0:"), "ZeroDivisionError: division by zero"),
+    ],
+)
+async def test_the_only_isolation_is_used_if_it_works_and_says_what_it_confines(
+    site, alone, opened, module, installed, why
+):
+    site.install(ISOLATIONS, "env", installed)
+    kernel, session = await opened(None)
+    assert why in (await kernel.describe_host())["unusable"]["env"]
+    with pytest.raises(Forbidden, match="no isolation confines a local module on this host"):
+        await session.mount("/mnt/tools", module("echo.py"))
+    await kernel.close()
+
+
+async def test_the_only_isolation_is_tried_once_and_taken(site, alone, opened, module):
+    installed = site.install(ISOLATIONS, "env", ISOLATION)
     kernel, session = await opened(None)
     await asyncio.gather(*(kernel.describe_host() for _ in range(3)), session.mount("/mnt/tools", module("echo.py")))
-    host = await kernel.describe_host()
-    assert host["isolation"]["name"] == "env"
-    assert host["unusable"] == {
-        "aaa": "no luck",
-        "aab": "isolation 'aab' of outside-aab fails to import: OSError: broken",
-        "aac": "isolation 'aac': the plugin opens nothing for the given options",
-        "aad": "isolation 'aad': the plugin opened Env, which has no unenforced",
-        "aae": "ZeroDivisionError: division by zero",
-    }
+    assert (await kernel.describe_host())["isolation"]["name"] == "env"
+    await kernel.close()
+    assert site.read("trials", installed) == "x"
+
+
+async def test_of_several_isolations_one_has_to_be_named(site, alone, opened, module):
+    """One that confines little would weaken the others' in silence, by its place in the alphabet."""
+    strong, weak = (site.install(ISOLATIONS, name, ISOLATION) for name in ("strong", "a-weak-one"))
+    kernel, session = await opened(None)
+    with pytest.raises(Forbidden) as caught:
+        await session.mount("/mnt/tools", module("echo.py"))
+    assert caught.value.message == (
+        f"{ECHO}: isolations a-weak-one and strong are installed, and none is named: name one with "
+        "Kernel(isolation=...), or call mount(..., trusted=True) to run it as an ordinary process"
+    )
+    assert list((await kernel.describe_host())["unusable"]) == ["a-weak-one", "strong"]
+    await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    await kernel.close()
+    assert not site.was("trials", strong)
+    assert not site.was("trials", weak)
+    kernel, session = await opened("strong")
+    await session.mount("/mnt/tools", module("echo.py"))
+    await kernel.close()
+
+
+async def test_in_what_a_module_is_not_confined_is_unenforced_whatever_it_declares(site, opened, module, events):
+    says = 'confines = ("files", "network", "environment", "processes")'
+    site.install(ISOLATIONS, "env", ISOLATION.replace(says, 'confines = ["network"]'))
+    kernel, session = await opened("env")
+    asked = []
+
+    async def judge(event):
+        asked.append(event.data)
+        return {"decision": "allow", "scope": "session"}
+
+    await session.register_hook("policy:request", judge)
+    await session.mount("/mnt/tools", module("echo.py"))
+    loose = ["isolation.files", "isolation.environment", "isolation.processes"]
+    assert asked[0]["unenforced"] == events("mount:add")[0]["data"]["unenforced"] == loose
+    assert (await kernel.describe_host())["isolation"]["confines"] == ["network"]
+    with pytest.raises(Forbidden, match="env cannot enforce env:HOME on this host"):
+        await session.mount("/mnt/tools", module("echo.py", name="home", capabilities=["env:HOME"]))
     await kernel.close()
 
 

@@ -37,6 +37,7 @@ class Told(Silent):
 
 class Nothing(Isolation):
     name = "nothing"
+    confines = ()
 
     def trial(self):
         return ""

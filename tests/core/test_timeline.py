@@ -105,6 +105,7 @@ AT: dict = {}
 
 class Waiting(Isolation):
     name = "waiting"
+    confines = ("files",)
 
     def trial(self):
         AT.get("trial", lambda: None)()

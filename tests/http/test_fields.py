@@ -107,7 +107,7 @@ def test_opening_takes_any_absolute_url_and_touches_nothing(url):
 def test_all_but_system_calls_is_for_policy_to_judge_since_the_module_has_another_host():
     capabilities = ["net:connect:*", "sys:emit", "x-billing:spend", "sys:invoke:/mnt/tools/*"]
     connection = open_transport(describe_remote("http://127.0.0.1:1", capabilities=capabilities))
-    assert connection.unenforced == ("net:connect:*", "x-billing:spend")
+    assert connection.unenforced == ("net:connect:*",)
 
 
 @pytest.mark.parametrize("base", ["", "/", "/a/b", "/a/b/", "/ä b", "/a%2Fb"])

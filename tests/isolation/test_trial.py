@@ -10,7 +10,7 @@ from tests.conftest import missing_here
 from tests.isolation.conftest import SMALL
 
 from amplifier_core import BadRequest, Forbidden, Kernel, Plan
-from amplifier_core.hookspecs import Launch
+from amplifier_core.hookspecs import AREAS, Launch
 from amplifier_isolation_bwrap import _bwrap, _trial, open_isolation
 from amplifier_isolation_bwrap._trial import run_trial
 
@@ -46,7 +46,7 @@ def test_it_works_here_and_describes_itself(isolation):
 async def test_a_kernel_says_what_its_host_enforces(isolation, log):
     async with Kernel(event_log=log, isolation={"type": "bwrap", **SMALL}) as kernel:
         host = await kernel.describe_host()
-    assert host["isolation"] == {"name": "bwrap", **isolation.describe()}
+    assert host["isolation"] == {"name": "bwrap", "confines": list(AREAS), **isolation.describe()}
 
 
 def test_the_trial_runs_once(bwrap, tmp_path):

@@ -40,7 +40,7 @@ class Kernel:
     ``event_log``: path of the log (section 7). ``None``: a new file in the user's state folder. ``False``: no log.
     ``sinks``: further sinks: objects with ``write`` and ``close``, or ``{"type": name, …}`` for a plugin.
     ``isolation``: confines the modules on this host (section 6): the name of a plugin, or ``{"type": name, …}``.
-    ``None``: the first installed plugin that passes its trial. ``False``: no isolation.
+    ``None``: the one that is installed; of several, one has to be named. ``False``: no isolation.
     ``event_log_bytes``: file size at which the log continues in a new file; old ones become ``PATH.1``, ``PATH.2`` …
     ``event_limit``: a value of more bytes of JSON is left out of an event's ``data``. ``None``: no limit.
     ``event_sha256``: an event has the SHA-256 of a value that is left out, beside its size.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from amplifier_core import Forbidden, KernelError
-from amplifier_core.hookspecs import Confinement, Isolation, Launch
+from amplifier_core.hookspecs import AREAS, Confinement, Isolation, Launch
 
 from ._bwrap import Bwrap, find_bwrap
 from ._by_module import check_granted, refuse_path
@@ -58,6 +58,7 @@ class BwrapIsolation(Isolation):
     """Modules in bubblewrap. Each kernel has one; it remembers what it found out about this host."""
 
     name = "bwrap"
+    confines = AREAS
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -88,7 +89,7 @@ class BwrapIsolation(Isolation):
         }
 
     def unenforced(self, capabilities: Sequence[str]) -> tuple[str, ...]:
-        """List the capabilities for single hosts and for paths that no module may see, and those with ``x-``."""
+        """List the capabilities for single hosts and for paths that no module may see."""
         mount_points = find_mount_points() if capabilities else {}
         return tuple(word for word in capabilities if _is_unenforceable(word, mount_points))
 
@@ -248,8 +249,6 @@ class BwrapIsolation(Isolation):
 def _is_unenforceable(word: str, mount_points: Mapping[str, str]) -> bool:
     if word.startswith("net:connect:"):
         return word != "net:connect:*"
-    if word.startswith("x-"):
-        return True
     path = word.partition(":")[2].partition(":")[2]
     return word.startswith("fs:") and path.startswith("/") and bool(why_forbidden(path, mount_points))
 

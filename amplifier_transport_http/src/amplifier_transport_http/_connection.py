@@ -48,7 +48,7 @@ class HttpConnection(Connection):
     local = False
 
     def __init__(self, descriptor: ModuleDescriptor, fields: HttpFields) -> None:
-        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
+        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith(("sys:", "x-")))
         self.endpoints = fields.endpoints
         self._limit = descriptor.message_bytes
         self._fields = fields

@@ -41,7 +41,7 @@ class _McpConnection(Connection):
 
     def __init__(self, descriptor: ModuleDescriptor, inputs: Inputs, notify: Notify) -> None:
         words = descriptor.capabilities
-        self.unenforced: tuple[str, ...] = tuple(each for each in words if not is_tool(each) and each[:4] != "sys:")
+        self.unenforced: tuple[str, ...] = tuple(each for each in words if not each.startswith(("sys:", "x-")))
         self._descriptor = descriptor
         self._inputs = inputs
         self._notify = notify

@@ -30,7 +30,7 @@ class StdioConnection(Connection):
 
     def __init__(self, descriptor: ModuleDescriptor, launcher: Launcher, notify: Notify) -> None:
         self.unenforced: tuple[str, ...] = tuple(
-            word for word in descriptor.capabilities if not word.startswith("sys:")
+            word for word in descriptor.capabilities if not word.startswith(("sys:", "x-"))
         )
         self._launcher = launcher
         self._notify = notify

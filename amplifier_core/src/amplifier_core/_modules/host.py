@@ -1,4 +1,4 @@
-"""The host of one kernel: which isolation confines the modules here, found by a trial.
+"""The host of one kernel: which isolation confines the modules here, named or the only one, and proved by a trial.
 
 Owns the choice of the isolation. The plugin owns the trial, and how the isolation enforces capabilities.
 """
@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 from amplifier_core._protocol.errors import BadRequest, Forbidden, KernelError, meant, one_line, short
-from amplifier_core.hookspecs import ISOLATIONS, TRANSPORTS, Host
+from amplifier_core.hookspecs import AREAS, ISOLATIONS, TRANSPORTS, Host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from .plugins import Plugins
 
 _INSTALL = "install amplifier-isolation-bwrap, or " if sys.platform == "linux" else ""
-_REMEDY = f"{_INSTALL}call mount(..., trusted=True) to run it as an ordinary process"
+_TRUST = "call mount(..., trusted=True) to run it as an ordinary process"
+_REMEDY = f"{_INSTALL}{_TRUST}"
+_CHOOSE = "name one with Kernel(isolation=...)"
 _TRIAL_SECONDS = 5.0
 
 
@@ -37,6 +39,9 @@ class KernelHost(Host):
         """Give the isolation that works here. Raises ``Forbidden``: no isolation works, why, and what to do."""
         isolation, reasons = await self._choice()
         if isolation is None:
+            if self._wanted is None and len(reasons) > 1:
+                named = " and ".join(reasons)
+                raise Forbidden(f"isolations {named} are installed, and none is named: {_CHOOSE}, or {_TRUST}")
             why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "none is installed"
             if self._wanted is False:
                 why = "the embedder set isolation=False"
@@ -56,7 +61,10 @@ class KernelHost(Host):
     async def describe(self) -> dict[str, Any]:
         """Describe the isolation in use, why others cannot be used, and what the transports in use can do."""
         isolation, reasons = await self._choice()
-        found = None if isolation is None else {"name": isolation.name, **isolation.describe()}
+        found = None
+        if isolation is not None:
+            confines = [area for area in AREAS if area in isolation.confines]
+            found = {"name": isolation.name, "confines": confines, **isolation.describe()}
         described = {name: hooks.describe_host() for name, hooks in self._plugins.loaded(TRANSPORTS).items()}
         transports = {name: description for name, description in described.items() if description is not None}
         return {"platform": sys.platform, "isolation": found, "unusable": reasons, "transports": transports}
@@ -68,28 +76,28 @@ class KernelHost(Host):
         await super().close()
 
     async def _choice(self) -> tuple[Isolation | None, dict[str, str]]:
-        """Give the first isolation that passes its trial, and why others do not. The trial runs once a kernel."""
+        """Give the isolation that passes its trial, or why none does. The trial runs once a kernel."""
         if self._trial is None:
             self._trial = asyncio.ensure_future(self._try_each())
         return await asyncio.shield(self._trial)
 
     async def _try_each(self) -> tuple[Isolation | None, dict[str, str]]:
-        reasons: dict[str, str] = {}
-        for name, options in self._candidates():
-            try:
-                isolation, reason = await asyncio.to_thread(self._try, name, options)
-            except Exception as error:  # noqa: BLE001 - foreign code: an isolation that fails its trial is not used
-                reasons[name] = error.message if isinstance(error, KernelError) else one_line(error)
-                continue
-            if not reason:
-                return isolation, reasons
-            reasons[name] = reason
-        return None, reasons
+        candidates = self._candidates()
+        if len(candidates) > 1:  # the kernel prefers none: a weak one would weaken in silence
+            return None, {name: f"one of several that are installed: {_CHOOSE}" for name, _ in candidates}
+        if not candidates:
+            return None, {}
+        ((name, options),) = candidates
+        try:
+            isolation, reason = await asyncio.to_thread(self._try, name, options)
+        except Exception as error:  # noqa: BLE001 - foreign code: an isolation that fails its trial is not used
+            return None, {name: error.message if isinstance(error, KernelError) else one_line(error)}
+        return (None, {name: reason}) if reason else (isolation, {})
 
     def _try(self, name: str, options: Mapping[str, Any]) -> tuple[Isolation, str]:
         """Open one isolation and try it, in a thread: to import it takes time as well."""
         isolation: Isolation = self._plugins.open(ISOLATIONS, name, options=options)
-        return isolation, isolation.trial()
+        return isolation, isolation.trial() or _misfit(isolation.confines)
 
     def _candidates(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
         if self._wanted is False:
@@ -97,6 +105,17 @@ class KernelHost(Host):
         if self._wanted is None:
             return [(name, {}) for name in self._plugins.installed(ISOLATIONS)]
         return [(self._wanted["type"], {key: value for key, value in self._wanted.items() if key != "type"})]
+
+
+def unconfined_by(isolation: Isolation) -> tuple[str, ...]:
+    """Name in what an isolation does not confine a module, for the log and for policy."""
+    return tuple(f"isolation.{area}" for area in AREAS if area not in isolation.confines)
+
+
+def _misfit(confines: object) -> str:
+    if isinstance(confines, tuple | list | set | frozenset) and all(area in AREAS for area in confines):
+        return ""
+    return f"confines: expected some of {', '.join(AREAS)}, got {short(confines)}"
 
 
 def _checked(wanted: object) -> Mapping[str, Any] | Literal[False] | None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _CLOSE_SECONDS = 5.0
+_AREAS = {"fs": "files", "net": "network", "env": "environment"}  # by the namespace of a capability
 
 
 class Permit(Protocol):
@@ -49,6 +50,7 @@ class Module(msgspec.Struct, eq=False):
     isolation: Isolation | None
     trusted: bool
     unenforced: tuple[str, ...] = ()  # those of its capabilities that nothing enforces here
+    unconfined: tuple[str, ...] = ()  # in what its isolation does not confine it, as `isolation.AREA`
     granted: tuple[str, ...] = ()
     confinement: Confinement | None = None  # planned at the mount, if it has an isolation
     description: bytes = b""  # JSON, as verified at the mount, or since
@@ -168,9 +170,10 @@ class Module(msgspec.Struct, eq=False):
         if self.isolation is None:
             return open_
         try:
-            return tuple(self.isolation.unenforced(open_))
+            refused = tuple(self.isolation.unenforced(open_))
         except Exception as error:
             raise KernelError.from_exception(error, f"isolation {self.isolation.name!r}") from error
+        return tuple(word for word in open_ if word in refused or self._is_unconfined(word))
 
     def clues(self) -> dict[str, Any]:
         """Give the connection's clues why no reply comes, for the ``details`` of a timeout."""
@@ -188,10 +191,14 @@ class Module(msgspec.Struct, eq=False):
 
     def _is_left_open(self, word: str) -> bool:
         """Tell whether the transport leaves a capability to others. Of a narrowed one it is asked by what covers it."""
-        if enforced_by_kernel(word):
+        if enforced_by_kernel(word) or word.startswith("x-"):  # policy alone knows what that means
             return False
         left = self.connection.unenforced
         return word in left if word in self.descriptor.capabilities else reach(left).covers(word)
+
+    def _is_unconfined(self, word: str) -> bool:
+        """Tell whether a capability is about what the isolation does not confine: then it means nothing there."""
+        return f"isolation.{_AREAS[word.partition(':')[0]]}" in self.unconfined
 
     def _check(self, reply: object) -> None:
         """Check a reply that a transport built without decoding: it has to be a ``Message`` of JSON. Set its size."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _GROUPS: dict[str, tuple[type, str, tuple[str, ...]]] = {
     TRANSPORTS: (TransportSpec, "open_transport", ("local", "unenforced", "start", "request", "close")),
     SINKS: (SinkSpec, "open_sink", ("write", "close")),
-    ISOLATIONS: (IsolationSpec, "open_isolation", ("name", "trial", "describe", "unenforced", "plan")),
+    ISOLATIONS: (IsolationSpec, "open_isolation", ("name", "trial", "describe", "confines", "unenforced", "plan")),
 }
 """For each kind of plugin, its hooks, the hook that opens an object, and the members that the object must have."""
 

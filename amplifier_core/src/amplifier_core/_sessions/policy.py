@@ -112,7 +112,7 @@ def _describe(question: Question) -> dict[str, Any]:
     """Build the ``data`` of the question, as section 6 lists it."""
     module = question.module
     descriptor = module.descriptor
-    unenforced = [word for word in question.wanted if word in module.unenforced]
+    unenforced = [*module.unconfined, *(word for word in question.wanted if word in module.unenforced)]
     data: dict[str, Any] = {
         "action": question.action,
         "path": module.path,

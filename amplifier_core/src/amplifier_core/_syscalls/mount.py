@@ -102,8 +102,8 @@ def _checked(request: MountRequest, caller: Invocation | None) -> ModuleDescript
 
 
 def _unkept(module: Module) -> list[str]:
-    """List what was granted and what limits the module that nothing keeps here."""
-    words = [word for word in module.granted if word in module.unenforced]
+    """List what confines the module, what was granted and what limits it, as far as nothing keeps it here."""
+    words = [*module.unconfined, *(word for word in module.granted if word in module.unenforced)]
     limits = module.descriptor.limits
     names = [name for name in ("memory_bytes", "cpu_ms") if getattr(limits, name) is not None and not module.budget]
     return [*words, *(f"limits.{name}" for name in names)]

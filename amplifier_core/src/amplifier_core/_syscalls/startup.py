@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
+from amplifier_core._modules.host import unconfined_by
 from amplifier_core._modules.module import Module, as_connection
 from amplifier_core._modules.thread import in_thread
 from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, Timeout, Unreachable, short
@@ -141,6 +142,7 @@ class Startup:
                 module.isolation = await self._state.runtime.host.isolation()
             except Forbidden as error:
                 raise Forbidden(f"{module.path}: {error.message}", details=error.details) from None
+            module.unconfined = unconfined_by(module.isolation)
         module.unenforced = module.find_unenforced(self._wanted)
 
     def _question(self, wanted: Sequence[str]) -> Question:
@@ -154,9 +156,9 @@ class Startup:
 def _check_enforceable(module: Module) -> None:
     """Refuse a grant that nobody can keep: the isolation cannot enforce it here, whatever was asked for.
 
-    Policy alone knows the meaning of ``x-`` words. Who trusts a module, or one that runs elsewhere, was told.
+    Who trusts a module, or one that runs elsewhere, was told.
     """
-    refused = [word for word in module.granted if word in module.unenforced and not word.startswith("x-")]
+    refused = [word for word in module.granted if word in module.unenforced]
     if module.isolation is not None and refused:
         raise Forbidden(
             f"{module.path}: {module.isolation.name} cannot enforce {', '.join(refused)} on this host; "

@@ -6,9 +6,9 @@ A plugin is a module or an object whose functions carry ``@hookimpl``. An entry 
     unixsocket = "my_package"
 
 The name of the entry point is the ``transport.type`` of a descriptor or, in the group ``amplifier_core.sinks``, the
-``type`` in the embedder's ``sinks=``. The kernel loads a plugin when it is named so. Isolations
-(``amplifier_core.isolations``) are also tried without being named, when a module is to be isolated and the embedder
-chose none. A plugin imports what it needs from here and from ``amplifier_core``.
+``type`` in the embedder's ``sinks=``. The kernel loads a plugin when it is named so. An isolation
+(``amplifier_core.isolations``) that is the only one installed is also tried without being named, when a module is to be
+isolated and the embedder chose none. A plugin imports what it needs from here and from ``amplifier_core``.
 """
 
 from msgspec import UNSET
@@ -29,7 +29,7 @@ from amplifier_core._protocol.message import (
 from ._chunks import Chunks
 from ._fork import Forkable, close_socket, watch_forks
 from ._host import Host
-from ._isolation import Confinement, Isolation, IsolationSpec
+from ._isolation import AREAS, Confinement, Isolation, IsolationSpec
 from ._launch import Launch
 from ._lines import LineBuffer, LineTooLongError
 from ._markers import ISOLATIONS, PROJECT, SINKS, TRANSPORTS, hookimpl
@@ -38,7 +38,7 @@ from ._sink import Sink, SinkSpec
 from ._transport import Connection, Notify, TransportSpec, Usage
 
 __all__ = [
-    "ISOLATIONS", "LARGE", "PROJECT", "SINKS", "TRANSPORTS", "UNSET", "Chunks", "Confinement", "Connection",
+    "AREAS", "ISOLATIONS", "LARGE", "PROJECT", "SINKS", "TRANSPORTS", "UNSET", "Chunks", "Confinement", "Connection",
     "ErrorBody", "Forkable", "Host", "Isolation", "IsolationSpec", "Launch", "LineBuffer", "LineTooLongError",
     "Message", "NotJson", "Notify", "Pending", "Sink", "SinkSpec", "SystemCall", "TransportSpec", "Usage", "add_clues",
     "causes", "close_socket", "decode", "decode_large", "decode_message", "decode_message_large", "encode",

@@ -1,4 +1,4 @@
-"""What an isolation implements: the two base classes, and the hook that opens one."""
+"""What an isolation implements: the two base classes, and the hook that opens one. What it may confine has names."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING, Any
 from ._markers import hookspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from amplifier_core._protocol.descriptor import ModuleDescriptor
 
     from ._launch import Launch
+
+
+AREAS: tuple[str, ...] = ("files", "network", "environment", "processes")
+"""In what an isolation may confine a module.
+
+``files``: the module sees no file but the system's, its own and those granted, and writes only to granted ones.
+``network``: without a ``net:`` capability it reaches nothing, loopback included, and no socket that is a file.
+``environment``: it has no variable and no open descriptor that was not given to it.
+``processes``: it sees and signals no process but its own, and none of these outlives it.
+"""
 
 
 class Confinement(ABC):
@@ -28,7 +38,8 @@ class Confinement(ABC):
         ``launch`` is what the transport wants now. Its command and its folder are those of the plan; its environment
         may be smaller. The loop of the kernel waits for this, so it reads no file. A module may have written meanwhile
         where it may write: it follows no name that leads elsewhere now. Raises ``Unreachable`` for what was replaced
-        since the plan, ``Forbidden`` for what it cannot confine.
+        since the plan, ``Forbidden`` for what it cannot confine. If it raises anything, or gives no ``Launch``, nothing
+        is started.
         """
 
 
@@ -36,6 +47,13 @@ class Isolation(ABC):
     """Confines the processes of modules on this host. It plans how, and starts no module."""
 
     name: str
+
+    confines: Collection[str]
+    """In what it confines every module here, whatever that was granted: some of ``AREAS``. Read after the trial.
+
+    What is left out is ``unenforced`` for every module, as ``isolation.AREA``, and a capability that is about it
+    refuses a module. An isolation that does not say it is not used.
+    """
 
     @abstractmethod
     def trial(self) -> str:
@@ -46,7 +64,10 @@ class Isolation(ABC):
 
     @abstractmethod
     def unenforced(self, capabilities: Sequence[str]) -> tuple[str, ...]:
-        """List those of a module's capabilities that cannot be enforced here. Each of them refuses the module."""
+        """List those of a module's capabilities that cannot be enforced here. Each of them refuses the module.
+
+        It is not asked about ``sys:`` words, which the kernel enforces, nor about ``x-`` words, which policy judges.
+        """
 
     @abstractmethod
     def plan(self, launch: Launch, descriptor: ModuleDescriptor) -> Confinement:

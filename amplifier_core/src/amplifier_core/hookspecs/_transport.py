@@ -64,7 +64,10 @@ class Connection(ABC):
     """Whether the module runs as processes on this host. Those have to be isolated or trusted (section 6)."""
 
     unenforced: tuple[str, ...]
-    """Those of the descriptor's capabilities that the transport itself does not enforce (section 6)."""
+    """Those of the descriptor's capabilities that the transport itself does not enforce (section 6).
+
+    ``sys:`` words, which the kernel enforces, and ``x-`` words, which policy alone judges, do not belong here.
+    """
 
     endpoints: Sequence[str] = ()
     """Where a connection that is not local connects to: each ``HOST:PORT``, a proxy's too, an IPv6 address in brackets.

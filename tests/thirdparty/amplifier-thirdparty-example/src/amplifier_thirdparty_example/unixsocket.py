@@ -43,7 +43,7 @@ class UnixSocketConnection:
     local = False  # nothing is started here
 
     def __init__(self, path: str, descriptor: ModuleDescriptor, notify: Notify) -> None:
-        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
+        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith(("sys:", "x-")))
         self._path = path
         self._limit = descriptor.message_bytes
         self._notify = notify
