@@ -360,3 +360,30 @@ async def test_a_shared_object_is_made_once_and_closed_even_if_that_raises(kerne
     assert host.shared(Thing) is thing
     await kernel.close()
     assert closed == [thing]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return None", "isolation 'env' broke its contract: confine gave NoneType, expected a Launch"),
+        ("return launch.command", "isolation 'env' broke its contract: confine gave tuple, expected a Launch"),
+        ("raise OSError('no pipe')", "isolation 'env' raised OSError: no pipe"),
+    ],
+)
+async def test_what_an_isolation_does_not_confine_is_not_started(site, opened, module, events, body, said):
+    site.install(ISOLATIONS, "env", ISOLATION.replace("        reading, writing = os.pipe()", f"        {body}"))
+    kernel, session = await opened("env")
+    with pytest.raises(Internal) as caught:
+        await session.mount("/mnt/tools", module("echo.py"))
+    assert said in caught.value.message
+    assert events("module:start") == []
+    await kernel.close()
+
+
+async def test_an_isolation_may_refuse_a_launch(site, opened, module):
+    refuses = "        raise Unreachable('it was replaced')"
+    site.install(ISOLATIONS, "env", ISOLATION.replace("        reading, writing = os.pipe()", refuses))
+    kernel, session = await opened("env")
+    with pytest.raises(Unreachable, match="it was replaced"):
+        await session.mount("/mnt/tools", module("echo.py"))
+    await kernel.close()

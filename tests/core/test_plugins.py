@@ -552,3 +552,67 @@ async def test_the_kernel_waits_a_bounded_time_for_a_connection_to_close(site, s
     site.install(TRANSPORTS, "stuck", TRANSPORT.replace(close, hangs))
     await session.mount("/mnt/tools", named("stuck"))
     assert await session.unmount("/mnt/tools/m") == {"removed": ["/mnt/tools/m"]}
+
+
+class Awaited:
+    """A sink in the style of a library that is async."""
+
+    def __init__(self):
+        self.written = []
+
+    async def write(self, line):
+        self.written.append(line)
+
+    async def close(self):
+        pass
+
+
+class AwaitedAtTheEnd(Awaited):
+    def write(self, line):
+        self.written.append(line)
+
+
+@pytest.mark.parametrize(("sink", "method"), [(Awaited(), "write"), (AwaitedAtTheEnd(), "close")])
+async def test_an_async_sink_is_refused_when_the_kernel_opens(sink, method):
+    told = f"sinks: {type(sink).__name__}.{method} is async, and the kernel does not await it: make it a plain function"
+    assert only_line(await refused_sinks([sink])).startswith(told)
+
+
+async def test_an_async_sink_of_a_plugin_is_refused_too(site, tmp_path):
+    site.install(SINKS, "lines", SINK.replace("    def write(", "    async def write("))
+    options = {"type": "lines", "path": str(tmp_path / "lines")}
+    assert "sinks: Lines.write is async" in only_line(await refused_sinks([options]))
+
+
+class Hidden:
+    """A sink whose methods are async, which only what they give tells."""
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    def write(self, line):
+        return self._inner.write(line)
+
+    def close(self):
+        return self._inner.close()
+
+
+async def test_what_an_async_method_gives_is_no_written_event_and_no_closed_sink(log, events):
+    kernel = Kernel(event_log=log, sinks=[Hidden(Awaited())])
+    await kernel.open()
+    await kernel.session.create(Plan("x"))
+    with pytest.raises(Internal, match="lost 2 events"):
+        await kernel.close()
+    (told,) = events("sink:error")
+    assert "write is async, and the kernel does not await it" in told["error"]["message"]
+    kernel = Kernel(event_log=False, sinks=[Hidden(AwaitedAtTheEnd())])
+    await kernel.open()
+    with pytest.raises(Internal, match="sink Hidden: TypeError: close is async, and the kernel does not await it"):
+        await kernel.close()
+
+
+async def test_a_sink_may_give_what_a_file_gives(tmp_path):
+    with (tmp_path / "events").open("wb") as file:
+        async with Kernel(event_log=False, sinks=[file]) as kernel:
+            await kernel.session.create(Plan("x"))
+    assert (tmp_path / "events").read_bytes().count(b"\n") == 2

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import math
 import os
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from ._events.bus import CLOSED, Bus
+from ._events.bus import CLOSED, NOT_AWAITED, Bus
 from ._events.inbox import Inbox
 from ._modules.deadline import Deadlines, running_loop, seconds_of
 from ._protocol.errors import BadRequest, Internal, KernelError, short
@@ -191,7 +192,8 @@ class Kernel:
         with contextlib.ExitStack() as opened:
             for sink in self._each_sink():
                 sinks.append(sink)
-                opened.callback(sink.close)
+                opened.callback(_close, sink)
+                _check_not_async(sink)
             opened.pop_all()
         return sinks
 
@@ -245,6 +247,18 @@ async def _finish(closing: asyncio.Task[list[str]]) -> list[str]:
     if cancelled is not None:
         raise cancelled
     return failures
+
+
+def _check_not_async(sink: Sink) -> None:
+    """Raise ``BadRequest`` for a sink with an async method: nobody would await it."""
+    for method in ("write", "close"):
+        if inspect.iscoroutinefunction(getattr(sink, method)):
+            raise BadRequest(f"sinks: {type(sink).__name__}.{method} {NOT_AWAITED}")
+
+
+def _close(sink: Sink) -> None:
+    if not inspect.iscoroutinefunction(sink.close):
+        sink.close()
 
 
 def _check_count(name: str, number: object, *, optional: bool = False) -> None:

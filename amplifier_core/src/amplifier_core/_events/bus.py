@@ -5,6 +5,7 @@ Owns ``seq`` and the sinks. It decides nothing: policy is asked elsewhere, and n
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,20 @@ if TYPE_CHECKING:
     from .observer import Observer
 
 CLOSED = "the kernel is closed"
+NOT_AWAITED = "is async, and the kernel does not await it: make it a plain function, which may feed a queue"
+"""What is wrong with a method of a sink."""
 
 
 def no_observers(_: str) -> Sequence[Observer]:
     """Return no observers: only the sinks get the event."""
     return ()
+
+
+def refuse_coroutine(given: object, method: str) -> None:
+    """Raise ``TypeError`` for what an async method of a sink gave: it would never run."""
+    if asyncio.iscoroutine(given):
+        given.close()
+        raise TypeError(f"{method} {NOT_AWAITED}")
 
 
 class Bus:
@@ -76,7 +86,9 @@ class Bus:
         failed: tuple[tuple[Sink, Exception], ...] = ()
         for sink in self._sinks:
             try:
-                sink.write(line)
+                given: object = sink.write(line)  # type: ignore[func-returns-value]  # a file's gives a number
+                if given is not None:
+                    refuse_coroutine(given, "write")
             except Exception as failure:  # a sink is foreign code, and the run goes on
                 failed += ((sink, failure),)
         for observer in observers_of(event.event):
@@ -118,7 +130,7 @@ class Bus:
         failures = []
         for sink in sinks:
             try:
-                sink.close()
+                refuse_coroutine(sink.close(), "close")  # type: ignore[func-returns-value]
             except Exception as error:  # foreign code, and the other sinks have to be closed
                 failures.append(f"sink {type(sink).__name__}: {one_line(error)}")
         return failures

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
+from amplifier_core._modules.confinement import CheckedConfinement
 from amplifier_core._modules.host import unconfined_by
 from amplifier_core._modules.module import Module, as_connection
 from amplifier_core._modules.thread import in_thread
@@ -177,7 +178,7 @@ async def _plan(module: Module, descriptor: ModuleDescriptor) -> None:
     if not hasattr(planned, "confine") or not hasattr(planned, "shown"):
         what = type(planned).__name__
         raise Internal(f"isolation {isolation.name!r} planned {what}, which has no confine or no shown")
-    module.confinement = planned
+    module.confinement = CheckedConfinement(isolation.name, planned)
 
 
 def _opened(module: Module) -> dict[str, Any]:
