@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from amplifier_core import ModuleDescriptor, Unreachable, load_descriptor
-from amplifier_core.testing import check_module
+from amplifier_core import Forbidden, ModuleDescriptor, Unreachable, load_descriptor
+from amplifier_core.hookspecs import Host
+from amplifier_core.testing import Example, check_module, confine, open_connection
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "modules"
 
@@ -106,3 +107,86 @@ async def test_a_module_that_asks_for_system_calls_conforms(module):
 async def test_a_description_that_leaves_out_an_op_is_reported(module):
     found = problems(await check_module(module("echo.sh"), {"shout": {}}))
     assert found["describe matches the descriptor"] == "inputs and outputs do not name shout"
+
+
+COUNTS = """
+import json, pathlib, sys
+runs = pathlib.Path("runs")
+told = {"name": "counts", "kind": "tool", "version": "1.0.0", "capabilities": []}
+told |= {"inputs": {"run": True, "refuse": True}, "outputs": {"run": True, "refuse": True}}
+for line in sys.stdin:
+    r = json.loads(line)
+    answer = {"ok": True, "result": {"health": {"status": "ok"}, "describe": told}.get(r["method"])}
+    if r["method"] == "invoke" and r["params"]["op"] == "run":
+        runs.write_text((runs.read_text() if runs.exists() else "") + "x")
+    elif r["method"] == "invoke":
+        code = {"refuse": "out_of_ink"}.get(r["params"]["op"], "unsupported_op")
+        answer = {"ok": False, "error": {"code": code, "message": "no", "details": {"colour": "cyan"}}}
+    if r["method"] == "health" and "dead" in sys.argv:
+        sys.exit("no head for it")
+    print(json.dumps({"id": r["id"], **answer}), flush=True)
+"""
+
+
+@pytest.fixture
+def counts(tmp_path):
+    """Describe a module that notes each run of an op in a file of its folder."""
+
+    def describe(*words, **fields):
+        transport = {"type": "stdio", "command": [sys.executable, "-c", COUNTS, *words], "cwd": str(tmp_path)}
+        fields = {"name": "counts", "kind": "tool", "capabilities": [], "transport": transport, **fields}
+        return ModuleDescriptor.from_mapping(fields)
+
+    return describe
+
+
+@pytest.mark.parametrize(
+    ("given", "limits", "runs"),
+    [({}, {}, 17), ({"at_once": 3}, {}, 4), ({"at_once": 0}, {}, 1), ({}, {"concurrency": 4}, 5)],
+    ids=["by default", "as asked for", "once", "as the module allows"],
+)
+async def test_an_example_runs_as_often_as_is_said(counts, tmp_path, given, limits, runs):
+    checks = await check_module(counts(limits=limits), {"run": {}}, **given)
+    assert problems(checks) == {}
+    assert len((tmp_path / "runs").read_text()) == runs
+
+
+async def test_a_module_that_takes_one_request_at_a_time_is_asked_so(counts, tmp_path):
+    checks = await check_module(counts(limits={"concurrency": 1}), {"run": {}})
+    assert [check.id for check in checks] == ["HEALTH-01", "DESCRIBE-02", "OP-01", "MSG-05", "OP-02"]
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+async def test_an_example_may_expect_an_error(counts):
+    assert problems(await check_module(counts(), [Example("refuse", {}, "out_of_ink")])) == {}
+    found = await check_module(counts(), [Example("refuse", {}), Example("run", {}, "out_of_ink")], at_once=0)
+    assert problems(found) == {
+        "op refuse answers its example": "out_of_ink: no",
+        "op run with the error out_of_ink answers its example": "expected the error out_of_ink, got None",
+    }
+    assert [check.details for check in found if check.problem] == [{"colour": "cyan"}, {}]
+
+
+async def test_nothing_is_asked_after_a_dead_health(counts):
+    (health,) = await check_module(counts("dead"), {"run": {}})
+    assert health.problem == "unreachable: the module went away: exit code 1; its stderr ends with 'no head for it'"
+    assert health.details["stderr"] == "no head for it\n"
+    assert health.id == "HEALTH-01"
+
+
+async def test_a_system_call_that_is_not_declared_is_reported(module):
+    calls = [{"name": name, "args": {"path": "/mnt/tools"}} for name in ("mounts", "nonsense")]
+    examples = [Example("call", {"syscalls": [call]}) for call in calls]
+    checks = await check_module(module("caller.py", kind="orchestrator"), examples, at_once=0)
+    assert [check.problem for check in checks if check.id == "OP-02"] == [
+        "internal: pending: the descriptor does not declare sys:mounts:/mnt/tools",
+        "",
+    ]
+
+
+async def test_a_check_of_ones_own_starts_a_module_as_the_kernel_does(module):
+    descriptor = module("echo.py")
+    async with Host() as host:
+        connection = open_connection(descriptor, host)
+        with pytest.raises(Forbidden, match="the embedder set isolation=False"):
+            await confine(connection.launch(), descriptor, isolation=False)

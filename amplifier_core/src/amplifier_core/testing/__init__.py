@@ -1,10 +1,20 @@
 """For tests of modules and of programs that embed the kernel: a conformance check, a steady clock, seeded ids.
 
-It has no fake of the kernel: the check uses the real transports.
+It has no fake of the kernel: the check uses the real transports. What a check of one's own needs is here too:
+``open_connection`` and ``confine`` start a module as the kernel does, ``check_description`` and ``missing_grant`` judge
+as it does.
 """
 
+from amplifier_core._protocol.description import check_description
+
 from ._check import Check
+from ._example import Example
+from ._grant import missing_grant
 from ._module import check_module
+from ._start import confine, open_connection
 from ._steady import SteadyClock, seeded_entropy
 
-__all__ = ["Check", "SteadyClock", "check_module", "seeded_entropy"]
+__all__ = [
+    "Check", "Example", "SteadyClock", "check_description", "check_module", "confine", "missing_grant",
+    "open_connection", "seeded_entropy",
+]  # fmt: skip

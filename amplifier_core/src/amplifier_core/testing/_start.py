@@ -1,0 +1,54 @@
+"""A module's start as the kernel makes it: its transport, and the isolation that confines it. For checks of modules.
+
+Owns no rule of the kernel's: which plugin and which isolation it is, the kernel's own code says.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from amplifier_core._modules.host import KernelHost
+from amplifier_core._modules.module import as_connection
+from amplifier_core._modules.plugins import Plugins
+from amplifier_core._modules.thread import in_thread
+from amplifier_core._protocol.errors import Forbidden
+from amplifier_core.hookspecs import TRANSPORTS, Host
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from amplifier_core._protocol.descriptor import ModuleDescriptor
+    from amplifier_core._protocol.errors import KernelError
+    from amplifier_core.hookspecs import Confinement, Connection, Isolation, Launch
+
+
+def open_connection(descriptor: ModuleDescriptor, host: Host) -> Connection:
+    """Open the connection that the descriptor's ``transport`` names, and start nothing yet.
+
+    What it reports is ignored: a check looks at replies. Raises ``BadRequest`` as a mount does.
+    """
+    name = descriptor.transport["type"]
+    return as_connection(Plugins().open(TRANSPORTS, name, descriptor=descriptor, notify=_ignore, host=host))
+
+
+async def confine(
+    launch: Launch, descriptor: ModuleDescriptor, *, isolation: str | Mapping[str, Any] | Literal[False] | None = None
+) -> tuple[Isolation, Confinement]:
+    """Choose an isolation as ``Kernel(isolation=…)`` does, and plan how it confines the module with all it declares.
+
+    Raises ``Forbidden`` if none works here, or if it cannot enforce a capability that the module declares.
+    """
+    host = KernelHost(Plugins(), isolation)
+    try:
+        chosen = await host.isolation()
+    finally:
+        await host.close()
+    words = [word for word in descriptor.capabilities if not word.startswith(("sys:", "x-"))]
+    if refused := chosen.unenforced(words):
+        raise Forbidden(f"{chosen.name} cannot enforce {', '.join(refused)} on this host")
+    return chosen, await in_thread(partial(chosen.plan, launch, descriptor))
+
+
+def _ignore(event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
+    """Ignore what a connection reports."""
