@@ -16,12 +16,12 @@ def describe(tmp_path, *, caller=None, **transport):
 @pytest.mark.parametrize(
     ("transport", "fault"),
     [
-        ({}, "$.transport.command: expected a list of text that is not empty, got None"),
+        ({}, "$.transport.command: expected a list of text that is not empty, got nothing"),
         ({"command": []}, "$.transport.command: expected a list of text that is not empty, got []"),
         ({"command": "echo"}, "$.transport.command: expected a list of text that is not empty, got 'echo'"),
         ({"command": [5]}, "$.transport.command[0]: expected text, got 5"),
         ({"command": [""]}, "$.transport.command[0]: expected text, got ''"),
-        ({"command": ["a", None]}, "$.transport.command[1]: expected text, got None"),
+        ({"command": ["a", None]}, "$.transport.command[1]: expected text, got nothing"),
         ({"command": ["a", "b\0c"]}, r"$.transport.command[1]: expected text, got 'b\x00c'"),
         ({"command": ["a"], "cwd": 5}, "$.transport.cwd: expected a path, got 5"),
         ({"command": ["a"], "env": []}, "$.transport.env: expected an object of text without NUL"),

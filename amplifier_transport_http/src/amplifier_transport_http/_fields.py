@@ -5,10 +5,8 @@ Owns their meaning and their errors. It opens nothing.
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
-import stat
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -16,13 +14,15 @@ from typing import TYPE_CHECKING
 import attrs
 import httpx
 
+from amplifier_core.hookspecs import read_file
+
 from ._response import unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from amplifier_core import BadRequest, ModuleDescriptor
+    from amplifier_core import ModuleDescriptor
 
 _KNOWN = ("type", "url", "headers", "ca", "proxy", "http2")
 _URL = "an absolute URL like https://example.com/path"
@@ -62,13 +62,9 @@ class HttpFields:
 
 
 def _certificates(file: Path) -> str:
-    """Read a regular file without waiting: a named pipe in its place would hold the loop for ever."""
-    with open(file, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as opened:
-        regular = stat.S_ISREG(os.fstat(opened.fileno()).st_mode)
-        data = opened.read(_CA_MAX + 1) if regular else b""
-    text = data.decode("ascii", "ignore")  # comments may be in any language
-    if not text or len(data) > _CA_MAX:  # without a text, the public authorities would be trusted
-        raise OSError(f"expected a text file of at most {_CA_MAX} bytes")
+    text = read_file(file, _CA_MAX).decode("ascii", "ignore")  # comments may be in any language
+    if not text:  # then the public authorities would be trusted
+        raise OSError("expected a text file")
     return text
 
 
@@ -80,9 +76,7 @@ def read_fields(
     For another protocol over HTTP: all the fields that it knows, a pattern of further headers that a descriptor may
     not set, and whether the URL may have a query.
     """
-    for key in descriptor.transport:
-        if key not in known:  # a misspelt `headers` would leave out a credential
-            raise descriptor.misfit(f".{key}", f"expected one of {', '.join(known)}")
+    descriptor.check_known(known)
     url = _url(descriptor, query=query)
     headers = _headers(descriptor, f"{_RESERVED}|{reserved}")
     return HttpFields(url, headers, _ca(descriptor), _proxy(descriptor), _http2(descriptor))
@@ -91,7 +85,7 @@ def read_fields(
 def _url(descriptor: ModuleDescriptor, *, query: bool) -> httpx.URL:
     text = descriptor.transport.get("url")
     if not isinstance(text, str):
-        raise _unexpected(descriptor, ".url", _URL, text)
+        raise descriptor.misfit(".url", f"expected {_URL}", text)
     try:
         # The scheme in lower case: httpx does not know that 80 is the default port of HTTP://host:80.
         url = httpx.URL(re.sub("^[A-Za-z]+", lambda scheme: scheme[0].lower(), text))
@@ -101,7 +95,8 @@ def _url(descriptor: ModuleDescriptor, *, query: bool) -> httpx.URL:
     if url.userinfo:
         raise descriptor.misfit(".url", "expected no user and no password: credentials belong in headers")
     if url.scheme not in ("http", "https") or not _names_host(url) or url.port == 0 or "\\" in text:
-        raise _unexpected(descriptor, ".url", _URL, text.partition("?")[0].rpartition("@")[2])  # without secrets
+        without_secrets = text.partition("?")[0].rpartition("@")[2]
+        raise descriptor.misfit(".url", f"expected {_URL}", without_secrets)
     if (url.port or 1) > _HIGHEST_PORT:
         raise descriptor.misfit(".url", f"expected a port from 1 to {_HIGHEST_PORT}, got {url.port}")
     if "#" in text:
@@ -128,11 +123,11 @@ def _headers(descriptor: ModuleDescriptor, reserved: str) -> dict[str, str]:
     headers = descriptor.transport.get("headers", {})
     if not isinstance(headers, Mapping):
         shown = type(headers).__name__ if headers else headers  # not what is in it: it may be a secret
-        raise _unexpected(descriptor, ".headers", "an object of text to text", shown)
+        raise descriptor.misfit(".headers", "expected an object of text to text", shown)
     found: dict[str, str] = {}
     for name, value in headers.items():
         if not _NAME.match(name):
-            raise _unexpected(descriptor, ".headers", "the names of HTTP headers", name)
+            raise descriptor.misfit(".headers", "expected the names of HTTP headers", name)
         path, lower = f".headers.{name}", name.lower()
         if re.fullmatch(reserved, lower):
             raise descriptor.misfit(path, "the transport sets this header itself")
@@ -151,7 +146,7 @@ def _ca(descriptor: ModuleDescriptor) -> Path | None:
     if descriptor.caller is not None:  # an error would tell whether the file is there
         raise descriptor.misfit(".ca", "expected none: a module wrote the descriptor, and names no file of this host")
     if not isinstance(path, str) or not path or "\0" in path:
-        raise _unexpected(descriptor, ".ca", "the path of a file of PEM certificates", path)
+        raise descriptor.misfit(".ca", "expected the path of a file of PEM certificates", path)
     return descriptor.base / path
 
 
@@ -171,12 +166,7 @@ def _proxy(descriptor: ModuleDescriptor) -> httpx.URL | None:
 def _http2(descriptor: ModuleDescriptor) -> bool:
     http2 = descriptor.transport.get("http2", False)
     if not isinstance(http2, bool):
-        raise _unexpected(descriptor, ".http2", "true or false", http2)
+        raise descriptor.misfit(".http2", "expected true or false", http2)
     if http2 and find_spec("h2") is None:
         raise descriptor.misfit(".http2", "h2 is not installed; try: pip install amplifier-transport-http[http2]")
     return http2
-
-
-def _unexpected(descriptor: ModuleDescriptor, path: str, expected: str, value: object) -> BadRequest:
-    got = "nothing" if value is None else repr(value)[:80]
-    return descriptor.misfit(path, f"expected {expected}, got {got}")

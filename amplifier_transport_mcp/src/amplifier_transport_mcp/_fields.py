@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -16,7 +16,7 @@ from amplifier_transport_stdio import StdioFields
 from amplifier_transport_stdio import read_fields as read_stdio_fields
 
 if TYPE_CHECKING:
-    from amplifier_core import BadRequest, ModuleDescriptor
+    from amplifier_core import ModuleDescriptor
     from amplifier_transport_http import HttpFields
 
 _LOCAL = ("command", "cwd", "env")
@@ -62,7 +62,7 @@ def _roots(descriptor: ModuleDescriptor) -> tuple[str, ...] | None:
     if roots is None:
         return None
     if not isinstance(roots, list | tuple) or not all(map(_is_text, roots)):
-        raise _unexpected(descriptor, ".roots", "a list of paths", roots)
+        raise descriptor.misfit(".roots", "expected a list of paths", roots)
     if descriptor.caller is not None:  # a module wrote them: no file is looked at
         return tuple(_absolute(descriptor, path) for path in roots)
     return tuple(str((descriptor.base / path).resolve()) for path in roots)
@@ -70,7 +70,7 @@ def _roots(descriptor: ModuleDescriptor) -> tuple[str, ...] | None:
 
 def _absolute(descriptor: ModuleDescriptor, path: str) -> str:
     if not os.path.isabs(path):  # noqa: PTH117 - the rule of `normpath`
-        raise _unexpected(descriptor, ".roots", "absolute paths, as a module mounts this", path)
+        raise descriptor.misfit(".roots", "expected absolute paths, as a module mounts this", path)
     return os.path.normpath(path)
 
 
@@ -81,14 +81,10 @@ def _handlers(descriptor: ModuleDescriptor) -> dict[str, Handler]:
         if value is None:
             continue
         if not isinstance(value, Mapping) or value.keys() != {"path", "op"} or not all(map(_is_text, value.values())):
-            raise _unexpected(descriptor, f".{key}", 'an object like {"path": "/mnt/providers/x", "op": "y"}', value)
+            raise descriptor.misfit(f".{key}", 'expected an object like {"path": "/mnt/providers/x", "op": "y"}', value)
         found[method] = Handler(value["path"], value["op"])
     return found
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value) and "\0" not in value
-
-
-def _unexpected(descriptor: ModuleDescriptor, path: str, expected: str, value: Any) -> BadRequest:
-    return descriptor.misfit(path, f"expected {expected}, got {repr(value)[:80]}")

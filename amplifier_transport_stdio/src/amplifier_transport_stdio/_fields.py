@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _WORDS_MAX = 1024  # of the command, and variables of the environment
 _CHARACTERS_MAX = 1 << 20  # of both together; the operating system takes at most 2 MiB
 _PATH_MAX = 4096
-_SHOWN = 60  # characters of a value in an error
 _KNOWN = ("type", "command", "cwd", "env", "instance")
 _INHERITED = ("PATH", "SYSTEMROOT")  # an interpreter is found with them; every other variable is `env:NAME` or `env`
 
@@ -43,27 +42,24 @@ class StdioFields:
 
 def read_fields(descriptor: ModuleDescriptor, known: Sequence[str] = _KNOWN) -> StdioFields:
     """Read the fields strictly; raises ``BadRequest`` with the JSON path. Relative paths are below the descriptor."""
-    transport = descriptor.transport
-    for name in transport:
-        if name not in known:
-            raise descriptor.misfit(f".{name[:_SHOWN]}", f"expected one of {', '.join(known)}")
+    descriptor.check_known(known)
     command, env = _command(descriptor), _env(descriptor)
     if (size := sum(map(len, (*command, *env, *env.values())))) > _CHARACTERS_MAX:
         raise descriptor.misfit(".command", f"expected at most {_CHARACTERS_MAX} characters with env, got {size}")
-    if transport.get("instance", "shared") != "shared":
-        raise descriptor.misfit(".instance", f"expected 'shared', got {_show(transport['instance'])}")
+    if descriptor.transport.get("instance", "shared") != "shared":
+        raise descriptor.misfit(".instance", "expected 'shared'", descriptor.transport["instance"])
     return StdioFields((_program(descriptor, command[0]), *command[1:]), _cwd(descriptor), env)
 
 
 def _command(descriptor: ModuleDescriptor) -> Sequence[str]:
     command = descriptor.transport.get("command")
     if not isinstance(command, list | tuple) or not command:
-        raise descriptor.misfit(".command", f"expected a list of text that is not empty, got {_show(command)}")
+        raise descriptor.misfit(".command", "expected a list of text that is not empty", command)
     if len(command) > _WORDS_MAX:
         raise descriptor.misfit(".command", f"expected at most {_WORDS_MAX} texts, got {len(command)}")
     for n, word in enumerate(command):
         if not _is_text(word) or not (word or n):
-            raise descriptor.misfit(f".command[{n}]", f"expected text, got {_show(word)}")
+            raise descriptor.misfit(f".command[{n}]", "expected text", word)
     return command
 
 
@@ -75,9 +71,7 @@ def _env(descriptor: ModuleDescriptor) -> Mapping[str, str]:
         raise descriptor.misfit(".env", "expected an object of text without NUL")
     for name in env:
         if not name or "=" in name:
-            raise descriptor.misfit(
-                ".env", f"expected names of variables, which have no = and are not empty, got {_show(name)}"
-            )
+            raise descriptor.misfit(".env", "expected names of variables, which have no = and are not empty", name)
     return env
 
 
@@ -94,7 +88,7 @@ def _program(descriptor: ModuleDescriptor, program: str) -> str:
 def _cwd(descriptor: ModuleDescriptor) -> str:
     cwd = descriptor.transport.get("cwd", "." if descriptor.caller is None else descriptor.base.anchor)
     if not _is_text(cwd) or len(cwd) > _PATH_MAX:
-        raise descriptor.misfit(".cwd", f"expected a path, got {_show(cwd)}")
+        raise descriptor.misfit(".cwd", "expected a path", cwd)
     if descriptor.caller is not None and not Path(cwd).is_absolute():
         raise descriptor.misfit(".cwd", "expected an absolute path, as a module wrote the descriptor")
     return str(descriptor.base / cwd)
@@ -102,8 +96,3 @@ def _cwd(descriptor: ModuleDescriptor) -> str:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and "\0" not in value
-
-
-def _show(value: object) -> str:
-    """Show the beginning of a value: one that a module sent may be large."""
-    return repr(value[:_SHOWN] if isinstance(value, str | list | tuple) else value)[:_SHOWN]

@@ -26,7 +26,7 @@ from .json import NotJson, encode, finish
 from .weight import MESSAGE_BYTES, look, needs_look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 ModuleKind = Literal["provider", "tool", "agent", "hook", "orchestrator", "context"]
 ModuleKind.__doc__ = "The kinds of module (protocol, section 1)."
@@ -39,6 +39,7 @@ NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 _FILE_MAX = 1 << 20  # bytes of a descriptor file
 _VERSION_MAX = 256
 _DOUBTS_MAX = 16
+_SHOWN = 80  # characters of a wrong value, or of a wrong name
 _NUMBER = "(?:0|[1-9][0-9]*)"
 _LABEL = f"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
 _SEMANTIC_VERSION = (
@@ -185,10 +186,23 @@ class ModuleDescriptor:
         """The largest single message in either direction, in bytes of JSON."""
         return self.limits.message_bytes or MESSAGE_BYTES
 
-    def misfit(self, path: str, expected: str) -> BadRequest:
-        """Make the error for a wrong field of ``transport``. The plugin that owns the field raises it."""
+    def misfit(self, path: str, expected: str, *got: object) -> BadRequest:
+        """Make the error for a wrong field of ``transport``. The plugin that owns the field raises it.
+
+        ``got`` is the field's value, unless it may be a secret; ``None`` is shown as nothing.
+        """
         path = f"$.transport{path}"
-        return BadRequest(f"{self.source}: {path_of(path)}: {expected}", details={"path": path})
+        shown = "".join(f", got {'nothing' if value is None else short(value, _SHOWN)}" for value in got)
+        return BadRequest(f"{self.source}: {path_of(path)}: {expected}{shown}", details={"path": path})
+
+    def check_known(self, known: Sequence[str], path: str = "", fields: Mapping[str, Any] | None = None) -> None:
+        """Refuse each field of ``transport``, or of an object below it, that a plugin does not know: ``BadRequest``.
+
+        A misspelt field would leave out what it is for, such as a credential.
+        """
+        for name in self.transport if fields is None else fields:
+            if name not in known:
+                raise self.misfit(f"{path}.{name[:_SHOWN]}", f"expected one of {', '.join(known)}")
 
 
 def _no_object(given: object, source: str) -> BadRequest:
@@ -213,7 +227,7 @@ def load_descriptor(path: str | Path) -> ModuleDescriptor:
 
     file = path_of(path)
     try:
-        content = _read(Path(path))
+        content = read_file(Path(path), _FILE_MAX)
         text = content.decode()
     except UnicodeDecodeError as error:
         raise BadRequest(f"{file}: $: expected UTF-8, got {error.reason} at byte {error.start}") from error
@@ -233,14 +247,17 @@ def load_descriptor(path: str | Path) -> ModuleDescriptor:
     return ModuleDescriptor.from_mapping(mapping, base=Path(path).resolve().parent, source=file)
 
 
-def _read(path: Path) -> bytes:
-    """Read a regular file without waiting: a named pipe in its place would hold the loop for ever."""
+def read_file(path: Path, at_most: int) -> bytes:
+    """Read a regular file of at most so many bytes, without waiting. Raises ``OSError``.
+
+    A named pipe in its place would hold the loop for ever.
+    """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "expected a regular file")
-        text = file.read(_FILE_MAX + 1)
-    if len(text) > _FILE_MAX:
-        raise OSError(errno.EFBIG, f"expected at most {_FILE_MAX} bytes")
+        text = file.read(at_most + 1)
+    if len(text) > at_most:
+        raise OSError(errno.EFBIG, f"expected at most {at_most} bytes")
     return text
 
 

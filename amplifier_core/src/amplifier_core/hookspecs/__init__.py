@@ -13,6 +13,7 @@ isolated and the embedder chose none. A plugin imports what it needs from here a
 
 from msgspec import UNSET
 
+from amplifier_core._protocol.descriptor import read_file
 from amplifier_core._protocol.errors import add_clues, causes
 from amplifier_core._protocol.ids import traceparent
 from amplifier_core._protocol.json import LARGE, NotJson, decode, decode_large, encode
@@ -42,5 +43,5 @@ __all__ = [
     "ErrorBody", "Forkable", "Host", "Isolation", "IsolationSpec", "Launch", "LineBuffer", "LineTooLongError",
     "Message", "NotJson", "Notify", "Pending", "Sink", "SinkSpec", "SystemCall", "TransportSpec", "Usage", "add_clues",
     "causes", "close_socket", "decode", "decode_large", "decode_message", "decode_message_large", "encode",
-    "encode_message", "hookimpl", "traceparent", "watch_forks", "why_not_started",
+    "encode_message", "hookimpl", "read_file", "traceparent", "watch_forks", "why_not_started",
 ]  # fmt: skip
