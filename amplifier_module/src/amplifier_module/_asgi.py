@@ -6,86 +6,31 @@ Owns the mapping of requests and replies to HTTP. Sockets, TLS and processes are
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._channel import Channel
 from ._errors import ModuleError
+from ._mailbox import Mailbox
 from ._messages import failure
 from ._service import Service, tell_stuck
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from ._channel import Channel
     from ._op import Op
 
     Scope = Mapping[str, Any]
     Receive = Callable[[], Awaitable[Mapping[str, Any]]]
     Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_FULL = 1024 * 1024  # bytes of chunks that wait for the caller, before a plain function waits too
 _HEALTH = b'{"status":"ok"}'
 _JSON, _NDJSON = b"application/json", b"application/x-ndjson"
 
 
 class _TooLargeError(Exception):
     pass
-
-
-class _Request(Channel):
-    """The channel of one request: messages wait here until the server has taken them."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self._limit = limit
-        self._loop = asyncio.get_running_loop()
-        self._here = threading.get_ident()
-        self._messages: deque[tuple[bytes, bool]] = deque()
-        self._size = 0
-        self._room = threading.Condition(self._lock)
-        self._arrived = asyncio.Event()
-        self._taken = asyncio.Event()
-
-    def _send(self, message: bytes, *, last: bool) -> None:
-        if not last:
-            self._wait_for_room()
-            if self.answered:  # meanwhile
-                return
-        self._messages.append((message, last))
-        self._size += len(message)
-        self._loop.call_soon_threadsafe(self._arrived.set)
-        if last:
-            self._room.notify_all()
-
-    def _wait_for_room(self) -> None:
-        if threading.get_ident() != self._here:
-            self._room.wait_for(lambda: self._size <= _FULL or self.answered)
-        elif self._size > self._limit:
-            told = f"{self._size:,} bytes of chunks wait: await context.drain() between them"
-            raise ModuleError("internal", told)
-
-    async def drain(self) -> None:
-        """Wait until the server has taken what waits."""
-        await asyncio.sleep(0)
-        while self._size > _FULL and not self.answered:
-            self._taken.clear()
-            await self._taken.wait()
-
-    async def next(self) -> tuple[bytes, bool]:
-        """Wait for a message; tell whether it is the last one."""
-        while True:
-            with self._lock:
-                if self._messages:
-                    message, last = self._messages.popleft()
-                    self._size -= len(message)
-                    self._room.notify_all()
-                    self._taken.set()
-                    return message, last
-                self._arrived.clear()
-            await self._arrived.wait()
 
 
 class Asgi:
@@ -136,7 +81,7 @@ class Asgi:
 
     async def _invoke(self, body: bytes, receive: Receive, response: _Response) -> None:
         self._service.loop = asyncio.get_running_loop()
-        channel = _Request(self._service.limit)
+        channel = Mailbox(self._service.limit)
         gone = asyncio.create_task(_watch(receive, channel))
         try:
             self._service.invoke(body or b"{}", channel)
@@ -166,7 +111,7 @@ class _Response:
         await self._start(status, _JSON, [(b"content-length", b"%d" % len(body))])
         await self._send({"type": "http.response.body", "body": body})
 
-    async def messages(self, channel: _Request) -> None:
+    async def messages(self, channel: Mailbox) -> None:
         """Send a reply as it is; with chunks before it, as a stream of lines."""
         message, last = await channel.next()
         if last:

@@ -16,6 +16,8 @@ from ._op import Op
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 
+    import grpc.aio
+
     Asgi3 = Callable[
         [
             MutableMapping[str, Any],
@@ -119,6 +121,19 @@ class Module:
         from ._asgi import Asgi  # noqa: PLC0415 - a child process has no use for it
 
         return Asgi(self.name, self._ops, self.limits, self.describe())
+
+    async def grpc(self, **options: Any) -> grpc.aio.Server:
+        """Give the module as a gRPC server, with health and reflection, which is not started yet.
+
+        It needs a port and a start: ``server.add_insecure_port("127.0.0.1:8081")``, ``await server.start()``. The
+        ``options`` are those of ``grpc.aio.server``. Raises ``ImportError`` without the extra
+        ``amplifier-module[grpc]``.
+        """
+        from ._grpc import make_server  # noqa: PLC0415 - an extra, which takes long to import
+        from ._service import Service, tell_stuck  # noqa: PLC0415 - as above
+
+        service = Service(self.name, self._ops, self.limits, lambda: tell_stuck(self.name))
+        return await make_server(service, self.describe(), options)
 
     def _add(self, function: _F, name: str | None, *, stateless: bool) -> _F:
         name = name or function.__name__
