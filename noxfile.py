@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent
 NOX = ROOT / ".nox" / "nox"  # the environment that this file runs in
 CACHE = ROOT / ".cache"
 DISTRIBUTIONS = sorted(path.parent.name for path in ROOT.glob("amplifier_*/pyproject.toml"))
-LIGHT = [name for name in DISTRIBUTIONS if name != "amplifier_transport_mcp"]  # its SDK is large
+LARGE = ["amplifier_transport_grpc", "amplifier_transport_mcp"]  # grpcio, and the SDK of MCP
+LIGHT = [name for name in DISTRIBUTIONS if name not in LARGE]
 PYTHONS = ["3.11", "3.12", "3.13"]
 
 
