@@ -20,6 +20,11 @@ print(__import__(sys.argv[1]).__file__)
 for point in importlib.metadata.distribution(sys.argv[2]).entry_points:
     point.load()
 """
+READ_PROTOCOL = """
+import sys
+from importlib.resources import files
+sys.stdout.buffer.write((files("amplifier_core") / "PROTOCOL.md").read_bytes())
+"""
 REFUSE = """
 from amplifier_core.hookspecs import NotJson, decode_message
 try:
@@ -51,7 +56,8 @@ def test_a_wheel_holds_the_whole_package_and_nothing_else(folder, project, wheel
     with zipfile.ZipFile(wheel_of(wheels, project)) as wheel:
         packaged = set(map(Path, wheel.namelist()))
     information = {path for path in packaged if path.parts[0].endswith(".dist-info")}
-    assert packaged - information == {path for path in sources if path.suffix != ".pyc"}
+    beside = {Path("amplifier_core", "PROTOCOL.md")} if folder.name == "amplifier_core" else set()
+    assert packaged - information == {path for path in sources if path.suffix != ".pyc"} | beside
 
 
 def test_an_sdist_holds_what_a_reader_needs(project, wheels):
@@ -68,6 +74,12 @@ def test_each_installs_alone_and_imports(folder, project, environment, resolutio
     assert imported.is_relative_to(python.parents[1])
     if folder.name == "amplifier_core":  # older codecs raise errors of other classes
         assert run(python, "-I", "-c", REFUSE).split() == ["refused"]
+
+
+def test_an_installed_kernel_has_the_protocol_that_it_speaks(environment, root):
+    python = environment("amplifier-kernel")
+    read = subprocess.run([python, "-I", "-c", READ_PROTOCOL], capture_output=True, check=True)
+    assert read.stdout == (root / "amplifier_core" / "PROTOCOL.md").read_bytes()
 
 
 def test_kernel_and_stdio_bring_no_httpx(environment):
