@@ -479,7 +479,12 @@ CASES = [
     unread,
     cut_stream,
     call("NDJSON cut in a line", "internal", sends(NDJSON + CHUNK + b'3\r\n{"o\r\n0\r\n\r\n'), says="truncated"),
-    call("NDJSON without a final reply", "internal", sends(NDJSON + CHUNK + b"0\r\n\r\n"), says="an empty body"),
+    call(
+        "NDJSON without a final reply",
+        "internal",
+        sends(NDJSON + CHUNK + b"0\r\n\r\n"),
+        says="ended without a final reply",
+    ),
     many_chunks,
     fine("a redirect within the origin", moved),
     elsewhere("a redirect to another host", "http://127.0.0.2:1/invoke", 307),

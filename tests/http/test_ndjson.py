@@ -153,7 +153,10 @@ async def test_an_error_may_come_after_chunks(session, mounted):
     ("body", "what"),
     [
         (b"", "an empty body"),
-        (b'{"chunk": 1}\n', "an empty body"),
+        (b" \n\r\n", "an empty body"),
+        (b'{"chunk": 1}\n', "a stream that ended without a final reply"),
+        (b'{"chunk": 1}\n\n', "a stream that ended without a final reply"),
+        (b'{"chunk": 1}', "a stream that ended without a final reply"),
         (b'{"chunk": 1}\nnot json\n', "invalid JSON: JSON is malformed"),
         (b'{"chunk": 1}\n{"ok": tr', "invalid JSON: Input data was truncated"),
         (b'{"chunk": 1}\n{"words": 3}\n', "none of the three shapes of section 2"),
@@ -181,7 +184,7 @@ async def test_a_line_that_is_no_message_fails_the_call_though_the_stream_goes_o
 
 
 async def test_the_status_decides_for_a_stream_without_a_reply_too(ask):
-    with pytest.raises(Unreachable, match="answered HTTP 503 with an empty body"):
+    with pytest.raises(Unreachable, match="answered HTTP 503 with a stream that ended without a final reply"):
         await ask(ndjson(b'{"chunk": 1}\n', 503))
 
 

@@ -27,19 +27,24 @@ async def read_final(body: Body, chunks: Chunks | None) -> bytes:
     """Pass each chunk on, and give the line of the final reply. Each line may be as large as one message.
 
     A line that is no chunk is the final reply; another line after it is an error. So is a line that is no message, as
-    soon as it has come, and so are more bytes in a row than one message may have, if they complete none. A reader that
-    falls behind holds back this body alone: each request has a connection of its own.
+    soon as it has come, and so are more bytes in a row than one message may have, if they complete none, and chunks
+    without a final reply. A reader that falls behind holds back this body alone: each request has a connection of its
+    own. Without any line this gives ``b""``.
     """
     lines, turn = LineBuffer(body.limit), Turn()
-    final, idle = b"", 0
+    final, idle, any_line = b"", 0, False
     async for piece in body:
         idle += len(piece)
         for line in _feed(lines, piece, body):
-            final, idle = await _take(line, final, body, chunks), 0
+            final, idle, any_line = await _take(line, final, body, chunks), 0, True
             await turn.share()
         body.check_size(idle - _BLANK_MAX)
         await turn.share()
-    return await _take(lines.rest(), final, body, chunks)
+    rest = lines.rest()
+    final = await _take(rest, final, body, chunks)
+    if not final and (any_line or (rest and not rest.isspace())):
+        raise body.error("a stream that ended without a final reply")
+    return final
 
 
 def _feed(lines: LineBuffer, piece: bytes, body: Body) -> list[bytes]:
