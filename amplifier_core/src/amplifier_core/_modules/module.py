@@ -18,6 +18,8 @@ from amplifier_core._protocol.json import NotJson, encode
 from amplifier_core._protocol.message import Message
 from amplifier_core.hookspecs import Connection
 
+from .grace import bounded
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
@@ -78,7 +80,7 @@ class Module(msgspec.Struct, eq=False):
         """Start the module through its transport, with the granted capabilities. The host has the kernel's meter."""
         limits = self.descriptor.limits
         try:
-            await self.connection.start(self.granted, self.confinement)
+            await bounded(self.connection.start(self.granted, self.confinement), self._label())
             wanted = limits.memory_bytes is not None or limits.cpu_ms is not None
             measured = wanted and self.connection.usage(exact=False) is not None
         except KernelError as error:
@@ -113,7 +115,7 @@ class Module(msgspec.Struct, eq=False):
                 sent()
             request = self.connection.request(method, params, chunks)
             del params  # they may be large, and the reply too
-            reply = await request
+            reply = await bounded(request, "its transport")
         except KernelError as error:
             self.name_in(error)
             raise
@@ -185,7 +187,7 @@ class Module(msgspec.Struct, eq=False):
             self.budget.close()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self.connection.close()
+                await bounded(self.connection.close(), self._label())
         for above in self.mounters():
             above.mounted.discard(self)
 

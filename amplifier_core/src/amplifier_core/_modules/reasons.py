@@ -57,8 +57,10 @@ def explain(error: KernelError, module: Module, what: str) -> None:
     """Add to an error what a person needs to know. ``what`` was asked of the module."""
     if isinstance(error, Timeout) and not error.replied:
         phase = error.details.setdefault("phase", "module")
-        if phase == "module" and len(error.details) == 1:  # its transport has told nothing of this request alone
+        if phase == "module" and error.details.keys() <= {"phase", "given_up"}:  # nothing of this request alone is told
             error.details |= module.clues()
+    if given_up := _text(error.details.get("given_up")):
+        error.add_note(given_up)
     if error.replied:
         if type(error) is not KernelError:  # the code may be the kernel's as well
             error.add_note(f"{module.path} replied with this to {_line(what)}")

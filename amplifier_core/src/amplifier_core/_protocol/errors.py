@@ -114,7 +114,7 @@ def failure_of(error: BaseException) -> KernelError:
     if isinstance(error, KernelError):
         return error
     if isinstance(error, asyncio.CancelledError):
-        return Cancelled("the caller gave up")
+        return Cancelled("the caller gave up", details={k: v for k, v in clues_of(error).items() if k == "given_up"})
     return Internal(f"the kernel broke its contract: {one_line(error)}", details={"causes": causes(error)})
 
 

@@ -92,9 +92,13 @@ class Connection(ABC):
         ``{"chunk": …}`` messages before the reply go to ``chunks.put``, in order; with ``None`` they are dropped.
 
         ``health`` and ``describe`` come back as ``Message(ok=True, result=…)`` too. A field that a message does not
-        have is ``UNSET``. Failures of the transport are ``KernelError``, a new one for each request. Deadlines end a
-        request by cancelling the task that awaits it: then tell the module and clean up. The first request after the
-        end of a module starts it again.
+        have is ``UNSET``. Failures of the transport are ``KernelError``, a new one for each request. The first request
+        after the end of a module starts it again.
+
+        Deadlines end a request by cancelling the task that awaits it. Then tell the module and clean up, within a
+        second: the kernel leaves a coroutine that has not ended by then. What the module still sends for this request
+        is nobody's: its chunks and its reply are dropped, never given to another request, and the ``events`` of the
+        reply are reported as ``events:dropped``. A module that does not answer at all is ended, where there is a way.
         """
 
     @abstractmethod

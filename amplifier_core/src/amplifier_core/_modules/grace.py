@@ -1,0 +1,115 @@
+"""The grace of a call to a transport that was cancelled: it has a bounded time to end, then it is given up.
+
+Owns the bound. A call that is not cancelled runs as if it were awaited as it is: a task of its own would cost each call
+turns of the loop, and would hide from a transport which task its caller cancels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import math
+import types
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from amplifier_core._protocol.errors import add_clues
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Coroutine, Generator
+
+_Result = TypeVar("_Result")
+
+SECONDS = 1.0
+"""The grace. A module has as much to answer a cancel (protocol, section 3)."""
+
+
+def bounded(call: Awaitable[_Result], what: str) -> Awaitable[_Result]:
+    """Give what to await in place of ``call``, so that it ends within ``SECONDS`` once it is cancelled.
+
+    Then ``call`` is closed where it stands, and the ``CancelledError`` says that ``what`` had not ended it.
+    """
+    if asyncio.isfuture(call) and not _may_go_on(call):
+        return call
+    return _Driven(call if asyncio.iscoroutine(call) else _awaited(call), what).run()
+
+
+async def _awaited(call: Awaitable[_Result]) -> _Result:
+    return await call
+
+
+def _may_go_on(future: object) -> bool:
+    """Tell whether a future may go on after its ``cancel``: a task does, if its code hides the cancellation."""
+    return isinstance(future, asyncio.Task) or type(future).__name__ == "_GatheringFuture"
+
+
+class _Driven:
+    """A coroutine that is run step by step, in the task of the caller, so that it can be left."""
+
+    def __init__(self, call: Coroutine[Any, Any, Any], what: str) -> None:
+        self._call = call
+        self._what = what
+        self._loop = asyncio.get_running_loop()
+        self._cancelled: asyncio.CancelledError | None = None
+        self._until = math.inf
+        self._over: asyncio.Future[None]  # what the task waits for in place of a future of foreign code
+
+    @types.coroutine
+    def run(self) -> Generator[Any, Any, Any]:
+        go_on = partial(self._call.send, None)
+        step = go_on
+        try:
+            while True:
+                waits_for = step()
+                step = go_on
+                try:
+                    if self._cancelled is None and not _may_go_on(waits_for):
+                        yield waits_for
+                    else:
+                        yield from self._wait(waits_for)
+                except asyncio.CancelledError as error:
+                    self._begin(error)
+                    step = partial(self._call.throw, error)
+                if self._cancelled is not None and self._loop.time() >= self._until:
+                    raise self._give_up(self._cancelled)
+        except StopIteration as end:
+            return end.value
+        finally:
+            with contextlib.suppress(Exception):  # foreign code, which is left
+                self._call.close()
+
+    def _begin(self, error: asyncio.CancelledError) -> None:
+        """Note the first cancellation: the grace begins."""
+        if self._cancelled is None:
+            self._cancelled, self._until = error, self._loop.time() + SECONDS
+
+    def _give_up(self, cancelled: asyncio.CancelledError) -> asyncio.CancelledError:
+        told = f"{self._what} had not ended it {SECONDS:g} s after its cancellation, and was given up"
+        add_clues(cancelled, given_up=told)
+        cancelled.add_note(told)
+        return cancelled
+
+    def _wait(self, future: Any) -> Generator[Any, Any, None]:
+        """Wait as a task does for a future of foreign code, or for a turn of the loop, until the grace is over."""
+        if future is None:
+            yield
+            return
+        future._asyncio_future_blocking = False  # noqa: SLF001 - as a task does
+        future.add_done_callback(self._wake, context=contextvars.copy_context())
+        while not future.done() and self._loop.time() < self._until:
+            self._over = self._loop.create_future()
+            timer = None if self._cancelled is None else self._loop.call_at(self._until, self._wake)
+            try:
+                yield from self._over
+            except asyncio.CancelledError as error:
+                self._begin(error)
+                if not future.cancel(*error.args):
+                    raise
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    def _wake(self, _: object = None) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
