@@ -188,6 +188,18 @@ def test_scratch_is_empty_writable_limited_and_gone_afterwards(confined):
     assert confined(*sh("ls -A /tmp"), granted=["fs:write:$tmp"]).stdout == ""
 
 
+def test_undeclared_it_sees_the_system_and_its_own_code_and_writes_nowhere(confined, folders):
+    """What section 6 says that a confined module always sees, and that it finds its scratch folder in TMPDIR."""
+    (folders / "m.json").write_text('{"name":"m","kind":"tool","capabilities":[],"transport":{"type":"stdio"}}')
+    tries = 'echo "[$TMPDIR]" $(cat file) $(ls -d /usr/bin); for at in /tmp . /usr; do echo x >$at/new; done'
+    own = load_descriptor(folders / "m.json")
+    done = confined(*sh(tries), descriptor=own, cwd=folders / "a", check=False)
+    assert done.stdout == "[] a /usr/bin\n"
+    assert done.stderr.count("Read-only file system") == 3
+    granted = confined(*sh('echo "$TMPDIR"; echo x >$TMPDIR/new && ls -A $TMPDIR'), granted=["fs:write:$tmp"])
+    assert granted.stdout == "/tmp\nnew\n"
+
+
 def test_two_parts_of_scratch_are_two_folders_of_one_size(confined):
     tries = "echo one >/tmp/a/x; echo two >/tmp/b/x; cat /tmp/a/x; head -c 3000000 /dev/zero >/tmp/a/big"
     tries += "; head -c 3000000 /dev/zero >/tmp/b/big; cat /tmp/a/big /tmp/b/big | wc -c"
