@@ -97,8 +97,8 @@ def judge(wanted, answers, *, fork=False):
     """Return (allowed, uses granted, scope) for the words `wanted`.
 
     An answer is None for a hook that failed, was late or gave no valid answer; else (decision, words or None, scope,
-    own), where `own` is true if the fork registered the hook. A word concerns a wanted capability if one of the two
-    includes the other: "some of those wanted, or something below one of them".
+    own), where `own` is true if the fork registered the hook. Granted is what is wanted, and what each hook permits
+    that allows at all; only the hooks that are not the fork's own make an allow of it.
     """
     nothing: tuple[bool, frozenset, str] = (False, frozenset(), "call")
     if any(answer is None or answer[0] == "deny" for answer in answers):
@@ -107,11 +107,10 @@ def judge(wanted, answers, *, fork=False):
     counted = [answer for answer in allows if not (fork and answer[3])]
     granted: frozenset = frozenset()
     for want in wanted:
-        got: frozenset = frozenset()
-        for _, words, _, _ in counted:
-            for word in [want] if words is None else words:
-                if includes(want, word) or includes(word, want):
-                    got |= permits(want) & permits(word)
+        got = permits(want) if counted else frozenset()
+        for _, words, _, _ in allows:
+            if words is not None:
+                got &= frozenset().union(*map(permits, words))
         if not got:
             return nothing
         granted |= got

@@ -4,8 +4,10 @@ import json
 import time
 
 import pytest
+from tests.core.scripted import SCRIPTED, scripted
 
 from amplifier_core import BadRequest, Forbidden, Kernel, Plan
+from amplifier_core.hookspecs import TRANSPORTS
 
 ECHO = "/mnt/tools/echo"
 WANTED = "env:AMPLIFIER_TEST"
@@ -149,7 +151,10 @@ def returning(value):
         (returning({}), "gave no valid answer: decision: expected allow, deny or abstain, got None"),
         (returning({"decision": "yes"}), "gave no valid answer"),
         (returning({"decision": "allow", "scope": "ever"}), "gave no valid answer: scope"),
-        (returning({"decision": "allow", "capabilities": ["env:OTHER"]}), "not below anything that was wanted"),
+        (
+            returning({"decision": "allow", "capabilities": ["gpu:use"]}),
+            "gave no valid answer: capabilities[0]: expected",
+        ),
         (returning({"decision": "allow", "capabilities": [5]}), "gave no valid answer: capabilities[0]"),
     ],
 )
@@ -176,7 +181,7 @@ async def test_a_decision_about_one_call_can_not_take_away_what_the_module_has(s
     await session.mount("/mnt/tools", wanting(), trusted=True)
     await session.invoke(ECHO, "echo", {})
     narrow.append(True)
-    with pytest.raises(Forbidden, match=f"no policy hook allowed {WANTED}"):
+    with pytest.raises(Forbidden, match=f"hook did not allow {WANTED}"):
         await session.invoke(ECHO, "echo", {})
 
 
@@ -198,6 +203,25 @@ async def test_an_allow_at_the_mount_can_narrow(session, module, tmp_path):
     await session.register_hook("policy:request", answer("allow", capabilities=[f"{wanted}/below"]))
     await session.mount("/mnt/tools", module("echo.py", capabilities=[wanted]), trusted=True)
     assert (await session.mounts())[0]["capabilities"] == [f"{wanted}/below"]
+
+
+async def test_a_policy_may_answer_with_its_whole_list(session, wanting):
+    await session.register_hook("policy:request", answer("allow", capabilities=["env:HOME", WANTED, "sys:invoke"]))
+    await session.mount("/mnt/tools", wanting(), trusted=True)
+    assert (await session.mounts())[0]["capabilities"] == [WANTED]
+    await session.invoke(ECHO, "echo", {})
+
+
+async def test_an_allow_of_less_by_a_hook_that_is_new_ends_what_goes_on(site, session, events):
+    site.install(TRANSPORTS, "scripted", SCRIPTED)
+    await session.register_hook("policy:request", answer("allow"))
+    await session.mount("/mnt/tools", scripted("m", ["sys:emit", "sys:mounts"]))
+    task = asyncio.create_task(session.invoke("/mnt/tools/m", "wait", {"turns": 100}))
+    while len(events("policy:decision")) < 2:
+        await asyncio.sleep(0)
+    await session.register_hook("policy:request", answer("allow", capabilities=["sys:emit"]))
+    with pytest.raises(Forbidden, match="did not allow sys:mounts, which was granted before"):
+        await task
 
 
 async def test_only_granted_variables_reach_a_module(session, wanting, monkeypatch):

@@ -9,6 +9,9 @@ import functools
 import os
 import posixpath
 import re
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +19,7 @@ from .errors import short
 from .json import decode_checked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import PurePath
     from types import ModuleType
 
@@ -73,26 +76,37 @@ def canonical(word: str, base: Path | None, *, resolve: bool = True) -> str:
 class Reach(NamedTuple):
     """What some canonical capabilities contain: these words, and all words that begin in one of these ways.
 
-    Two tests of the interpreter's own, so that two long lists are compared in milliseconds.
+    No beginning begins with another one, and they are sorted. So the one that a word may have is found at once, and two
+    long lists are compared in a millisecond.
     """
 
     words: frozenset[str]
-    beginnings: tuple[str, ...]
+    beginnings: Sequence[str]
 
     def covers(self, wanted: str) -> bool:
         """Tell whether one of the capabilities contains a canonical one."""
-        return wanted in self.words or wanted.startswith(self.beginnings)
+        return wanted in self.words or _beginning_of(wanted, self.beginnings) is not None
 
 
 def reach(grants: Iterable[str]) -> Reach:
     """Find out what canonical capabilities contain."""
-    words: set[str] = set()
-    beginnings: list[str] = []
-    for grant in grants:
-        for word in _with_narrower(grant):
-            words.add(word)
-            beginnings.append(_beginning(word))
-    return Reach(frozenset(words), tuple(beginnings))
+    words = frozenset(word for grant in grants for word in _with_narrower(grant))
+    return Reach(words, _outermost(map(_beginning, words)))
+
+
+def _outermost(beginnings: Iterable[str]) -> list[str]:
+    """Sort beginnings, and leave out each that begins with another one: in this order that is the last one kept."""
+    kept: list[str] = []
+    for each in sorted(beginnings):
+        if not kept or not each.startswith(kept[-1]):
+            kept.append(each)
+    return kept
+
+
+def _beginning_of(word: str, outermost: Sequence[str]) -> str | None:
+    """Give the one of these beginnings that a word has: the last one that does not sort behind it, or none."""
+    at = bisect_right(outermost, word) - 1
+    return outermost[at] if at >= 0 and word.startswith(outermost[at]) else None
 
 
 def _with_narrower(word: str) -> tuple[str, ...]:
@@ -115,6 +129,51 @@ def _beginning(word: str) -> str:
 def covers(grant: str, wanted: str) -> bool:
     """Tell whether one canonical capability contains another one."""
     return reach((grant,)).covers(wanted)
+
+
+def meet(one: Sequence[str], other: Sequence[str]) -> list[str]:
+    """Give what two lists of canonical capabilities both contain, in as few words as that takes.
+
+    Where a word of one list covers one of the other, that is the narrower.
+    """
+    both: list[str] = []
+    for words, within in ((one, reach(other)), (other, reach(one))):
+        parts = chain.from_iterable(map(_with_narrower, words))
+        both += filter(within.covers, parts)
+    return widest(both)
+
+
+def without_part(words: Iterable[str], other: Iterable[str]) -> str | None:
+    """Name the first of some canonical capabilities that has nothing in common with any of the others."""
+    within = reach(other)
+    ordered = sorted(within.words)
+    for word in words:
+        parts = _with_narrower(word)
+        if not any(map(within.covers, parts)) and not any(_has_below(part, ordered) for part in parts):
+            return word
+    return None
+
+
+def _has_below(word: str, ordered: Sequence[str]) -> bool:
+    beginning = _beginning(word)
+    at = bisect_left(ordered, beginning)
+    return at < len(ordered) and ordered[at].startswith(beginning)
+
+
+def widest(words: Iterable[str]) -> list[str]:
+    """Leave out each word that another one covers."""
+    each_once = dict.fromkeys(words)
+    parts = [_with_narrower(word) for word in each_once]
+    below = set(chain.from_iterable(narrower for _, *narrower in parts))
+    beginnings = Counter(map(_beginning, chain.from_iterable(parts)))
+    outermost = _outermost(beginnings)
+
+    def is_covered(word: str) -> bool:
+        found = _beginning_of(word, outermost)
+        of_another = found is not None and (found != _beginning(word) or beginnings[found] > 1)
+        return of_another or word in below
+
+    return [word for word in each_once if not is_covered(word)]
 
 
 def enforced_by_kernel(word: str) -> bool:

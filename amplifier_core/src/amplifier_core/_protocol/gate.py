@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 import msgspec
 
-from .capability import WORDS_MAX, canonical, enforced_by_kernel, reach
+from .capability import WORDS_MAX, canonical, enforced_by_kernel, meet, reach, widest, without_part
 from .errors import meant, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-    from .capability import Reach
 
 Verdict = Literal["allow", "deny", "abstain"]
 Verdict.__doc__ = "What a policy hook may decide (protocol, section 6)."
@@ -31,12 +29,13 @@ Scope.__doc__ = "How long an answer holds: for the call in question, or for the 
 _KEYS = ("decision", "capabilities", "scope", "reason")
 _KEYS_MAX = 16  # that are looked at
 
+_ANSWERED_MAX = 16 * WORDS_MAX  # words of all hooks: to compare more would hold the event loop
 REASON_MAX = 1024
 """The most characters of a hook's reason: it is in the log, and in errors."""
 
 
 class Decision(TypedDict):
-    """What a policy hook answers (protocol, section 6). ``capabilities`` narrows an allow; left out, it is of all."""
+    """What a policy hook answers (protocol, section 6). An allow is of ``capabilities``, or of all wanted."""
 
     decision: Verdict
     capabilities: NotRequired[Sequence[str]]
@@ -49,7 +48,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     hook: str
     decision: Verdict
-    capabilities: tuple[str, ...] | None = None  # canonical; None: all wanted
+    capabilities: tuple[str, ...] | None = None  # canonical, and perhaps wider than what is wanted; None: all wanted
     scope: Scope = "call"
     reason: str = ""
     may_grant: bool = True  # False for a hook that a fork registered itself: its allow adds nothing
@@ -64,7 +63,7 @@ class Outcome(msgspec.Struct, frozen=True):
     scope: Scope = "call"
 
 
-def read_answer(value: object, hook: str, wanted: Sequence[str], base: Path | None, *, may_grant: bool) -> Answer:
+def read_answer(value: object, hook: str, base: Path | None, *, may_grant: bool) -> Answer:
     """Read a hook's answer strictly. Raises ``ValueError`` for a malformed one; the caller makes it a deny.
 
     Paths of an embedder's answer are below ``base``, with links resolved. A module's have to be absolute: ``base`` is
@@ -85,12 +84,15 @@ def read_answer(value: object, hook: str, wanted: Sequence[str], base: Path | No
     if len(reason) > REASON_MAX:
         raise ValueError(f"reason: expected at most {REASON_MAX} characters, got {len(reason)}")
     reason.encode()  # raises ValueError for a lone surrogate
-    narrowed = _read_narrowing(value["capabilities"], wanted, base) if "capabilities" in value else None
-    return Answer(hook, decision, narrowed, scope, reason, may_grant)
+    capabilities = _read_capabilities(value["capabilities"], base) if "capabilities" in value else None
+    return Answer(hook, decision, capabilities, scope, reason, may_grant)
 
 
 def decide(wanted: Sequence[str], answers: Sequence[Answer]) -> Outcome:
     """Decide: one deny denies; every capability wanted needs an allow; nothing wanted needs none.
+
+    What is granted is what is wanted, and what every hook allows that allows at all. If that is nothing of a capability
+    wanted, the decision is deny.
 
     The scope is ``session`` only if every hook said so: a hook that allows, or abstains, for this call alone wants to
     be asked about the next one.
@@ -98,21 +100,39 @@ def decide(wanted: Sequence[str], answers: Sequence[Answer]) -> Outcome:
     for answer in answers:
         if answer.decision == "deny":
             return Outcome(allowed=False, reason=f"{answer.hook}: {answer.reason or 'denied'}")
-    allows = [answer for answer in answers if answer.decision == "allow" and answer.may_grant]
-    narrowings = [(each.capabilities, reach(each.capabilities or ())) for each in allows]
-    granted: dict[str, None] = {}  # in the order of their first appearance
-    for capability in wanted:
-        parts = [part for narrowing in narrowings for part in _allowed_part(capability, *narrowing)]
-        if not parts:
-            return Outcome(allowed=False, reason=f"no policy hook allowed {capability}")
-        granted |= dict.fromkeys(parts)
-    session_wide = bool(allows) and all(answer.scope == "session" for answer in answers)
+    allows = [answer for answer in answers if answer.decision == "allow"]
+    granting = [answer for answer in allows if answer.may_grant]
+    if wanted and not granting:
+        return Outcome(allowed=False, reason=f"no policy hook allowed {wanted[0]}")
+    if sum(len(answer.capabilities or ()) for answer in allows) > _ANSWERED_MAX:
+        return Outcome(allowed=False, reason=f"the policy hooks answered more than {_ANSWERED_MAX} capabilities in all")
+    granted = _common(wanted, allows)
+    lost = without_part(wanted, granted)
+    if lost is not None:
+        return Outcome(allowed=False, reason=_blame(lost, allows))
+    if len(granted) > WORDS_MAX:
+        return Outcome(allowed=False, reason=f"what was allowed is more than {WORDS_MAX} capabilities")
+    session_wide = bool(granting) and all(answer.scope == "session" for answer in answers)
     return Outcome(
         allowed=True,
-        granted=tuple(_widest(granted)),
+        granted=tuple(granted),
         scope="session" if session_wide else "call",
-        reason="; ".join(answer.reason for answer in allows if answer.reason),
+        reason="; ".join(answer.reason for answer in granting if answer.reason),
     )
+
+
+def decide_again(granted: Sequence[str], answers: Sequence[Answer]) -> Outcome:
+    """Decide about what goes on with what was granted: a deny ends it, and so does an allow of less than that."""
+    decision = decide((), answers)
+    if not decision.allowed:
+        return decision
+    for answer in answers:
+        if answer.decision == "allow" and answer.capabilities is not None:
+            kept = reach(answer.capabilities)
+            lost = next((word for word in granted if not kept.covers(word)), None)
+            if lost is not None:
+                return Outcome(allowed=False, reason=f"{answer.hook} did not allow {lost}, which was granted before")
+    return Outcome(allowed=True, granted=tuple(granted), reason=decision.reason)
 
 
 def narrowed_below(running: Sequence[str], granted: Sequence[str]) -> str | None:
@@ -125,36 +145,32 @@ def narrowed_below(running: Sequence[str], granted: Sequence[str]) -> str | None
     return next((word for word in running if not enforced_by_kernel(word) and not kept.covers(word)), None)
 
 
-def _read_narrowing(value: object, wanted: Sequence[str], base: Path | None) -> tuple[str, ...]:
+def _read_capabilities(value: object, base: Path | None) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"capabilities: expected a list, got {type(value).__name__}")
     if len(value) > WORDS_MAX:
         raise ValueError(f"capabilities: expected at most {WORDS_MAX}, got {len(value)}")
-    within = reach(wanted)
-    narrowed = []
+    capabilities = []
     for n, word in enumerate(value):
         if not isinstance(word, str):
             raise ValueError(f"capabilities[{n}]: expected text, got {type(word).__name__}")
         try:
-            capability = canonical(word, base, resolve=base is not None)
+            capabilities.append(canonical(word, base, resolve=base is not None))
         except ValueError as error:
             raise ValueError(f"capabilities[{n}]: {error}") from None
-        if not within.covers(capability):
-            raise ValueError(f"capabilities[{n}]: {short(word)} is not below anything that was wanted")
-        narrowed.append(capability)
-    return tuple(narrowed)
+    return tuple(capabilities)
 
 
-def _allowed_part(wanted: str, narrowed: Sequence[str] | None, kept: Reach) -> list[str]:
-    if narrowed is None or kept.covers(wanted):
-        return [wanted]
-    below = reach((wanted,))
-    return [capability for capability in narrowed if below.covers(capability)]
+def _common(wanted: Sequence[str], allows: Iterable[Answer]) -> list[str]:
+    """Give what is wanted, and allowed by each hook that allows: one that may not grant narrows it all the same."""
+    common = widest(wanted)
+    for answer in allows:
+        if answer.capabilities is not None:
+            common = meet(common, answer.capabilities)
+    return common
 
 
-def _widest(granted: Iterable[str]) -> list[str]:
-    """Drop each entry that another one covers."""
-    reaches = {word: reach((word,)) for word in granted}
-    return [
-        word for word in reaches if not any(other.covers(word) for wider, other in reaches.items() if wider != word)
-    ]
+def _blame(word: str, allows: Iterable[Answer]) -> str:
+    """Say who allowed nothing of a capability that is wanted."""
+    hooks = [each.hook for each in allows if each.capabilities is not None and not meet((word,), each.capabilities)]
+    return f"{hooks[0]} did not allow {word}" if hooks else f"of {word} there is no part that all policy hooks allowed"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, one_line
-from amplifier_core._protocol.gate import Answer, Outcome, decide, narrowed_below, read_answer
+from amplifier_core._protocol.gate import Answer, Outcome, decide, decide_again, narrowed_below, read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,13 +65,12 @@ async def authorize_again(
 ) -> tuple[PolicyHook, ...]:
     """Ask the hooks that were registered after ``asked``, about an action that has begun and goes on only then.
 
-    They can deny it, which raises ``Forbidden``; their allow adds nothing. Returns the hooks that now have been asked.
+    They can deny it, which raises ``Forbidden``; their allow adds nothing, and one of less denies. Returns the hooks
+    that now have been asked.
     """
     data = _describe(question)
     answers = await _ask_newer(state, question, data, span, asked)
-    decision = decide((), answers)
-    if decision.allowed:
-        decision = Outcome(allowed=True, granted=tuple(question.wanted), reason=decision.reason)
+    decision = decide_again(question.wanted, answers)
     _conclude(state, question, data, decision, answers, span)
     return state.namespace.policy
 
@@ -210,7 +209,7 @@ _asked: ContextVar[_Asked | None] = ContextVar("amplifier_core policy questions"
 def _read(value: object, hook: PolicyHook, question: Question) -> Answer:
     base = None if hook.module else question.module.descriptor.base
     try:
-        return read_answer(value, hook.name, question.wanted, base, may_grant=hook.may_grant)
+        return read_answer(value, hook.name, base, may_grant=hook.may_grant)
     except Exception as error:  # an answer may be any object
         reason = error if isinstance(error, ValueError) else one_line(error)
         raise Internal(f"policy hook {hook.name} gave no valid answer: {reason}") from error
