@@ -28,7 +28,6 @@ def stay_here() -> None:
     os.environ |= {
         "HYPOTHESIS_STORAGE_DIRECTORY": str(CACHE / "hypothesis"),
         "PIP_CACHE_DIR": str(CACHE / "pip"),
-        "RUSTUP_HOME": str(CACHE / "rustup"),  # pip runs rustc, and rustup makes its folder then
         "TMPDIR": str(CACHE / "tmp"),
         "UV_CACHE_DIR": str(CACHE / "uv"),
         "UV_SYSTEM_CERTS": "1",  # trust the certificates of the machine, as pip does
@@ -36,6 +35,8 @@ def stay_here() -> None:
         "XDG_STATE_HOME": str(CACHE / "state"),
         "npm_config_cache": str(CACHE / "npm"),
     }
+    if not Path("~/.rustup").expanduser().exists():  # pip runs rustc, and rustup makes its folder then
+        os.environ.setdefault("RUSTUP_HOME", str(CACHE / "rustup"))
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process that a test starts would compile all it imports
 
 
