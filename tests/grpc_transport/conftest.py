@@ -1,5 +1,6 @@
 """What the tests of gRPC share: servers, and connections to them."""
 
+import asyncio
 import time
 
 import grpc.aio
@@ -13,7 +14,11 @@ from amplifier_transport_grpc import open_transport
 @pytest.fixture(scope="session", autouse=True)
 def grpc_is_up():
     """Let gRPC open what it keeps open for its event loops, before a test counts."""
-    grpc.aio.init_grpc_aio()
+
+    async def begin():
+        grpc.aio.init_grpc_aio()
+
+    asyncio.run(begin())
 
 
 @pytest.fixture(autouse=True)
