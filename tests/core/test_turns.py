@@ -328,6 +328,11 @@ async def test_a_module_can_not_trust_what_it_mounts(mounted, session):
         ("unmount", {"path": "/mnt/agents"}, "bad_request", "nothing is mounted"),
         ("mounts", {"path": 5}, "bad_request", "args.path: expected text, got int"),
         ("describe", {}, "bad_request", "args.path: expected text, got nothing"),
+        ("describe", {"pth": ECHO}, "bad_request", "args.pth: describe takes path; is path meant?"),
+        ("context.get", {"keys": ["a"]}, "bad_request", "args.keys: context.get takes nothing"),
+        ("mounts", {"a": 1, "b": 2, "c": 3, "d": 4}, "bad_request", "args.a, args.b, args.c: mounts takes path"),
+        ("session.end", {"session_id": "x", "two\nlines": 1}, "bad_request", "args.two"),
+        ("unmount", {"path": "/mnt/tools", "x" * 100_000: 5}, "bad_request", "x: unmount takes path, name"),
         ("invoke", {"path": ECHO, "op": "echo"}, "bad_request", "args.args: expected an object, got nothing"),
         ("invoke", {"path": ECHO, "op": "", "args": {}}, "bad_request", "op: expected a name"),
         ("invoke", {"path": ECHO, "op": "echo", "args": {}, "timeout_ms": 0}, "bad_request", "args.timeout_ms"),
@@ -349,6 +354,49 @@ async def test_a_system_call_that_does_not_fit_is_refused_in_one_line(mounted, n
     assert result["error"]["code"] == code
     assert fault in result["error"]["message"]
     assert "\n" not in result["error"]["message"]
+
+
+async def test_a_call_without_args_has_none(mounted):
+    session = await mounted("sys:mounts", "sys:describe")
+    for none in ({}, {"args": None}, {"args": {"path": None}}):
+        (listed,) = await make(session, {"name": "mounts", **none})
+        assert [mount["path"] for mount in listed["result"]] == [ECHO, CALLER]
+    (refused,) = await make(session, {"name": "describe"})
+    assert refused["error"]["message"] == "args.path: expected text, got nothing"
+
+
+async def test_an_argument_that_nobody_knows_is_refused_before_policy_is_asked(session, module):
+    asked = []
+
+    async def policy(event):
+        asked.append(event.data["action"])
+        return {"decision": "allow"}
+
+    await session.register_hook("policy:request", policy)
+    capable = module("caller.py", kind="orchestrator", capabilities=["sys:emit"])
+    await session.mount("/mnt/orchestrators", capable, trusted=True)
+    refused, done = await make(
+        session, call("emit", event="a:b", data={}, level=1), call("emit", event="a:b", data={"level": 1})
+    )
+    assert refused["error"] == {"code": "bad_request", "message": "args.level: emit takes event, data"}
+    assert done["ok"]
+    assert asked == ["mount", "invoke", "emit"]
+
+
+async def test_a_state_that_is_left_out_comes_back_as_null(mounted):
+    session = await mounted("sys:mounts")
+    assert (await session.invoke(CALLER, "twice", {}))["resume"]["state"] is None
+
+
+async def test_a_resumed_request_is_the_same_but_for_the_time_that_is_left(mounted):
+    session = await mounted("sys:mounts")
+    second = await session.invoke(CALLER, "twice", {"keep": True})
+    resume, left = second.pop("resume"), second.pop("deadline_ms")
+    first, at_first = resume["state"], resume["state"].pop("deadline_ms")
+    assert second == first
+    assert second.keys() == {"op", "args", "session_id", "request_id", "span_id"}
+    assert 0 < left <= at_first
+    assert resume["results"] == [{"ok": True, "result": await session.mounts()}]
 
 
 async def test_a_module_reaches_its_own_session_and_those_that_were_made_in_it(mounted, kernel, session):
@@ -600,10 +648,10 @@ async def test_a_text_that_is_too_long_is_its_modules_result(mounted, each):
 async def test_two_bugs_of_the_kernel_at_once_are_one_error(mounted, monkeypatch):
     session = await mounted("sys:invoke")
 
-    async def broken(caller, call, resource):
+    def broken(name, args, row):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(table, "_authorize", broken)
+    monkeypatch.setattr(table, "_check_args", broken)
     with pytest.raises(Internal, match="the kernel broke its contract: RuntimeError: broken"):
         await make(session, echo(1), echo(2))
 

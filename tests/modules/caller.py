@@ -6,6 +6,7 @@ call   {"syscalls": […]}            makes them all at once; the result is {"re
 turns  {"count": n, "syscall": …}   makes one call a turn, n times; the result is the number of turns
 relay  {"path", "op", "args"}       invokes that, and gives back its result or its error
 emit   {"events": […]}              gives its reply with these events
+twice  {"keep": bool}               lists the mounts; the result is its second params, with the first ones as kept state
 raw    {"reply": …}                 replies with exactly that
 """
 
@@ -19,7 +20,7 @@ def description():
     parser.add_argument("--name", default="caller")
     parser.add_argument("--kind", default="orchestrator")
     parser.add_argument("--capabilities", default=[], type=json.loads)
-    schemas = {"call": {}, "turns": {}, "relay": {}, "emit": {}, "raw": {}}
+    schemas = {"call": {}, "turns": {}, "relay": {}, "emit": {}, "raw": {}, "twice": {}}
     return {**vars(parser.parse_args()), "version": "0.1.0", "inputs": schemas, "outputs": schemas}
 
 
@@ -57,6 +58,9 @@ def answer(method, params):
     op, args, resume = params["op"], params["args"], params.get("resume")
     if op == "emit":
         return {**ok({}), "events": args["events"]}
+    if op == "twice":
+        kept = {"state": params} if args.get("keep") else {}
+        return ok(params) if resume else {"pending": {"syscalls": [{"name": "mounts"}], **kept}}
     if op == "raw":
         return args["reply"]
     return {"call": call, "turns": turns, "relay": relay}[op](args, resume)

@@ -27,10 +27,10 @@ class ErrorBody(msgspec.Struct):
 
 
 class SystemCall(msgspec.Struct):
-    """One system call that a module asks for (section 8)."""
+    """One system call that a module asks for (section 8). Without ``args``, or with ``null``, it has none."""
 
     name: str
-    args: dict[str, Any] = {}
+    args: dict[str, Any] | None = {}
 
 
 class Pending(msgspec.Struct):
@@ -143,7 +143,7 @@ def encode_message(message: Message) -> bytes:
         parts["error"] = structs.asdict(message.error)
     told = {name: msgspec.Raw(encode(value, name)) for name, value in parts.items() if value is not UNSET}
     if message.pending is not UNSET:
-        calls = [structs.asdict(call) for call in message.pending.syscalls]
+        calls = [{"name": call.name, "args": call.args or {}} for call in message.pending.syscalls]
         syscalls = msgspec.Raw(encode(calls, "pending.syscalls"))
         told["pending"] = msgspec.Raw(encode_checked({"syscalls": syscalls, "state": message.pending.state}))
     return encode_checked(told)

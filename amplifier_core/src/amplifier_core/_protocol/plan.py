@@ -45,7 +45,8 @@ class Plan:
             typo = next((f"; is it meant by the unknown {short(name)}?" for name in mapping if _is_like_goal(name)), "")
             raise BadRequest(f"plan.goal: expected text, got nothing{typo}")
         unknown = tuple(str(name) for name in mapping if name not in ("goal", "inputs"))
-        return cls(mapping["goal"], mapping.get("inputs", {}), unknown=unknown)
+        inputs = mapping.get("inputs")
+        return cls(mapping["goal"], {} if inputs is None else inputs, unknown=unknown)
 
     def doubts(self) -> list[str]:
         """Say of each unknown field, a line each, that it has no effect, and which one may be meant."""

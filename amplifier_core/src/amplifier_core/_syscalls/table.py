@@ -6,11 +6,12 @@ arguments. The work itself is done by the neighbours in this folder and by the r
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from msgspec import Raw
 
-from amplifier_core._protocol.errors import BadRequest, KernelError, UnsupportedOp, meant, short
+from amplifier_core._protocol.errors import BadRequest, KernelError, UnsupportedOp, meant, path_of, short
 from amplifier_core._protocol.json import encode_checked, scrub
 from amplifier_core._sessions.policy import INVOKE, MOUNT, Question, authorize
 
@@ -35,9 +36,10 @@ if TYPE_CHECKING:
 
 
 class _Row(NamedTuple):
-    """One system call: who does it, and which argument a pattern in ``sys:NAME:PATTERN`` is held against."""
+    """One system call: who does it, its arguments, and the one that a pattern in ``sys:`` is held against."""
 
     handler: Callable[[SystemCalls, Invocation, Args], Awaitable[Any]]
+    args: tuple[str, ...]
     resource: str | None = None
 
 
@@ -53,8 +55,13 @@ class SystemCalls:
             row = self._table.get(call.name)
             if row is None:
                 raise UnsupportedOp(f"there is no system call {short(call.name)}{meant(call.name, self._table)}")
-            await _authorize(caller, call, row.resource)
-            return Raw(encode_checked({"ok": True, "result": await row.handler(self, caller, call.args)}))
+            args = call.args or {}
+            word = _word(call.name, args, row.resource)
+            mount = check_granted(caller, (word,))
+            _check_args(call.name, args, row)
+            if call.name not in (INVOKE, MOUNT) and not mount.session_wide:
+                await _ask_policy(caller, call.name, args, word)
+            return Raw(encode_checked({"ok": True, "result": await row.handler(self, caller, args)}))
         except KernelError as error:
             return Raw(encode_checked({"ok": False, "error": scrub(error.body())}))
 
@@ -127,38 +134,47 @@ class SystemCalls:
         return set_fragment(caller.state, _required(args, "key", str), args["value"], caller.span)
 
     _table: ClassVar[Mapping[str, _Row]] = {
-        "session.create": _Row(_session_create),
-        "session.fork": _Row(_session_fork, "parent_id"),
-        "session.end": _Row(_session_end, "session_id"),
-        "mount": _Row(_mount, "path"),
-        "unmount": _Row(_unmount, "path"),
-        "mounts": _Row(_mounts, "path"),
-        "describe": _Row(_describe, "path"),
-        "invoke": _Row(_invoke, "path"),
-        "emit": _Row(_emit, "event"),
-        "register_hook": _Row(_register_hook, "event"),
-        "context.get": _Row(_context_get),
-        "context.set_fragment": _Row(_context_set_fragment, "key"),
+        "session.create": _Row(_session_create, ("plan",)),
+        "session.fork": _Row(_session_fork, ("parent_id",), "parent_id"),
+        "session.end": _Row(_session_end, ("session_id", "status"), "session_id"),
+        "mount": _Row(_mount, ("path", "descriptor"), "path"),
+        "unmount": _Row(_unmount, ("path", "name"), "path"),
+        "mounts": _Row(_mounts, ("path",), "path"),
+        "describe": _Row(_describe, ("path",), "path"),
+        "invoke": _Row(_invoke, ("path", "op", "args", "timeout_ms", "stream"), "path"),
+        "emit": _Row(_emit, ("event", "data"), "event"),
+        "register_hook": _Row(_register_hook, ("event", "endpoint_ref", "priority"), "event"),
+        "context.get": _Row(_context_get, ()),
+        "context.set_fragment": _Row(_context_set_fragment, ("key", "value"), "key"),
     }
 
 
-async def _authorize(caller: Invocation, call: SystemCall, resource: str | None) -> None:
-    """Hold a call against its module's own capabilities, and ask policy unless it allowed them for the session.
-
-    ``invoke`` and ``mount`` ask policy themselves, in the name of their target.
-    """
-    value = call.args.get(resource) if resource else None
+def _word(name: str, args: Args, resource: str | None) -> str:
+    """Write what a call needs as a capability."""
+    value = args.get(resource) if resource else None
     if isinstance(value, str) and len(value) > _TEXT_MAX:
         raise BadRequest(f"args.{resource}: expected at most {_TEXT_MAX} characters, got {len(value)}")
-    word = f"sys:{call.name}:{value}" if isinstance(value, str) else f"sys:{call.name}"
-    mount = check_granted(caller, (word,))
-    if call.name in (INVOKE, MOUNT) or mount.session_wide or not caller.state.namespace.policy:
-        return
-    question = Question(call.name, caller.module, [word], args=Raw(encode_checked(call.args)))
-    await authorize(caller.state, question, caller.span)
-    check_granted(caller, (word,))
+    return f"sys:{name}:{value}" if isinstance(value, str) else f"sys:{name}"
 
 
+def _check_args(name: str, args: Args, row: _Row) -> None:
+    """Refuse arguments that the call does not have: one that is left out by mistake would change what it does."""
+    unknown = list(islice((each for each in args if each not in row.args), _NAMED_MAX))
+    if unknown:
+        named = ", ".join(path_of(f"args.{each[:_NAMED_LENGTH]}") for each in unknown)
+        near = meant(unknown[0], row.args) if len(unknown) == 1 else ""
+        raise BadRequest(f"{named}: {name} takes {', '.join(row.args) or 'nothing'}{near}")
+
+
+async def _ask_policy(caller: Invocation, name: str, args: Args, word: str) -> None:
+    """Ask policy about a call. ``invoke`` and ``mount`` ask it themselves, in the name of their target."""
+    if caller.state.namespace.policy:
+        question = Question(name, caller.module, [word], args=Raw(encode_checked(args)))
+        await authorize(caller.state, question, caller.span)
+        check_granted(caller, (word,))
+
+
+_NAMED_MAX, _NAMED_LENGTH = 3, 100  # arguments that an error names, and characters of each
 _TEXT_MAX = 1024  # characters: of paths, names, ids and keys
 _INTEGER_MAX = 2**53  # what a float holds exactly
 _NOUNS = {str: "text", bool: "true or false", int: "an integer", dict: "an object"}
@@ -167,8 +183,7 @@ _NOUNS = {str: "text", bool: "true or false", int: "an integer", dict: "an objec
 def _required(args: Args, name: str, kind: type) -> Any:
     """Give an argument of the given type. Raises ``BadRequest``."""
     if name not in args:
-        typo = next((f"; is it meant by args.{short(each)}?" for each in args if meant(each, (name,))), "")
-        raise BadRequest(f"args.{name}: expected {_NOUNS[kind]}, got nothing{typo}")
+        raise BadRequest(f"args.{name}: expected {_NOUNS[kind]}, got nothing")
     if type(args[name]) is not kind:
         raise BadRequest(f"args.{name}: expected {_NOUNS[kind]}, got {type(args[name]).__name__}")
     value = args[name]

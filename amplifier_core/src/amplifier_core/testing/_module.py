@@ -141,7 +141,7 @@ class _Probe:
     def _look_at_calls(self, reply: Message) -> None:
         """Raise ``Internal`` for a system call that the kernel would refuse whatever policy allows. None is made."""
         for call in reply.pending.syscalls if reply.pending else ():
-            if needed := missing_grant(call.name, call.args, self._descriptor):
+            if needed := missing_grant(call.name, call.args or {}, self._descriptor):
                 raise Internal(f"pending: the descriptor does not declare {needed}")
 
 
