@@ -11,10 +11,11 @@ from ._check import Check
 from ._example import Example
 from ._grant import missing_grant
 from ._module import check_module
+from ._sink import check_sink
 from ._start import confine, open_connection
 from ._steady import SteadyClock, seeded_entropy
 
 __all__ = [
-    "Check", "Example", "SteadyClock", "check_description", "check_module", "confine", "missing_grant",
+    "Check", "Example", "SteadyClock", "check_description", "check_module", "check_sink", "confine", "missing_grant",
     "open_connection", "seeded_entropy",
 ]  # fmt: skip
