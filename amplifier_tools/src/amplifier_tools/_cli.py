@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ._call.command import call
+
 __all__ = ["main"]
 
 
@@ -11,3 +13,6 @@ __all__ = ["main"]
 @click.version_option(package_name="amplifier-tools", prog_name="amplifier-kernel")
 def main() -> None:
     """Work on modules of the Amplifier kernel from the shell."""
+
+
+main.add_command(call)

@@ -1,0 +1,114 @@
+"""The tree of a request as lines of text: when each span began, how long it took, and what happened in it.
+
+Owns the form of the lines, and their printing. `_spans` owns what is in a tree.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from ._entry import Entry
+    from ._spans import Node
+
+__all__ = ["TreePrinter"]
+
+Line = tuple[tuple[str, str], ...]
+"""Pieces of text, each with its style."""
+
+_NO_TIME = " " * 23
+_MINUTE = 60.0
+
+
+class TreePrinter:
+    """Prints trees, one after the other. ``origin`` is the time that all times are shown from: the first one's."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._origin: float | None = None
+        self._place = ("", "")
+        self._is_tty = console.is_terminal
+
+    def begin(self, ts: float) -> None:
+        """Show times from this one on, in seconds since the Unix epoch."""
+        if self._origin is None:
+            self._origin = ts
+
+    def print(self, node: Node) -> None:
+        """Print a tree. Where it is another kernel's or session's than the last one, say so first."""
+        self.begin(_began(node))
+        place = node.kernel, node.session
+        if place != self._place:
+            self._place = place
+            self._write([self._heading(node)])
+        self._write(self._lines(node, "", ""))
+
+    def _write(self, lines: Iterator[Line] | list[Line]) -> None:
+        if not self._is_tty:  # ten times as fast
+            self._console.file.writelines(f"{''.join(piece for piece, _ in line).rstrip()}\n" for line in lines)
+            self._console.file.flush()
+            return
+        for line in lines:
+            self._console.print(Text.assemble(*line), no_wrap=True, overflow="ellipsis", crop=True)
+
+    def _heading(self, node: Node) -> Line:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(_began(node)))
+        session = f", session {node.session}" if node.session else ""
+        return ((f"── kernel {node.kernel}{session}, {stamp}", "bold"),)
+
+    def _lines(self, node: Node, branch: str, below: str) -> Iterator[Line]:
+        """Give the lines of a tree. ``branch`` stands before its first one, ``below`` before the others."""
+        entry = node.entry
+        if entry is None:
+            yield (
+                (_NO_TIME, ""),
+                (branch, "dim"),
+                ("… ", "yellow"),
+                (f"span {node.span}: its end is not here", "yellow"),
+            )
+        else:
+            yield from self._entry_lines(
+                entry, branch, f"{below}{'│ ' if node.below else '  '}", is_span=bool(node.span)
+            )
+        last = len(node.below) - (0 if node.more else 1)
+        for n, each in enumerate(sorted(node.below, key=_began)):
+            ends = n == last
+            yield from self._lines(each, f"{below}{'└─' if ends else '├─'}", f"{below}{'  ' if ends else '│ '}")
+        if node.more:
+            failed = f", {node.more_failed:,} of them failed" if node.more_failed else ""
+            yield (_NO_TIME, ""), (f"{below}└─", "dim"), (f"… {node.more:,} more{failed}", "yellow")
+
+    def _entry_lines(self, entry: Entry, branch: str, below: str, *, is_span: bool) -> Iterator[Line]:
+        mark, style = ("✗", "red") if entry.failed else ("✓", "green") if is_span else ("·", "dim")
+        words = "red" if entry.failed and not is_span else "" if is_span else "dim"
+        yield (self._time_of(entry), "cyan"), (branch, "dim"), (f"{mark} ", style), (entry.text, words)
+        for line in entry.lines:
+            yield (_NO_TIME, ""), (f"{below}", "dim"), (f"  {line}", "red")
+
+    def _time_of(self, entry: Entry) -> str:
+        began = f"{entry.began - (self._origin or 0.0):9.3f} s"
+        return f"{began} {_duration(entry.took) if entry.took is not None else '':>9}  "
+
+
+def _began(node: Node) -> float:
+    while node.entry is None:
+        node = node.below[0]
+    return node.entry.began
+
+
+def _duration(seconds: float) -> str:
+    """Show a duration with three digits."""
+    if seconds < 1:
+        return f"{_three(seconds * 1000)} ms"
+    return f"{_three(seconds)} s" if seconds < _MINUTE else f"{int(seconds // _MINUTE)}:{int(seconds % _MINUTE):02} min"
+
+
+def _three(number: float) -> str:
+    return f"{number:.{2 if number < 10 else 1 if number < 100 else 0}f}"  # noqa: PLR2004 - digits
