@@ -1,6 +1,7 @@
-"""A module made with the kit, for its tests: everything.py [asgi FD | one | small] [--descriptor[=URL]].
+"""A module made with the kit, for its tests: everything.py [asgi FD | grpc | one | small] [--descriptor[=URL]].
 
 `one` takes one request at a time, `small` messages of 4 KiB. `asgi FD` serves the listening socket FD with uvicorn.
+`grpc` serves a port, which it prints, until the end of stdin.
 """
 
 import asyncio
@@ -282,10 +283,21 @@ async def every(context: Context, descriptor: dict[str, Any]) -> dict[str, Any]:
 
 app = module.asgi()
 
+
+async def serve() -> None:
+    server = await module.grpc()
+    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    await server.start()
+    await asyncio.to_thread(sys.stdin.read)
+    await server.stop(None)
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["asgi"]:
         import uvicorn
 
         uvicorn.run(app, fd=int(sys.argv[2]), log_level="warning")
+    elif sys.argv[1:2] == ["grpc"]:
+        asyncio.run(serve())
     else:
         module.run()
