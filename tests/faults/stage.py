@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.conftest import children, descriptors
+from tests.conftest import children, descriptors, files_left
 from tests.faults.case import Seen
 from tests.http.raw import Server
 
@@ -148,7 +148,7 @@ def run(case: Case, folder: Path) -> Seen:
     _check_log(stage, case)
     left = children() - before[0]
     assert not left, f"child processes are left: {left}"
-    files = {fd: name for fd, name in descriptors().items() if fd not in before[1]}
+    files = files_left(before[1])
     assert not files, f"open files are left: {files}"
     wait_for_end(stage.mark)
     return stage.seen

@@ -1,36 +1,14 @@
 """What the tests of gRPC share: servers, and connections to them."""
 
-import asyncio
-import time
-
-import grpc.aio
 import pytest
-from tests.conftest import children, descriptors
 from tests.grpc_transport.servers import Server, descriptor
 
 from amplifier_transport_grpc import open_transport
 
 
-@pytest.fixture(scope="session", autouse=True)
-def grpc_is_up():
-    """Let gRPC open what it keeps open for its event loops, before a test counts."""
-
-    async def begin():
-        grpc.aio.init_grpc_aio()
-
-    asyncio.run(begin())
-
-
 @pytest.fixture(autouse=True)
-def nothing_is_left(grpc_is_up):
-    """Fail a test that leaves a process or a socket. gRPC keeps a few pollers open for the whole process."""
-    before = children(), descriptors().keys()
-    yield
-    deadline = time.monotonic() + 5
-    while left := {fd: name for fd, name in descriptors().items() if fd not in before[1] and "anon_inode" not in name}:
-        assert time.monotonic() < deadline, f"open files are left: {left}"
-        time.sleep(0.01)  # a thread of gRPC's closes sockets
-    assert children() <= before[0], "child processes are left"
+def _grpc(grpc_is_up):
+    """Let gRPC be up before each test."""
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
-from tests.grpc_transport.servers import DESCRIPTION, SERVING, ok
+from tests.grpc_transport.servers import DESCRIPTION, SERVING, ok, params_of
 
 HEADERS = ((":status", "200"), ("content-type", "application/grpc"))
 TRAILERS = (("grpc-status", "0"),)
@@ -26,6 +26,12 @@ class Call:
         self.stream = stream
         self.path = path
         self.room = asyncio.Event()
+        self.body = b""
+        self.gone = asyncio.Event()
+
+    @property
+    def params(self):
+        return params_of(self.body[5:])
 
     async def headers(self, headers=HEADERS, *, end=False):
         self.peer.http2.send_headers(self.stream, headers, end_stream=end)
@@ -46,6 +52,10 @@ class Call:
     async def answer(self, *messages, trailers=TRAILERS):
         """Send some messages, and the end of the call."""
         await self.headers()
+        await self.answer_rest(*messages, trailers=trailers)
+
+    async def answer_rest(self, *messages, trailers=TRAILERS):
+        """Do so after the headers."""
         for message in messages:
             await self.data(frame(message))
         await self.headers(trailers, end=True)
@@ -78,7 +88,10 @@ class Peer(asyncio.Protocol):
                 path = dict(event.headers)[b":path"].decode()
                 self.calls[event.stream_id] = Call(self, event.stream_id, path)
             elif isinstance(event, h2.events.DataReceived):
+                self.calls[event.stream_id].body += event.data
                 self.http2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, h2.events.StreamReset):
+                self.calls[event.stream_id].gone.set()
             elif isinstance(event, h2.events.WindowUpdated):
                 for call in self.calls.values():
                     call.room.set()

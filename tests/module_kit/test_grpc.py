@@ -3,13 +3,13 @@
 import asyncio
 import subprocess
 import sys
+from typing import Any, cast
 
 import grpc.aio
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from tests.grpc_transport.conftest import grpc_is_up, nothing_is_left  # noqa: F401 - fixtures
 from tests.module_kit.conftest import EVERYTHING
 from tests.module_kit.everything import module
 
@@ -17,6 +17,7 @@ from amplifier_core import BadRequest, ModuleDescriptor, Timeout, UnsupportedOp
 from amplifier_core.testing import check_module
 from amplifier_module import Module
 
+pytestmark = pytest.mark.usefixtures("grpc_is_up")
 PATH = "/mnt/orchestrators/everything"
 
 
@@ -83,16 +84,16 @@ async def test_many_at_once_and_large_ones(everything):
 
 async def test_health_and_reflection_are_the_standard_ones(address):
     async with grpc.aio.insecure_channel(address) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
+        health: Any = health_pb2_grpc.HealthStub(channel)
         for name in ("", "amplifier.v1.Module"):
             reply = await health.Check(health_pb2.HealthCheckRequest(service=name))
             assert reply.status == health_pb2.HealthCheckResponse.SERVING
-        ask = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(cast("Any", channel))
         asked = [
             reflection_pb2.ServerReflectionRequest(list_services=""),
             reflection_pb2.ServerReflectionRequest(file_containing_symbol="amplifier.v1.Module"),
         ]
-        listed, file = [reply async for reply in ask(iter(asked))]
+        listed, file = [reply async for reply in reflection.ServerReflectionInfo(iter(asked))]
     names = {service.name for service in listed.list_services_response.service}
     assert names == {"amplifier.v1.Module", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
     found = FileDescriptorProto.FromString(file.file_descriptor_response.file_descriptor_proto[0])

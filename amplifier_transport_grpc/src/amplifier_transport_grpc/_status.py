@@ -25,6 +25,7 @@ _CODES = {
     grpc.StatusCode.UNAUTHENTICATED: "forbidden",
 }  # any other, such as INTERNAL, UNKNOWN or DATA_LOSS, is `internal`
 _TOO_LARGE = "eceived message larger than max"  # what gRPC's core says; a server's own refusal begins with SERVER
+_BROKEN = "Stream removed"  # what gRPC's core says when the server speaks no HTTP/2, or none any more
 _TEXT_MAX = 1000  # characters of a server's text that an error shows
 
 
@@ -34,6 +35,8 @@ def status_error(target: str, error: AioRpcError) -> KernelError:
     code = _CODES.get(status, "internal")
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in said:
         code = "bad_request" if said.startswith("SERVER") else "internal"
+    if status is grpc.StatusCode.UNKNOWN and said.startswith(_BROKEN):
+        code = "unreachable"
     details = {"grpc_status": status.name, "target": target}
     return KernelError.from_body(code, f"{target} answered {status.name}{said and f': {said}'}", details)
 
