@@ -97,7 +97,7 @@ class KernelHost(Host):
     def _try(self, name: str, options: Mapping[str, Any]) -> tuple[Isolation, str]:
         """Open one isolation and try it, in a thread: to import it takes time as well."""
         isolation: Isolation = self._plugins.open(ISOLATIONS, name, options=options)
-        return isolation, isolation.trial() or _misfit(isolation.confines)
+        return isolation, isolation.trial() or misfit(isolation.confines)
 
     def _candidates(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
         if self._wanted is False:
@@ -112,7 +112,8 @@ def unconfined_by(isolation: Isolation) -> tuple[str, ...]:
     return tuple(f"isolation.{area}" for area in AREAS if area not in isolation.confines)
 
 
-def _misfit(confines: object) -> str:
+def misfit(confines: object) -> str:
+    """Say what is wrong with what an isolation says that it confines; "" if nothing is."""
     if isinstance(confines, tuple | list | set | frozenset) and all(area in AREAS for area in confines):
         return ""
     return f"confines: expected some of {', '.join(AREAS)}, got {short(confines)}"

@@ -10,12 +10,13 @@ from amplifier_core._protocol.description import check_description
 from ._check import Check
 from ._example import Example
 from ._grant import missing_grant
+from ._isolation import check_isolation
 from ._module import check_module
 from ._sink import check_sink
 from ._start import confine, open_connection
 from ._steady import SteadyClock, seeded_entropy
 
 __all__ = [
-    "Check", "Example", "SteadyClock", "check_description", "check_module", "check_sink", "confine", "missing_grant",
-    "open_connection", "seeded_entropy",
+    "Check", "Example", "SteadyClock", "check_description", "check_isolation", "check_module", "check_sink",
+    "confine", "missing_grant", "open_connection", "seeded_entropy",
 ]  # fmt: skip
