@@ -12,7 +12,10 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
+from amplifier_core import KernelError
+from amplifier_core._protocol.message import result_of
 from amplifier_core._syscalls.table import SystemCalls
+from amplifier_core.hookspecs import UNSET, NotJson, decode_message
 
 REPOSITORY = Path(__file__).parents[2]
 TEXT = (REPOSITORY / "amplifier_core" / "PROTOCOL.md").read_text(encoding="utf-8")
@@ -208,6 +211,8 @@ def test_a_value_of_a_type_that_no_valid_instance_has_there_is_refused(reference
             shown.setdefault(anywhere(path), set()).update(types | ({"integer"} if "number" in types else set()))
     for instance in INSTANCES[reference]["valid"]:
         for path in places(reference, instance):
+            if value_at(instance, path) is None and path[-1:] in {(field,) for field in ANY_JSON}:
+                continue  # it may stand for what is not there
             for name in VALUES.keys() - shown[anywhere(path)]:
                 refused = faults(reference, replaced(instance, path, VALUES[name]))
                 assert bool(refused) != (path[-1:] in {(field,) for field in ANY_JSON}), (path, name)
@@ -250,6 +255,53 @@ def with_unknown_fields(instance: object) -> object:
 @pytest.mark.parametrize(("reference", "instance"), cases("valid"))
 def test_unknown_fields_are_ignored(reference: str, instance: object) -> None:
     assert faults(reference, with_unknown_fields(instance)) == []
+
+
+# --- what the kernel accepts and refuses
+
+PARTS_ARE_JUDGED_ONE_BY_ONE = {  # an event that is refused is dropped, a system call that is has an error in `results`
+    "an event without data",
+    "an event without name",
+    "a name and a line end",
+    "an event of the kernel's own",
+    "a request to the policy",
+    "an event without namespace",
+    "an event for all hooks",
+    "an event with a list as data",
+    "an empty id",  # no request has it
+}
+
+
+def is_message(instance: object) -> bool:
+    """Say whether the kernel takes an instance for a chunk or for a reply."""
+    try:
+        message = decode_message(json.dumps(instance).encode())
+    except NotJson:
+        return False
+    return message.is_reply() or message.chunk is not UNSET
+
+
+@pytest.mark.parametrize("reference", ["reply", "chunk", "stdio-message"])
+def test_the_kernel_takes_for_a_message_what_the_schema_does(reference: str) -> None:
+    assert [each for each in INSTANCES[reference]["valid"] if not is_message(each)] == []
+    taken = {name for name, instance in INSTANCES[reference]["invalid"].items() if is_message(instance)}
+    assert taken - PARTS_ARE_JUDGED_ONE_BY_ONE == set()
+
+
+def passes(error: dict[str, Any]) -> bool:
+    """Say whether an error of a module reaches its caller as it is."""
+    try:
+        result_of(decode_message(json.dumps({"ok": False, "error": error}).encode()), "a module")
+    except KernelError as raised:
+        return (raised.code, raised.message) == (error["code"], error["message"])
+    except NotJson:
+        return False
+    return False
+
+
+def test_the_kernel_takes_for_an_error_what_the_schema_does() -> None:
+    assert [error for error in INSTANCES["error"]["valid"] if not passes(error)] == []
+    assert [name for name, error in INSTANCES["error"]["invalid"].items() if passes(error)] == []
 
 
 # --- the examples of the text
@@ -366,6 +418,7 @@ def test_error_table() -> None:
     shape = re.search(r"`\{[^`]*\}`", section(5))
     assert shape
     agrees("error", {name: bool(mark) for name, mark in re.findall(r'"(\w+)"(\?)?:', shape[0])})
+    assert "`" + at("error#/$defs/own_code")["pattern"].strip("^$") + "`" in section(5)
 
 
 def test_capability_table() -> None:

@@ -30,10 +30,10 @@ REPLIES = [
     {"ok": False, "error": {**WHY, "details": {"a": 1}, "unknown": 1}},
     {"pending": {"syscalls": [], "state": None}},
 ]
+NOTHING = {"id": None, "chunk": None, "ok": None, "result": None, "error": None, "pending": None, "events": None}
 NO_REPLIES = [
     {},
     {"id": "r1"},
-    {"chunk": 1},
     {"ok": True},
     {"ok": True, "error": WHY},
     {"ok": True, "result": 1, "error": WHY},
@@ -53,12 +53,41 @@ def text(value):
     return json.dumps(value).encode()
 
 
-@pytest.mark.parametrize("more", [*REPLIES, {"ok": None}, {"result": 1}, {"error": WHY}], ids=json.dumps)
+@pytest.mark.parametrize("more", [*REPLIES, {"ok": True}, {"ok": False}, {"result": 1}, {"error": WHY}], ids=json.dumps)
+def test_a_chunk_that_is_a_reply_too_is_refused(more):
+    with pytest.raises(NotJson, match=r"^expected a chunk or a reply, got both in one message$"):
+        decode_message(text({**more, "chunk": 1}))
+
+
 @pytest.mark.parametrize("chunk", [None, 1])
-def test_a_chunk_that_is_a_reply_too_is_refused(chunk, more):
-    with pytest.raises(NotJson):
-        decode_message(text({**more, "chunk": chunk}))
-    assert decode_message(text({"id": "r1", "chunk": chunk, "events": [], "more": 1})).chunk == chunk
+@pytest.mark.parametrize("more", [{"events": [], "more": 1}, {**NOTHING, "id": "r1"}], ids=json.dumps)
+def test_a_chunk_has_nothing_of_a_reply_or_null_there(chunk, more):
+    message = decode_message(text({**more, "chunk": chunk}))
+    assert message.chunk == chunk
+    assert not message.is_reply()
+
+
+@pytest.mark.parametrize("value", [*REPLIES, *NO_REPLIES], ids=json.dumps)
+def test_null_is_absent_in_everything_optional(value):
+    told = {
+        name: null for name, null in NOTHING.items() if name != "chunk" and not (name == "result" and value.get("ok"))
+    }
+    message, same = decode_message(text(value)), decode_message(text({**told, **value}))
+    assert same.is_reply() == message.is_reply()
+    for name in ("id", "ok", "error", "pending", "events"):
+        assert getattr(same, name) == getattr(message, name)
+
+
+@pytest.mark.parametrize("value", [*REPLIES, {"result": 1}, {"error": WHY}, {"ok": True}], ids=json.dumps)
+def test_a_message_with_more_than_a_chunk_that_is_null_is_none(value):
+    message, same = decode_message(text(value)), decode_message(text({"chunk": None, **value}))
+    same.size = message.size
+    assert same == message
+
+
+def test_details_that_are_null_are_none():
+    error = error_of(details=None)
+    assert error.body() == {"code": "mine", "message": "no"}
 
 
 @pytest.mark.parametrize("value", REPLIES, ids=json.dumps)
@@ -90,9 +119,9 @@ def test_a_reply_of_no_shape_or_of_two_breaks_the_contract(value):
         b'{"pending":{"syscalls":[],"state":"\xed\xa0\x80"}}',
         b'{"ok":true,"result":1} x',
         b'{"ok":true,"result":' + b"[" * 50_000,
-        *map(text, [{"ok": 1}, {"ok": "true"}, {"ok": None}, {"id": 5}, {"error": "no"}, {"error": {"code": "x"}}]),
+        *map(text, [{"ok": 1}, {"ok": "true"}, {"id": 5}, {"error": "no"}, {"error": {"code": "x"}}]),
         *map(text, [{"error": {**WHY, "details": []}}, {"error": {**WHY, "code": 5}}, {"pending": []}, {"events": {}}]),
-        *map(text, [{"events": [5]}, {"error": None}, {"pending": {}}, {"pending": {"syscalls": {}}}]),
+        *map(text, [{"events": [5]}, {"events": [None]}, {"pending": {}}, {"pending": {"syscalls": {}}}]),
         *map(text, [{"pending": {"syscalls": [{"name": 5}]}}, {"pending": {"syscalls": [{"name": "a", "args": []}]}}]),
     ],
     ids=lambda raw: ascii(raw)[:50],
@@ -156,9 +185,10 @@ def test_pending_has_system_calls_and_a_state():
 
 
 def test_messages_share_nothing():
-    errors: list[Any] = [decode_message(text({"ok": False, "error": WHY})).error for _ in range(2)]
+    failed = text({"ok": False, "error": {**WHY, "details": {"b": 2}}})
+    errors: list[Any] = [decode_message(failed).error for _ in range(2)]
     errors[0].details["a"] = 1
-    assert errors[1].details == {}
+    assert errors[1].details == {"b": 2}
 
 
 def compact(value):
@@ -221,7 +251,7 @@ def test_a_message_that_a_program_makes_is_encoded_without_its_size():
         b'{"pending":{"syscalls":[{"name":"mounts","args":{}}],"state":null}}'
     )
     assert encode_message(Message(ok=False, error=ErrorBody("a", "b"), result=UNSET)) == (
-        b'{"ok":false,"error":{"code":"a","message":"b","details":{}}}'
+        b'{"ok":false,"error":{"code":"a","message":"b"}}'
     )
 
 
@@ -241,7 +271,7 @@ def test_a_message_that_is_not_json_is_refused_with_its_path(message, path):
 
 def error_of(code="mine", message="no", details=None):
     """Give the error that a module's reply becomes."""
-    reply = {"ok": False, "error": {"code": code, "message": message, "details": details or {}}}
+    reply = {"ok": False, "error": {"code": code, "message": message, "details": details}}
     with pytest.raises(KernelError) as caught:
         result_of(decode_message(text(reply)), "/mnt/tools/m")
     return caught.value
@@ -261,9 +291,10 @@ def test_the_other_codes_of_section_5_are(code):
     assert (error_of(code).code, error_of(code).message) == (code, "no")
 
 
-@pytest.mark.parametrize("code", ["x" * 65, "a\nb", "a\x1bb"])
+@pytest.mark.parametrize("code", ["", "x" * 65, "a\nb", "a\n", "a\x1bb", "a b", "ü", ".a"])
 def test_a_code_is_a_short_word(code):
     assert error_of("x" * 64).code == "x" * 64
+    assert error_of("E.quota:7-a").code == "E.quota:7-a"
     assert str(error_of(code)).startswith("internal: /mnt/tools/m broke its contract: it replied with a code that is")
 
 
@@ -272,6 +303,13 @@ def test_what_a_module_claims_of_what_the_kernel_says_is_apart():
     assert error_of(details={**claimed, "mine": 1}).details == {"mine": 1, "claimed": claimed}
     assert error_of(details={"claimed": 1}).details == {"claimed": {"claimed": 1}}
     assert error_of(details={"mine": {"module": 1}}).details == {"mine": {"module": 1}}
+
+
+@pytest.mark.parametrize("message", ["", "two\nlines", "a\x1b[31m"])
+def test_a_message_passes_as_it_is_and_is_shown_on_one_line(message):
+    error = error_of(message=message)
+    assert error.message == message
+    assert len(f"{error}.".splitlines()) == 1
 
 
 def test_a_long_message_is_cut():

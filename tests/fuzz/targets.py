@@ -110,7 +110,7 @@ def message():
         for part in (message.result, message.chunk, message.events, message.error):
             if part is not UNSET:
                 check_json(encode_checked(part))
-        if message.pending is not UNSET:
+        if message.pending is not None:
             check_json(bytes(message.pending.state), in_range=False)  # untouched, and so not looked into
             check_json(encode_checked([[call.name, call.args] for call in message.pending.syscalls]))
         with suppress(KernelError):

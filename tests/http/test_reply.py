@@ -96,7 +96,7 @@ async def test_health_and_describe_may_fail_as_any_reply(ask, status, method):
 async def test_an_error_without_its_shape_is_no_reply_to_health_and_describe_either(ask, method):
     with pytest.raises(Internal) as raised:
         await ask(respond({"ok": False, "error": "it broke"}), method)
-    assert "invalid JSON: Expected `object`, got `str` - at `$.error`" in raised.value.message
+    assert "invalid JSON: Expected `object | null`, got `str` - at `$.error`" in raised.value.message
 
 
 @pytest.mark.parametrize("value", [[], 7, "ok", None, {"status": "starting"}, {"name": "raw"}])

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from itertools import islice
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, UnsetType, structs
+from msgspec import UNSET, structs
 
 from .errors import Internal, KernelError
 from .json import LARGE, NotJson, encode, encode_checked, finish, finish_in_turns
@@ -23,7 +24,7 @@ class ErrorBody(msgspec.Struct):
 
     code: str
     message: str
-    details: dict[str, Any] = {}
+    details: dict[str, Any] | None = None
 
 
 class SystemCall(msgspec.Struct):
@@ -43,26 +44,29 @@ class Pending(msgspec.Struct):
 class Message(msgspec.Struct):
     """One message of a module: a chunk, or a reply in one of the three shapes of section 2. Unknown fields are ignored.
 
-    ``id`` belongs to the framing of STDIO (section 3). ``size`` is the length of the JSON text in bytes,
-    without that of ``events``: ``decode_message`` sets it, and the sender cannot.
+    A field that a message does not have is ``None``, as one that is null. ``chunk`` and ``result`` are ``UNSET`` then,
+    since they may be null. ``id`` belongs to the framing of STDIO (section 3). ``size`` is the length of the JSON text
+    in bytes, without that of ``events``: ``decode_message`` sets it, and the sender cannot.
     """
 
-    id: str | UnsetType = UNSET
+    id: str | None = None
     chunk: Any = UNSET
-    ok: bool | UnsetType = UNSET
+    ok: bool | None = None
     result: Any = UNSET
-    error: ErrorBody | UnsetType = UNSET
-    pending: Pending | UnsetType = UNSET
-    events: list[dict[str, Any]] | UnsetType = UNSET
+    error: ErrorBody | None = None
+    pending: Pending | None = None
+    events: list[dict[str, Any]] | None = None
     size: Any = 0
 
     def is_reply(self) -> bool:
         """Tell whether this is exactly one of the three shapes of a reply."""
         if self.ok is True:
-            return self.result is not UNSET and self.error is UNSET and self.pending is UNSET
+            return self.result is not UNSET and self.error is None and self.pending is None
+        if self.result is not UNSET and self.result is not None:
+            return False
         if self.ok is False:
-            return self.error is not UNSET and self.result is UNSET and self.pending is UNSET
-        return self.pending is not UNSET and self.result is UNSET and self.error is UNSET
+            return self.error is not None and self.pending is None
+        return self.pending is not None and self.error is None
 
 
 class _Events(msgspec.Struct):
@@ -94,7 +98,7 @@ def decode_message(text: bytes, limit: int = MESSAGE_BYTES) -> Message:
         if not text.isascii():  # the decoder checks no UTF-8 in parts that it skips or leaves undecoded
             finish(look_at_utf8(text))
         message = _read(text)
-        return message if message.events is UNSET else _without_events(message, text)
+        return message if message.events is None else _without_events(message, text)
     except ValueError as error:
         raise NotJson(str(error)) from None
 
@@ -117,32 +121,39 @@ def _read(text: bytes) -> Message:
     message = _decoder().decode(text)
     message.size = len(text)
     if message.chunk is not UNSET:
-        _check_alone(message)
-    if message.pending is not UNSET:
+        _tell_chunk(message)
+    if message.pending is not None:
         message.pending.state = message.pending.state.copy()  # as decoded, it keeps all of the text
     return message
 
 
-def _check_alone(chunk: Message) -> None:
-    """Refuse a chunk that is a reply too: whoever took it for the one would wait for the other."""
-    if not chunk.ok is chunk.result is chunk.error is chunk.pending is UNSET:
+def _tell_chunk(message: Message) -> None:
+    """Tell a chunk from a reply in which it is null. Refuse what is both: one would be lost, or waited for."""
+    others = message.ok, message.result, message.error, message.pending
+    if all(each is None or each is UNSET for each in others):
+        message.result = UNSET
+    elif message.chunk is None:
+        message.chunk = UNSET
+    else:
         raise ValueError("expected a chunk or a reply, got both in one message")
 
 
 def _without_events(message: Message, text: bytes) -> Message:
     """Take the events from the size of a message."""
-    if message.events is not UNSET:
+    if message.events is not None:
         message.size -= len(_events_decoder().decode(text).events) + len(b',"events":')
     return message
 
 
 def encode_message(message: Message) -> bytes:
     """Encode one message as a module writes it, without ``size``. Raises ``NotJson`` with the path of the problem."""
-    parts: dict[str, Any] = {name: getattr(message, name) for name in ("id", "ok", "chunk", "result", "events")}
-    if message.error is not UNSET:
-        parts["error"] = structs.asdict(message.error)
-    told = {name: msgspec.Raw(encode(value, name)) for name, value in parts.items() if value is not UNSET}
-    if message.pending is not UNSET:
+    parts = {name: value for name in ("id", "ok", "events") if (value := getattr(message, name)) is not None}
+    parts |= {name: value for name in ("chunk", "result") if (value := getattr(message, name)) is not UNSET}
+    if message.error is not None:
+        body = structs.asdict(message.error)
+        parts["error"] = {name: value for name, value in body.items() if value is not None}
+    told = {name: msgspec.Raw(encode(parts[name], name)) for name in _WRITTEN if name in parts}
+    if message.pending is not None:
         calls = [{"name": call.name, "args": call.args or {}} for call in message.pending.syscalls]
         syscalls = msgspec.Raw(encode(calls, "pending.syscalls"))
         told["pending"] = msgspec.Raw(encode_checked({"syscalls": syscalls, "state": message.pending.state}))
@@ -152,13 +163,13 @@ def encode_message(message: Message) -> bytes:
 def result_of(message: Message, who: str) -> Any:
     """Give a reply's result, raise its error, or raise ``internal`` if it is none of the three shapes."""
     result = message.result
-    if message.ok is True and result is not UNSET and message.error is UNSET and message.pending is UNSET:
+    if message.ok is True and result is not UNSET and message.error is None and message.pending is None:
         return result
     if not message.is_reply():
         raise Internal(
             f"{who} broke its contract: the reply is none of the three shapes of section 2: it has {_parts(message)}"
         )
-    if message.error is not UNSET:
+    if message.error is not None:
         error = _error_of(message.error, int(message.size), who)
         error.replied = True
         raise error
@@ -167,24 +178,24 @@ def result_of(message: Message, who: str) -> Any:
 
 def _parts(message: Message) -> str:
     """Name what of a reply there is."""
-    ok = "" if message.ok is UNSET else f"ok {str(message.ok).lower()}"
-    parts = [name for name in ("result", "error", "pending") if getattr(message, name) is not UNSET]
+    ok = "" if message.ok is None else f"ok {str(message.ok).lower()}"
+    parts = [name for name in ("result", "error", "pending") if getattr(message, name) not in (UNSET, None)]
     return ", ".join([ok, *parts] if ok else parts) or "neither ok nor pending"
 
 
 def _error_of(error: ErrorBody, size: int, who: str) -> KernelError:
     """Make the error that a module replied with, without what only the kernel may say. Whatever is too large is cut."""
-    code, message = error.code, error.message
+    code, message, told = error.code, error.message, error.details or {}
     if len(message) > _MESSAGE_MAX:
         message = f"{message[: _MESSAGE_MAX - 1]}…"
-    own = {name: value for name, value in islice(error.details.items(), _DETAILS_MAX) if name not in _KERNEL_DETAILS}
-    if len(own) < len(error.details):
-        own["claimed"] = {name: error.details[name] for name in _KERNEL_DETAILS if name in error.details}
+    own = {name: value for name, value in islice(told.items(), _DETAILS_MAX) if name not in _KERNEL_DETAILS}
+    if len(own) < len(told):
+        own["claimed"] = {name: told[name] for name in _KERNEL_DETAILS if name in told}
     details = _small(own, size - len(error.message) - len(code))
     if code in _KERNEL_CODES:
         return Internal(f"{_broke(who)} with the code {code!r}, which is the kernel's own: {message}", details=details)
-    if len(code) > _CODE_MAX or not code.isprintable():
-        return Internal(f"{_broke(who)} with a code that is too long or not printable: {message}", details=details)
+    if not re.fullmatch(_CODE, code):
+        return Internal(f"{_broke(who)} with a code that is not like {_CODE}: {message}", details=details)
     return KernelError.from_body(code, message, details)
 
 
@@ -198,7 +209,8 @@ def _broke(who: str) -> str:
     return f"{who} broke its contract: it replied"
 
 
-_CODE_MAX = 64  # characters
+_WRITTEN = ("id", "ok", "chunk", "result", "events", "error")  # in this order
+_CODE = "[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}"  # of ASCII: it is compared, sorted and counted
 _MESSAGE_MAX = 8192  # characters
 _DETAILS_MAX = 256  # members
 _DETAILS_BYTES = 64 * 1024  # of JSON
@@ -208,6 +220,6 @@ _KERNEL_DETAILS = ("module", "stderr", "exit_code", "signal", "pid", "causes", "
 
 def result_size(message: Message) -> int:
     """Return the size of a reply's result, in bytes of JSON. The sender's spaces count too."""
-    rest = {name: value for name in ("id", "ok") if (value := getattr(message, name)) is not UNSET}
+    rest = {name: value for name in ("id", "ok") if (value := getattr(message, name)) is not None}
     frame = len(encode_checked({**rest, "result": 0})) - 1
     return max(0, int(message.size) - frame)

@@ -91,9 +91,8 @@ class Connection(ABC):
 
         ``{"chunk": …}`` messages before the reply go to ``chunks.put``, in order; with ``None`` they are dropped.
 
-        ``health`` and ``describe`` come back as ``Message(ok=True, result=…)`` too. A field that a message does not
-        have is ``UNSET``. Failures of the transport are ``KernelError``, a new one for each request. The first request
-        after the end of a module starts it again.
+        ``health`` and ``describe`` come back as ``Message(ok=True, result=…)`` too. Failures of the transport are
+        ``KernelError``, a new one for each request. The first request after the end of a module starts it again.
 
         Deadlines end a request by cancelling the task that awaits it. Then tell the module and clean up, within a
         second: the kernel leaves a coroutine that has not ended by then. What the module still sends for this request
