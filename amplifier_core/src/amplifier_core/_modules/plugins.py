@@ -116,7 +116,7 @@ def _load(point: EntryPoint) -> object:
         ) from error
 
 
-_OURS = {"transport": ("stdio", "http", "mcp"), "isolation": ("bwrap",), "sink": ()}
+_OURS = {"transport": ("stdio", "http", "mcp", "inproc"), "isolation": ("bwrap",), "sink": ()}
 """The names for which there is a distribution of our own. A name that nobody owns yet invites others to take it."""
 
 

@@ -142,6 +142,7 @@ class Startup:
             try:
                 module.isolation = await self._state.runtime.host.isolation()
             except Forbidden as error:
+                module.connection.launch()  # one that no isolation could confine says so
                 raise Forbidden(f"{module.path}: {error.message}", details=error.details) from None
             module.unconfined = unconfined_by(module.isolation)
         module.unenforced = module.find_unenforced(self._wanted)

@@ -108,7 +108,10 @@ class Connection(ABC):
         """
 
     def launch(self) -> Launch:
-        """Give what a local connection starts if every capability is granted, before any isolation."""
+        """Give what a local connection starts if every capability is granted, before any isolation.
+
+        Raises ``Forbidden`` if no isolation can confine it: it is mounted as trusted, or not at all.
+        """
         raise Internal(f"{type(self).__name__} is local, and has no launch()")
 
     def clues(self) -> Mapping[str, Any]:
