@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
+    from ._inproc import Inproc
+
     Asgi3 = Callable[
         [
             MutableMapping[str, Any],
@@ -134,6 +136,12 @@ class Module:
 
         service = Service(self.name, self._ops, self.limits, lambda: tell_stuck(self.name))
         return await make_server(service, self.describe(), options)
+
+    def inproc(self) -> Inproc:
+        """Give what answers the requests of one mount, for the transport ``inproc`` of the program that mounts it."""
+        from ._inproc import Inproc  # noqa: PLC0415 - as above
+
+        return Inproc(self.name, self._ops, self.limits, self.describe())
 
     def _add(self, function: _F, name: str | None, *, stateless: bool) -> _F:
         name = name or function.__name__

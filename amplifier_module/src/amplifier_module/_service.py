@@ -59,6 +59,12 @@ class Service:
         except ModuleError as error:
             channel.finish(failure(error, op))
 
+    def close(self) -> None:
+        """Let idle threads end, and give up the runs that wait for system calls. Nothing is invoked afterwards."""
+        self._threads.close()
+        if self.needs_loop:
+            self._waiting.close()
+
     def _plain(self, op: Op, params: Invoke, channel: Channel) -> None:
         if params.resume is not None:
             raise ModuleError("bad_request", f"resume: {op.name} makes no system calls")

@@ -24,7 +24,7 @@ class Threads:
     def __init__(self, places: int, stuck: Callable[[], None]) -> None:
         self._places = places
         self._stuck = stuck
-        self._jobs: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Callable[..., None] | None, tuple[Any, ...]]] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._begun = 0
@@ -42,6 +42,11 @@ class Threads:
             name = f"op {self._begun}"
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
+    def close(self) -> None:
+        """Let each thread end after what it does. No job is submitted afterwards."""
+        for _ in range(self._begun):
+            self._jobs.put((None, ()))
+
     def watch(self, runs: Callable[[], bool]) -> None:
         """Look in a second whether a job whose caller gave up still ``runs``."""
         timer = threading.Timer(_GRACE, self._look, (runs,))
@@ -58,6 +63,8 @@ class Threads:
     def _work(self) -> None:
         while True:
             job, args = self._jobs.get()
+            if job is None:
+                return
             job(*args)
             del job, args
             self._idle.release()

@@ -96,6 +96,11 @@ class Waiting:
         """Cancel a run that still waits."""
         self._runs.pop(name).give_up()
 
+    def close(self) -> None:
+        """Cancel all runs that still wait."""
+        for name in list(self._runs):
+            self.drop(name)
+
 
 def find_waiting(waiting: Waiting, resume: Resume) -> AsyncRun:
     """Give the run that waits for these results. Raises ``ModuleError``."""
