@@ -13,6 +13,7 @@ DOORS = (
     "amplifier_core.hookspecs",
     "amplifier_core.testing",
     "amplifier_transport_http",
+    "amplifier_transport_inproc",
     "amplifier_transport_stdio",
 )
 NAMES = [(door, name) for door in DOORS for name in importlib.import_module(door).__all__]

@@ -16,6 +16,7 @@ DOORS = (
     "amplifier_core.testing",
     "amplifier_transport_stdio",
     "amplifier_transport_http",
+    "amplifier_transport_inproc",
     "amplifier_module",
 )
 INTRODUCTION = """\
@@ -27,8 +28,9 @@ this file. `python tests/repo/abi.py` writes it. What is not here is private, wh
 `amplifier_core.__version__` is the version of the installed distribution.
 
 `amplifier_transport_stdio` and `amplifier_transport_http` are public for other transports that run child processes or
-speak HTTP, as MCP does. `amplifier_module` is for authors of modules; the kernel does not know it.
-`amplifier_tools` has a command and no public name.
+speak HTTP, as MCP does. `amplifier_transport_inproc` is public for programs that mount their own objects.
+`amplifier_module` is for authors of modules; the kernel does not know it. `amplifier_tools` has a command and no public
+name.
 
 Before 1.0 a minor version may change the Python names below, and says so in the changelog. What goes over the wire only
 ever grows (see PROTOCOL.md).
