@@ -83,6 +83,15 @@ def test_an_unknown_op_or_method_is_unsupported(process):
     assert error(module.read()) == ("unsupported_op", "there is no method 'dance'")
 
 
+def test_a_module_without_operations_says_so(process, tmp_path):
+    program = tmp_path / "empty.py"
+    program.write_text('from amplifier_module import Module\nModule("empty").run()\n')
+    assert error(process(program=program).answer("count")) == (
+        "unsupported_op",
+        "empty has no operation 'count'; it has none",
+    )
+
+
 @pytest.mark.parametrize(
     ("how", "code", "message"),
     [
@@ -269,7 +278,9 @@ def test_a_broken_line_without_an_id_is_told_on_stderr(process):
     module = process()
     module.send(b"nonsense\n", b"\xff\n", b"\n", b"  \r\n", b'{"method":"health","id":"r1"}\r\n')
     assert module.read()["ok"]
-    assert module.end()[1].count("everything: stdin: request: ") == 2
+    told = module.end()[1].splitlines()
+    assert len(told) == 2
+    assert told[0].startswith("everything: stdin: request: JSON is malformed: ")
 
 
 def test_a_second_request_of_the_same_id_is_ignored(process):

@@ -74,7 +74,8 @@ def _problem(error: Exception, name: str) -> tuple[str, str]:
     for start, told in (("Object missing required field `", "nothing"), ("Object contains unknown field `", "")):
         if what.startswith(start):
             where, what = f"{where}.{what[len(start) : -1]}", _expected(told)
-    return where, f"{what[:1].lower()}{what[1:]}".replace("`", "")
+    what = what if what.startswith("JSON") else f"{what[:1].lower()}{what[1:]}"
+    return where, what.replace("`", "")
 
 
 def _expected(told: str) -> str:

@@ -114,5 +114,7 @@ def check_known(ops: dict[str, Op], name: str, module: str) -> Op:
     """Find an operation by its name. Raises ``ModuleError`` ``unsupported_op``."""
     op = ops.get(name)
     if op is None:
-        raise ModuleError("unsupported_op", f"{module} has no operation {name[:200]!r}; it has {', '.join(ops)}"[:1000])
+        raise ModuleError(
+            "unsupported_op", f"{module} has no operation {name[:200]!r}; it has {', '.join(ops) or 'none'}"[:1000]
+        )
     return op
