@@ -26,7 +26,10 @@ def wanting(module):
 
 
 async def test_a_capability_without_an_allow_is_denied(session, wanting, events):
-    with pytest.raises(Forbidden, match=f"^forbidden: mount {ECHO}: no policy hook allowed {WANTED}$") as caught:
+    with pytest.raises(
+        Forbidden,
+        match=f"^forbidden: mount {ECHO}: no policy hook allowed {WANTED}: none is registered on policy:request$",
+    ) as caught:
         await session.mount("/mnt/tools", wanting(), trusted=True)
     assert caught.value.details == {"capabilities": [WANTED], "module": ECHO}
     (decision,) = events("policy:decision")

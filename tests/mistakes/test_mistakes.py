@@ -172,6 +172,20 @@ async def test_a_kind_at_the_path_of_another_one_is_a_warning(session, module, c
     assert caplog.messages == ["mounting /mnt/agents/m: descriptor: $.kind: a tool is mounted at /mnt/agents"]
 
 
+async def test_an_article_for_a_kind(session, module, caplog):
+    with pytest.raises(Internal, match="describe: kind"):
+        await session.mount("/mnt/tools", module(kind="agent"), trusted=True)
+    assert "an agent is mounted at /mnt/tools" in caplog.messages[0]
+
+
+async def test_a_path_that_is_not_the_whole_one(session, module, said):
+    await session.mount("/mnt/tools", module(), trusted=True)
+    for path, end in (*((path, f"; is {M} meant?") for path in ("/mnt/tools", "m", "/mnt/tols/m")), ("else", "")):
+        with pytest.raises(KernelError) as caught:
+            await session.invoke(path, "good", {})
+        assert said(caught.value) == f"bad_request: path: nothing is mounted at '{path}'{end}"
+
+
 @pytest.mark.parametrize(("kind", "end"), [("ssh", ""), ("stdoi", "; is stdio meant?"), ("htp", "; is http meant?")])
 async def test_a_transport_that_is_not_installed(told, kind, end):
     """Nobody owns the package of an unknown name: no advice names one."""
@@ -281,6 +295,14 @@ async def test_a_crash_at_import(told, module):
     )
 
 
+async def test_a_program_that_ends_before_it_is_asked(told, module):
+    assert await told.mounting(module(program="def count(text): ...")) == lines(
+        f"unreachable: {M}: the module went away: exit code 0",
+        "command: PYTHON DIR/m.py",
+        "hint: it ended by itself: a module answers one line after the other until the end of stdin",
+    )
+
+
 async def test_a_python_that_is_not_this_one(told, module, write, monkeypatch):
     other = write("python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     other.chmod(0o755)
@@ -302,6 +324,7 @@ async def test_a_python_that_is_not_this_one(told, module, write, monkeypatch):
 SAYS_NOTHING = (
     "it wrote nothing: a module whose output is not flushed, or which reads stdin to its end, looks like this"
 )
+SAYS_NO_MORE = "it wrote nothing since the request was sent: it is still at work, or its reply is not flushed"
 
 
 async def test_print_for_debugging_that_echoes_the_request(told, module):
@@ -326,7 +349,7 @@ async def test_print_for_debugging_before_a_silence(told, module):
 @pytest.mark.parametrize(
     ("code", "notes"),
     [
-        ("pass", [SAYS_NOTHING]),
+        ("pass", [SAYS_NO_MORE]),
         (
             """print('{"id":"r3"', end='', flush=True)""",
             [
@@ -407,6 +430,14 @@ async def test_a_reply_of_another_shape(told, module, reply, has):
     )
 
 
+async def test_a_module_that_never_said_anything(told, module):
+    assert await told.mounting(module(program="import sys; sys.stdin.read()"), timeout=1) == lines(
+        f"timeout: mounting {M}: no answer within 1 s; it waited for its answer to health",
+        "command: PYTHON DIR/m.py",
+        SAYS_NOTHING,
+    )
+
+
 async def test_a_mount_that_times_out_says_what_the_module_said(told, module):
     program = "import sys, time; print('loading', flush=True); sys.stderr.write('no license\\n'); time.sleep(60)"
     assert await told.mounting(module(program=program), timeout=1) == lines(
@@ -454,7 +485,7 @@ async def test_what_an_earlier_call_wrote_to_stderr_explains_no_later_one(sessio
     for _ in range(3):
         await session.invoke(M, "loud", {})
     assert await told.invoking("silent", timeout=0.3) == lines(
-        f"timeout: {M}: no answer within 0.3 s", "command: PYTHON DIR/m.py", SAYS_NOTHING
+        f"timeout: {M}: no answer within 0.3 s", "command: PYTHON DIR/m.py", SAYS_NO_MORE
     )
 
 

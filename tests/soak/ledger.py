@@ -56,7 +56,9 @@ class Ledger:
             outcome = error.code
             if "module" not in error.details and error.message.endswith("has ended"):
                 outcome = REFUSED
-            if error.message == f"path: nothing is mounted at {path!r}":  # and not one that the module has passed on
+            if error.message.startswith(
+                f"path: nothing is mounted at {path!r}"
+            ):  # and not one that the module has passed on
                 tag = ""
             if "the kernel broke" in error.message:
                 self.faults.append(f"{tag}: {error} {error.details}")

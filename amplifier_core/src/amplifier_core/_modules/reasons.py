@@ -50,6 +50,8 @@ _HINTS_OF_LINES = (
     (re.compile(r"\{'"), "write JSON, with double quotes: in Python json.dumps(message), not str(message)"),
     (re.compile(r"[^{]"), "stdout is the protocol's: print to stderr"),
 )
+_OF_SILENCE = "it wrote nothing: a module whose output is not flushed, or which reads stdin to its end, looks like this"
+_OF_SILENCE_LATER = "it wrote nothing since the request was sent: it is still at work, or its reply is not flushed"
 _OF_A_REPLY = ("ok", "pending", "chunk", "result")
 
 
@@ -93,7 +95,7 @@ def _notes(error: KernelError, module: Module, since: str) -> Iterator[str]:
     if (count := details.get("in_flight")) is not None:
         yield f"{count} requests were in flight: any of them may be the cause"
     if details.get("phase") == "module" and command and not _said_anything(details):
-        yield "it wrote nothing: a module whose output is not flushed, or which reads stdin to its end, looks like this"
+        yield _OF_SILENCE_LATER if since else _OF_SILENCE
     yield from (f"hint: {hint}" for hint in dict.fromkeys(_hints(details, module)))
 
 
@@ -107,6 +109,8 @@ def _hints(details: Mapping[str, Any], module: Module) -> Iterator[str]:
     for text in (details.get("line"), noise.get("first") if isinstance(noise, dict) else None):
         if hint := _hint_of_line(_text(text)):
             yield hint
+    if details.get("exit_code") == 0 and not _said_anything(details):
+        yield "it ended by itself: a module answers one line after the other until the end of stdin"
     if details.get("unended"):
         yield "end each message with a line feed, and flush it"
     text = _text(details.get("stderr")) or _text(details.get("earlier_stderr"))

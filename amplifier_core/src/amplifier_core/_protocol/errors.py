@@ -168,7 +168,8 @@ def _start_of(value: Any, left: list[int]) -> Any:
 def meant(name: str, known: Iterable[str]) -> str:
     """Say which of the known names a wrong one is most like, as the end of a message; empty if it is like none."""
     name = name[:_NAME_MAX]
-    longer = [each for each in known if name and each.startswith(f"{name}_")]
+    more = (f"{name}_", f"{name}/")  # of the whole name it may be the beginning, and of a path the end
+    longer = [each for each in known if name and (each.startswith(more) or each.endswith(f"/{name}"))]
     if not longer:
         import difflib  # noqa: PLC0415 - 3 ms, and only a mistake needs it
 

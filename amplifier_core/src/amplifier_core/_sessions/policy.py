@@ -82,7 +82,8 @@ def _conclude(
     _record(state, question, data, decision, answers, span)
     if not decision.allowed:
         action = f"{question.action} {question.module.path}{f' {question.op}' if question.op else ''}"
-        raise Forbidden(f"{action}: {decision.reason}", details={"capabilities": list(question.wanted)})
+        why = decision.reason if state.namespace.policy else f"{decision.reason}: none is registered on policy:request"
+        raise Forbidden(f"{action}: {why}", details={"capabilities": list(question.wanted)})
     state.check_open()  # a hook may have outlived the session
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from amplifier_core._modules.deadline import seconds_of
-from amplifier_core._protocol.errors import BadRequest, KernelError, Unreachable, failure_of, short
+from amplifier_core._protocol.errors import BadRequest, KernelError, Unreachable, failure_of, meant, short
 from amplifier_core._protocol.json import NotJson, encode, encode_checked
 from amplifier_core._protocol.message import result_of, result_size
 from amplifier_core._sessions.policy import INVOKE, Question, authorize
@@ -20,7 +20,7 @@ from .emit import Emitter
 from .turns import Invocation, take_turn, take_turns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from amplifier_core._modules.module import Module
     from amplifier_core._protocol.event import Event, SizeLimit
@@ -61,7 +61,7 @@ async def invoke(
     try:
         mount = state.namespace.mounts.get(path) if isinstance(path, str) else None
         if mount is None:
-            _refuse_path(path)
+            _refuse_path(path, () if caller else state.namespace.mounts)
         module = mount.module
         args = _encode_args(op, request.args, module)
         data["args"] = args if len(args) <= limit.size else limit.omitted(args)
@@ -133,10 +133,11 @@ def _check_depth(span: Span) -> None:
         raise BadRequest(f"path: invocations are nested more than {_DEPTH_MAX} deep")
 
 
-def _refuse_path(path: object) -> NoReturn:
+def _refuse_path(path: object, mounted: Iterable[str]) -> NoReturn:
+    """Refuse a path, and say which of those ``mounted`` it is like: a module may not know of others than it names."""
     if not isinstance(path, str):
         raise BadRequest(f"path: expected text, got {type(path).__name__}")
-    raise BadRequest(f"path: nothing is mounted at {short(path)}")
+    raise BadRequest(f"path: nothing is mounted at {short(path)}{meant(path, mounted)}")
 
 
 def _encode_args(op: object, args: object, module: Module) -> msgspec.Raw:

@@ -84,7 +84,10 @@ def _doubt(state: SessionState, descriptor: ModuleDescriptor, path: str) -> None
     doubts = [f"mounting {path}: {doubt}" for doubt in descriptor.doubts()]
     place = path.split("/")[2]
     if descriptor.kind != place.removesuffix("s"):
-        doubts.append(f"mounting {path}: {descriptor.source}: $.kind: a {descriptor.kind} is mounted at /mnt/{place}")
+        article = "an" if descriptor.kind[0] in "ao" else "a"  # of the kinds that there are
+        doubts.append(
+            f"mounting {path}: {descriptor.source}: $.kind: {article} {descriptor.kind} is mounted at /mnt/{place}"
+        )
     for doubt in doubts:
         state.runtime.bus.warn(doubt, doubt)
 
