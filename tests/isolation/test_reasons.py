@@ -9,7 +9,7 @@ import textwrap
 import pytest
 from tests.conftest import missing_here
 
-from amplifier_core import Kernel, KernelError, Plan, Unreachable
+from amplifier_core import Kernel, KernelError, Plan, Unreachable, load_descriptor
 
 M = "/mnt/tools/m"
 MODULE = """
@@ -164,3 +164,14 @@ def test_mounts_are_found_whatever_their_names(tmp_path, linux):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert {name: found.get(f"{tmp_path}/{name}") for name in names} == dict.fromkeys(names, "tmpfs")
+
+
+async def test_a_script_beside_the_descriptor_s_folder(session, tmp_path):
+    """As of a descriptor that was moved: the script is there, and an isolated module sees its own folder alone."""
+    file = tmp_path / "elsewhere" / "m.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(describe(tmp_path, "pass")))
+    with pytest.raises(Unreachable) as caught:
+        await session.mount("/mnt/tools", load_descriptor(file))
+    script = tmp_path / "code" / "m.py"
+    assert f"hint: not granted fs:read:{script}, and isolated" in caught.value.__notes__

@@ -34,7 +34,7 @@ _NO_NETWORK = re.compile(
     r"|(?:socket|connect)\b[^\n]{0,100}(?:EACCES|Permission denied)"
     r"|_socket\.socket\.[^\n]{0,100}\n[^\n]{0,200}\n?PermissionError"
 )
-_NO_FILE = re.compile(r"(?:No such file or directory: |no such file or directory, \w+ )'(/[^'\n]*)'")
+_NO_FILE = re.compile(r"(?:No such file or directory: |no such file or directory, \w+ |can't open file )'(/[^'\n]*)'")
 _NO_VARIABLE = re.compile(r"^KeyError: '([A-Z_][A-Z0-9_]*)'", re.MULTILINE)
 _NO_PACKAGE = re.compile(r"No module named '([^'\n]+)'|Cannot find (?:module|package) '([^'\n]+)'")
 _SYSTEM = ("/usr/", "/bin/", "/sbin/", "/lib", "/etc/", "/proc/", "/sys/", "/dev/")
