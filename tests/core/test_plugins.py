@@ -138,11 +138,11 @@ async def test_an_object_may_be_a_plugin_too(site, session):
 
 async def test_the_error_of_an_unknown_name_has_the_installed_names_and_no_package(site, session, events):
     """Nobody owns a package of that name: an advice to install it would invite others to take the name."""
-    site.install(TRANSPORTS, "here", TRANSPORT)
+    site.install(TRANSPORTS, "a-first", TRANSPORT)
     error = await refused(session, "carrier-pigeon")
-    assert only_line(error).startswith("transport 'carrier-pigeon' is not installed (installed: here, ")
+    assert only_line(error).startswith("transport 'carrier-pigeon' is not installed (installed: a-first, ")
     assert error.message.endswith(")")
-    assert {"here", "stdio"} <= set(error.details["installed"])
+    assert {"a-first", "stdio"} <= set(error.details["installed"])
     (add,) = events("mount:add")
     assert add["error"]["message"] == error.message
 
