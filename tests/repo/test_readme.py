@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,11 +22,21 @@ def test_the_readmes_example_does_what_it_says(tmp_path):
         if language == "console":
             told.append(text)
     assert told
+    check_console(told, tmp_path)
+    assert (tmp_path / "run.jsonl").stat().st_size > 0
+    (tmp_path / "wordcount_by_hand.py").replace(tmp_path / "wordcount.py")  # the same module
+    check_console(told, tmp_path)
+
+
+def check_console(told, folder):
+    """Run each command; its Python is the one that a module's `python3` finds."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     for text in told:
         command, _, expected = text.partition("\n")
         words = [sys.executable if word == "python3" else word for word in command.removeprefix("$ ").split()]
-        assert subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == expected
-    assert (tmp_path / "run.jsonl").stat().st_size > 0
+        environ = {**os.environ, "PATH": path}
+        done = subprocess.run(words, cwd=folder, env=environ, capture_output=True, text=True, check=True)
+        assert done.stdout == expected
 
 
 @pytest.mark.parametrize("task", ["quickstart", "tests"])
@@ -57,7 +68,7 @@ def test_the_pip_lines_of_the_readme_install_what_they_name(uv, tmp_path):
     python = Path(sysconfig.get_path("scripts", "venv", {"base": str(home)})) / "python"
     for line in INSTALLS.findall((ROOT / "README.md").read_text("utf-8")):
         subprocess.run([python, "-m", "pip", "install", "--quiet", *line.split()], cwd=ROOT, check=True)
-    imports = "import amplifier_core, amplifier_transport_stdio, amplifier_isolation_bwrap"
+    imports = "import amplifier_core, amplifier_module, amplifier_transport_stdio, amplifier_isolation_bwrap"
     subprocess.run([python, "-I", "-c", imports], check=True)
 
 
@@ -74,9 +85,9 @@ def test_every_relative_link_leads_somewhere():
 
 
 def test_the_lines_of_the_protocol_are_what_a_module_says(tmp_path):
-    """The module of the README gets the requests of section 3 of the protocol, and gives its replies."""
+    """The module that README writes by hand gets the requests of section 3 of the protocol, and gives its replies."""
     readme, protocol = ((ROOT / name).read_text("utf-8") for name in ("README.md", "amplifier_core/PROTOCOL.md"))
-    (program,) = (text for _, name, text in FENCE.findall(readme) if name == "wordcount.py")
+    (program,) = (text for _, name, text in FENCE.findall(readme) if name == "wordcount_by_hand.py")
     (tmp_path / "wordcount.py").write_text(program, "utf-8")
     section = protocol.partition("## 3. STDIO JSON")[2].partition("## 4.")[0]
     asked, told = (re.findall(rf"^{arrow} (.+)$", section, re.MULTILINE) for arrow in "→←")
