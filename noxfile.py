@@ -19,6 +19,7 @@ CACHE = ROOT / ".cache"
 DISTRIBUTIONS = sorted(path.parent.name for path in ROOT.glob("amplifier_*/pyproject.toml"))
 LARGE = ["amplifier_transport_grpc", "amplifier_transport_mcp"]  # grpcio, and the SDK of MCP
 LIGHT = [name for name in DISTRIBUTIONS if name not in LARGE]
+KIT = "amplifier_module"
 PYTHONS = ["3.11", "3.12", "3.13"]
 
 
@@ -91,7 +92,8 @@ def quickstart(session: nox.Session) -> None:
 @nox.session
 def agent(session: nox.Session) -> None:
     """Run examples/agent: an agent made of modules alone, in several languages."""
-    install(session, names=LIGHT)
+    install(session, names=[name for name in LIGHT if name != KIT])
+    session.install("--reinstall-package=amplifier-module", f"./{KIT}")  # a confined module sees no editable one
     session.run("python", "examples/agent/main.py", *session.posargs)
 
 

@@ -1,27 +1,21 @@
-"""A context module: makes a transcript shorter, by fixed rules and without a model.
+"""A context module, made with the kit: makes a transcript shorter, by fixed rules and without a model.
 
 The beginning (the system prompt and the goal) and the last exchange stay unchanged. Between them it keeps one line for
-each message and each call. The kernel has the session's context, so a compaction takes two turns: the module asks for
-the fragments, and then sets one. It sends its events to the log in its replies.
+each message and each call. The kernel has the session's context, so a compaction makes two system calls. It sends its
+events to the log in its replies.
 """
 
-import json
-import sys
-from typing import Any
+from typing import Annotated, Any
 
-TRANSCRIPT = {
-    "type": "object",
-    "required": ["fragment"],
-    "properties": {"fragment": {"type": "string", "description": "The key of a list of chat messages."}},
-}
-DESCRIPTION = {
-    "name": "compactor",
-    "version": "0.1.0",
-    "kind": "context",
-    "capabilities": ["sys:context.get", "sys:context.set_fragment:transcript"],
-    "inputs": {"compact": {"description": "Makes a transcript shorter.", **TRANSCRIPT}},
-    "outputs": {"compact": {"type": "object", "required": ["before", "after"]}},
-}
+from amplifier_module import Context, Module, ModuleError
+
+module = Module(
+    "compactor",
+    kind="context",
+    version="0.1.0",
+    capabilities=["sys:context.get", "sys:context.set_fragment:transcript"],
+)
+
 TITLE = "Earlier steps, in short:"
 LINE, LINES = 160, 60  # characters in a line, lines in a digest
 
@@ -64,52 +58,20 @@ def shortened(text: str) -> str:
     return line if len(line) <= LINE else f"{line[:LINE]} …"
 
 
-def compact(args: dict[str, Any], resume: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the next reply to one invocation: `pending` twice, then the result."""
-    key = args.get("fragment")
-    if resume is None:
-        return {"pending": {"syscalls": [{"name": "context.get"}], "state": {}}}
-    (result,), state = resume["results"], resume["state"]
-    if not result["ok"]:
-        return {"ok": False, "error": result["error"]}
-    if "after" in state:
-        return {"ok": True, "result": state, "events": [{"event": "context:post_compact", "data": state}]}
-    messages = result["result"]["fragments"].get(key)
+@module.op
+async def compact(fragment: Annotated[str, "The key of a list of chat messages."], context: Context) -> dict[str, Any]:
+    """Make a transcript shorter."""
+    messages = (await context.get_fragments()).get(fragment)
     if not isinstance(messages, list):
-        return failure("bad_request", f"args.fragment: expected the key of a transcript, got {key!r}")
+        raise ModuleError("bad_request", f"args.fragment: expected the key of a transcript, got {fragment!r}")
     shorter = compacted(messages)
-    state = {"fragment": key, "before": len(messages), "after": len(shorter)}
-    if shorter is messages:
-        return {"ok": True, "result": state}
-    call = {"name": "context.set_fragment", "args": {"key": key, "value": shorter}}
-    event = {"event": "context:pre_compact", "data": {"fragment": key, "messages": len(messages)}}
-    return {"pending": {"syscalls": [call], "state": state}, "events": [event]}
-
-
-def failure(code: str, message: str) -> dict[str, Any]:
-    """Return the reply that says what went wrong."""
-    return {"ok": False, "error": {"code": code, "message": message}}
-
-
-def answer(method: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Return the reply to one request."""
-    if method == "health":
-        return {"ok": True, "result": {"status": "ok"}}
-    if method == "describe":
-        return {"ok": True, "result": DESCRIPTION}
-    if params["op"] == "compact":
-        return compact(params["args"], params.get("resume"))
-    return failure("unsupported_op", "compactor knows compact alone")
-
-
-def main() -> None:
-    """Answer line by line until stdin ends."""
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
-        if "id" in request:  # cancel has no id and gets no reply
-            reply = answer(request["method"], request.get("params", {}))
-            print(json.dumps({"id": request["id"], **reply}), flush=True)
+    told = {"fragment": fragment, "before": len(messages), "after": len(shorter)}
+    if shorter is not messages:
+        context.event("context:pre_compact", {"fragment": fragment, "messages": len(messages)})
+        await context.set_fragment(fragment, shorter)
+        context.event("context:post_compact", told)
+    return told
 
 
 if __name__ == "__main__":
-    main()
+    module.run()

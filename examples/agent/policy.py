@@ -1,21 +1,15 @@
-"""A policy hook: the fixed rules of this example. The kernel asks it before each mount and each invocation.
+"""A policy hook, made with the kit: the fixed rules of this example.
 
-It allows each call that reads, and denies each call that removes. On a call that writes it abstains: another hook, in
-main.py, asks a person. The kernel denies a request that no hook allows.
+The kernel asks it before each mount and each invocation. It allows each call that reads, and denies each call that
+removes. On a call that writes it abstains: another hook, in main.py, asks a person. The kernel denies a request that no
+hook allows.
 """
 
-import json
-import sys
 from typing import Any
 
-DESCRIPTION = {
-    "name": "policy",
-    "version": "0.1.0",
-    "kind": "hook",
-    "capabilities": [],
-    "inputs": {"on_event": {"type": "object", "required": ["event"]}},
-    "outputs": {"on_event": {"type": "object", "required": ["decision"]}},
-}
+from amplifier_module import Module
+
+module = Module("policy", kind="hook", version="0.1.0")
 
 ABSTAIN = {"decision": "abstain"}
 MOUNTS = {  # what may be mounted; whether its calls are then allowed for the session, or asked about one by one
@@ -34,8 +28,10 @@ CALLS = {
 }
 
 
-def decide(request: dict[str, Any]) -> dict[str, Any]:
-    """Decide on the data of one policy:request."""
+@module.op
+def on_event(event: dict[str, Any]) -> dict[str, Any]:
+    """Decide on one policy:request."""
+    request = event["data"]
     path = request["path"]
     if request["action"] == "mount" and path in MOUNTS:
         return {"decision": "allow", "scope": MOUNTS[path], "reason": "it belongs to this example"}
@@ -44,25 +40,5 @@ def decide(request: dict[str, Any]) -> dict[str, Any]:
     return ABSTAIN
 
 
-def answer(method: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Return the reply to one request."""
-    if method == "health":
-        return {"ok": True, "result": {"status": "ok"}}
-    if method == "describe":
-        return {"ok": True, "result": DESCRIPTION}
-    if params["op"] == "on_event":
-        return {"ok": True, "result": decide(params["args"]["event"]["data"])}
-    return {"ok": False, "error": {"code": "unsupported_op", "message": "policy knows on_event alone"}}
-
-
-def main() -> None:
-    """Answer line by line until stdin ends."""
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
-        if "id" in request:  # cancel has no id and gets no reply
-            reply = answer(request["method"], request.get("params", {}))
-            print(json.dumps({"id": request["id"], **reply}), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    module.run()

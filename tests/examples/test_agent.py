@@ -10,15 +10,19 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
+import venv
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import attrs
+import msgspec
 import pytest
 
+import amplifier_module
 from amplifier_core import KernelError, load_descriptor
 from amplifier_core.testing import check_module
 
@@ -77,6 +81,23 @@ def runs_in(link, folder):
         return os.readlink(link).startswith(str(folder))  # noqa: PTH115 - it may be gone
     except OSError:
         return False
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory):
+    """A Python with the kit, installed as users have it: a confined module does not see an editable one."""
+    home = tmp_path_factory.mktemp("installation")
+    venv.create(home, symlinks=True)
+    scheme = {"base": str(home), "platbase": str(home)}
+    packages = Path(sysconfig.get_path("purelib", "venv", scheme))
+    for package in (amplifier_module, msgspec):
+        shutil.copytree(package.__path__[0], packages / package.__name__)
+    return sysconfig.get_path("scripts", "venv", scheme)
+
+
+@pytest.fixture(autouse=True)
+def python3_has_the_kit(installation, monkeypatch):
+    monkeypatch.setenv("PATH", os.pathsep.join([installation, os.environ["PATH"]]))
 
 
 @pytest.fixture
@@ -673,12 +694,20 @@ async def test_what_cannot_be_compacted_stays_and_is_not_announced(mount, sessio
     assert not events("context:pre_compact")
 
 
-def test_the_modules_can_be_read_in_one_sitting_and_use_no_library():
+def test_the_modules_can_be_read_in_one_sitting_and_use_no_library_but_the_kit():
     for file in [*AGENT.glob("*.py"), *AGENT.glob("*.mjs"), *AGENT.glob("*.pl"), *AGENT.glob("*.sh")]:
         text = file.read_text("utf-8")
         assert len(text.splitlines()) <= 225, file
         if file.name == "main.py":
             continue
         imported = re.findall(r"^(?:import|from|use) ([\w:]+)", text, re.MULTILINE)
-        known = sys.stdlib_module_names | {"strict", "warnings", "Encode", "File::Find", "JSON::PP"}
+        known = sys.stdlib_module_names | {
+            "amplifier_module",
+            "msgspec",
+            "strict",
+            "warnings",
+            "Encode",
+            "File::Find",
+            "JSON::PP",
+        }
         assert {name.partition(".")[0] for name in imported} <= known, file
