@@ -142,6 +142,11 @@ def test_an_unknown_op_names_the_known_ones(call, describe):
     assert (status, errors.splitlines()[-1]) == (1, "error: unsupported_op: no")
 
 
+def test_the_option_for_a_capability_can_be_pasted_into_a_shell(call, describe):
+    _, _, errors = call(describe("echo.py", capabilities=["fs:write:$tmp"]), "echo")
+    assert errors.endswith("hint: --grant 'fs:write:$tmp'\n")
+
+
 def test_what_is_not_granted_is_told_with_the_option_for_it(call, describe):
     file = describe("echo.py", capabilities=["sys:emit"])
     status, out, errors = call(file, "echo")

@@ -5,6 +5,7 @@ Owns the session and the policy of the command line. `screen` owns what is shown
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -126,7 +127,7 @@ def _hints(error: KernelError) -> list[str]:
     if "trusted=True" in error.message:
         return ["--trusted runs the modules without isolation"]
     words = error.details.get("capabilities")
-    return [f"--grant {word}" for word in words] if isinstance(words, list) else []
+    return [f"--grant {shlex.quote(word)}" for word in words] if isinstance(words, list) else []
 
 
 def _known_ops(description: Mapping[str, Any], error: KernelError) -> list[str]:
