@@ -151,7 +151,7 @@ def test_what_is_not_granted_is_told_with_the_option_for_it(call, describe):
     file = describe("echo.py", capabilities=["sys:emit"])
     status, out, errors = call(file, "echo")
     assert (status, out) == (2, "")
-    assert "✗ policy: deny: no policy hook allowed sys:emit" in errors
+    assert "✗ policy: deny: Grants did not allow sys:emit" in errors
     assert errors.endswith("hint: --grant sys:emit\n")
     for option in (["--grant", "sys:emit"], ["--grant-all"]):
         status, out, errors = call(file, "echo", *option)
