@@ -18,8 +18,8 @@ EVERYTHING = Path(__file__).parent / "everything.py"
 class Process:
     """A module as a process, line by line."""
 
-    def __init__(self, *arguments, program=EVERYTHING):
-        command = [sys.executable, str(program), *arguments]
+    def __init__(self, *arguments, program=EVERYTHING, interpreter=sys.executable):
+        command = [interpreter, str(program), *arguments]
         self.popen: Any = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -62,6 +62,12 @@ def process(traced):
     for each in started:
         each.popen.communicate(timeout=60)
         each.end_of_test.cancel()
+
+
+@pytest.fixture
+def command(traced):
+    """What starts the module as a process of its own."""
+    return [sys.executable, str(EVERYTHING)]
 
 
 @pytest.fixture

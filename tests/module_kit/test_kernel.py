@@ -73,7 +73,7 @@ async def test_it_conforms(described):
 
 async def test_a_call_and_an_error(everything):
     assert await everything("count", {"text": "a b"}) == {"words": 2}
-    with pytest.raises(BadRequest, match="args.text: expected str, got int"):
+    with pytest.raises(BadRequest, match="args.text: expected str.*, got "):
         await everything("count", {"text": 1})
     with pytest.raises(KernelError, match="buy some soon") as raised:
         await everything("fail", {"how": "own"})

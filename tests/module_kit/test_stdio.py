@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.module_kit.conftest import EVERYTHING
 
 MIB = 1 << 20
 NOTHING = "expected a value, got nothing"
@@ -314,13 +313,11 @@ def test_too_many_requests_in_progress_are_refused(process):
     assert all(replies[n]["ok"] for n in range(9))
 
 
-def test_stdout_may_be_a_file(tmp_path):
+def test_stdout_may_be_a_file(command, tmp_path):
     request = {"id": "r1", "method": "invoke", "params": {"op": "noisy"}}
     with (tmp_path / "out").open("wb") as out:
         told = json.dumps(request).encode()
-        done = subprocess.run(
-            [sys.executable, EVERYTHING], input=told + b"\n", stdout=out, stderr=subprocess.PIPE, check=True
-        )
+        done = subprocess.run(command, input=told + b"\n", stdout=out, stderr=subprocess.PIPE, check=True)
     assert json.loads((tmp_path / "out").read_bytes()) == {"id": "r1", "ok": True, "result": "quiet"}
     assert "printed ✓" in done.stderr.decode()
 
@@ -333,9 +330,9 @@ def test_what_was_printed_before_goes_to_stderr_too(process, tmp_path, monkeypat
     assert module.end() == ([], "early\nafter")
 
 
-def test_a_stdin_that_cannot_be_read_has_ended(traced):
+def test_a_stdin_that_cannot_be_read_has_ended(command):
     with Path(os.devnull).open("wb") as nothing:
-        done = subprocess.run([sys.executable, EVERYTHING], stdin=nothing, capture_output=True, check=True)
+        done = subprocess.run(command, stdin=nothing, capture_output=True, check=True)
     assert done.stdout == b""
 
 
@@ -418,9 +415,9 @@ def test_a_module_that_is_run_by_its_name_prints_that(tmp_path, traced):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal is a pty")
-def test_a_person_is_told_what_stdin_is_for(traced):
+def test_a_person_is_told_what_stdin_is_for(command):
     person, terminal = os.openpty()
-    with subprocess.Popen([sys.executable, EVERYTHING], stdin=terminal, stderr=subprocess.PIPE) as module:
+    with subprocess.Popen(command, stdin=terminal, stderr=subprocess.PIPE) as module:
         os.close(terminal)
         os.write(person, b"\x04")  # the end of input
         _, errors = module.communicate(timeout=60)
