@@ -131,6 +131,15 @@ def mcp(session: nox.Session) -> None:
     session.run("python", "examples/mcp/main.py", *session.posargs)
 
 
+@nox.session
+def grpc(session: nox.Session) -> None:
+    """Run examples/grpc: a gRPC service as a module."""
+    names = [name for name in DISTRIBUTIONS if name != "amplifier_transport_mcp"]
+    install(session, names=names)
+    session.install("--editable=./amplifier_module[grpc]")
+    session.run("python", "examples/grpc/main.py", *session.posargs)
+
+
 @nox.session(name="mcp-conformance", python=NEWEST)
 def mcp_conformance(session: nox.Session) -> None:
     """Run the official suite for clients of MCP through our transport, without its part on authorization."""

@@ -22,6 +22,7 @@ import idle
 import imports
 import isolated
 import nested
+import over_grpc
 import over_http
 import over_mcp
 import over_stdio
@@ -44,6 +45,7 @@ PATHS = {
     "turns": turns,
     "events": events,
     "http": over_http,
+    "grpc": over_grpc,
     "mcp": over_mcp,
     "idle": idle,
     "imports": imports,
