@@ -67,7 +67,7 @@ _CALLS: dict[str, tuple[dict[str, Any], ...]] = {
     "session.fork": ({"parent_id": "@"},),
     "session.end": ({"session_id": "@"},),
     "unmount": ({"path": "@"}, {"path": "/mnt/tools", "name": "@"}),
-    "mounts": ({"path": "@"},),
+    "mounts": ({"path": "@"}, {"session_id": "@"}, {"more": "@"}),
     "describe": ({"path": "@"},),
     "invoke": (
         {"path": "@", "op": "o", "args": {}},

@@ -105,7 +105,7 @@ class Sessions(RuleBasedStateMachine):
             return
         module = a_module(name)
         namespace = self.namespaces[session] = self.namespaces[session].unshared()
-        namespace.add(Mount(module, ("env:A",), session_wide))
+        namespace.add(Mount(module, ("env:A",), namespace.policy if session_wide else None))
         self.mounts[session][path] = (module, session_wide)
 
     @rule(pick=picks, name=st.sampled_from(NAMES))
@@ -155,7 +155,9 @@ class Sessions(RuleBasedStateMachine):
     @invariant()
     def every_session_sees_its_own(self):
         for session, namespace in self.namespaces.items():
-            seen = {path: (mount.module, mount.session_wide) for path, mount in namespace.mounts.items()}
+            seen = {
+                path: (mount.module, mount.session_wide is namespace.policy) for path, mount in namespace.mounts.items()
+            }
             assert seen == self.mounts[session]
             assert list(seen) == list(self.mounts[session])  # in the order of mounting
             assert list(namespace.policy) == sorted(self.policy[session], key=lambda hook: hook.priority)
@@ -206,7 +208,7 @@ def test_a_namespace_that_one_session_alone_holds_is_its_own():
 async def test_a_policy_hook_stays_when_its_module_goes():
     namespace = Namespace()
     module = a_module("a")
-    namespace.add(Mount(module, (), session_wide=True))
+    namespace.add(Mount(module, (), session_wide=()))
     hook = PolicyHook(module.path, an_observer, 0, may_grant=True)
     namespace.add_policy(hook)
     assert list(chain.from_iterable(namespace.remove(module.path))) == [module]
@@ -216,7 +218,7 @@ async def test_a_policy_hook_stays_when_its_module_goes():
 async def test_observers_in_a_module_end_before_it_and_the_others_after_it():
     namespace = Namespace()
     module = a_module("a")
-    namespace.add(Mount(module, (), session_wide=True))
+    namespace.add(Mount(module, (), session_wide=()))
     through, other = await an_observer(), await an_observer()
     namespace.add_observer(ObserverHook("*", other, 0, None))
     namespace.add_observer(ObserverHook("*", through, 1, module.path))
@@ -239,7 +241,7 @@ async def test_observers_of_names_beyond_the_cache_are_found():
 async def test_a_module_and_an_observer_are_given_up_by_the_last_namespace():
     namespace = Namespace()
     module, observer = a_module("a"), await an_observer()
-    namespace.add(Mount(module, (), session_wide=True))
+    namespace.add(Mount(module, (), session_wide=()))
     namespace.add_observer(ObserverHook("*", observer, 0, module.path))
     fork = namespace.share().unshared()
     assert list(chain.from_iterable(fork.remove(module.path))) == []
@@ -253,7 +255,7 @@ async def test_a_module_and_an_observer_are_given_up_by_the_last_namespace():
 async def test_the_last_of_two_sessions_gives_up_the_module(first):
     namespace = Namespace()
     module = a_module("a")
-    namespace.add(Mount(module, (), session_wide=True))
+    namespace.add(Mount(module, (), session_wide=()))
     both = [namespace, namespace.share()]
     assert both[first].release() == []
     assert list(chain.from_iterable(both[1 - first].release())) == [module]

@@ -328,9 +328,14 @@ async def test_a_module_can_not_trust_what_it_mounts(mounted, session):
         ("unmount", {"path": "/mnt/agents"}, "bad_request", "nothing is mounted"),
         ("mounts", {"path": 5}, "bad_request", "args.path: expected text, got int"),
         ("describe", {}, "bad_request", "args.path: expected text, got nothing"),
-        ("describe", {"pth": ECHO}, "bad_request", "args.pth: describe takes path; is path meant?"),
-        ("context.get", {"keys": ["a"]}, "bad_request", "args.keys: context.get takes nothing"),
-        ("mounts", {"a": 1, "b": 2, "c": 3, "d": 4}, "bad_request", "args.a, args.b, args.c: mounts takes path"),
+        ("describe", {"pth": ECHO}, "bad_request", "args.pth: describe takes path, session_id; is path meant?"),
+        ("context.get", {"keys": ["a"]}, "bad_request", "args.keys: context.get takes session_id"),
+        (
+            "mounts",
+            {"a": 1, "b": 2, "c": 3, "d": 4},
+            "bad_request",
+            "args.a, args.b, args.c: mounts takes path, session_id",
+        ),
         ("session.end", {"session_id": "x", "two\nlines": 1}, "bad_request", "args.two"),
         ("unmount", {"path": "/mnt/tools", "x" * 100_000: 5}, "bad_request", "x: unmount takes path, name"),
         ("invoke", {"path": ECHO, "op": "echo"}, "bad_request", "args.args: expected an object, got nothing"),
@@ -378,7 +383,7 @@ async def test_an_argument_that_nobody_knows_is_refused_before_policy_is_asked(s
     refused, done = await make(
         session, call("emit", event="a:b", data={}, level=1), call("emit", event="a:b", data={"level": 1})
     )
-    assert refused["error"] == {"code": "bad_request", "message": "args.level: emit takes event, data"}
+    assert refused["error"] == {"code": "bad_request", "message": "args.level: emit takes event, data, session_id"}
     assert done["ok"]
     assert asked == ["mount", "invoke", "emit"]
 

@@ -16,7 +16,7 @@ import msgspec
 from amplifier_core._protocol.event import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from amplifier_core._events.observer import Observer
     from amplifier_core._modules.module import Module
@@ -32,17 +32,22 @@ MOUNT_PATHS: tuple[str, ...] = get_args(MountPath)
 
 
 class Mount(msgspec.Struct, frozen=True):
-    """A module in one session: its grants there, and whether they hold for the session or policy is asked each time."""
+    """A module in one session: its grants there, and how long they hold.
+
+    ``session_wide`` has the policy hooks whose decision lasts as long as the session has these and no other ones.
+    ``None``: policy is asked each time.
+    """
 
     module: Module
     granted: tuple[str, ...]
-    session_wide: bool
+    session_wide: tuple[PolicyHook, ...] | None
 
 
 class PolicyHook(msgspec.Struct, frozen=True, eq=False):
     """A policy hook, and the ``module`` that answers for it. It is compared by identity: each is asked for itself.
 
-    ``may_grant`` is false if a fork or a module (``maker``) registered it: its allow adds nothing.
+    ``may_grant`` is false if a fork or a module (``maker``) registered it: its allow adds nothing. ``unmounted`` is
+    true in the session that unmounted its module: there it denies, although the module may go on elsewhere.
     """
 
     name: str
@@ -51,6 +56,7 @@ class PolicyHook(msgspec.Struct, frozen=True, eq=False):
     may_grant: bool
     module: Module | None = None
     maker: Module | None = None
+    unmounted: bool = False
 
 
 class ObserverHook(msgspec.Struct, frozen=True):
@@ -120,7 +126,7 @@ class Namespace:
         self._observers_of = {}
         module = self.mounts.pop(path).module
         if any(hook.module is module for hook in self.policy):
-            self._set_policy(msgspec.structs.replace(hook) if hook.module is module else hook for hook in self.policy)
+            self.policy = tuple(_unmounted(hook) if hook.module is module else hook for hook in self.policy)
         return _unheld(observers, [module])
 
     def add_policy(self, hook: PolicyHook) -> None:
@@ -128,7 +134,7 @@ class Namespace:
 
         No earlier grant holds for the session any more: the hook is asked about everything from now on.
         """
-        self._set_policy(_inserted(self.policy, hook))
+        self.policy = _inserted(self.policy, hook)
 
     def add_observer(self, hook: ObserverHook) -> None:
         """Add an observer, behind those of the same or a lower priority."""
@@ -140,13 +146,6 @@ class Namespace:
         """Give for each hook that a module registered that module."""
         hooks: Iterator[PolicyHook | ObserverHook] = chain(self.policy, self.observers)
         return (hook.maker for hook in hooks if hook.maker is not None)
-
-    def _set_policy(self, hooks: Iterable[PolicyHook]) -> None:
-        """Set the policy hooks. Another tuple tells what goes on that it has to ask those that are new."""
-        for path, mount in self.mounts.items():
-            if mount.session_wide:
-                self.mounts[path] = msgspec.structs.replace(mount, session_wide=False)
-        self.policy = tuple(hooks)
 
     def observers_of(self, event: str) -> Sequence[Observer]:
         """List the observers of an event's name, in order. The lists are cached, since most names are the kernel's."""
@@ -160,7 +159,22 @@ class Namespace:
         return found
 
 
+def together(own: tuple[PolicyHook, ...], above: tuple[PolicyHook, ...]) -> tuple[PolicyHook, ...]:
+    """Put the policy hooks of two sessions together, by their priorities. If one tuple has all of them, it is that."""
+    known = set(map(id, above))
+    more = [hook for hook in own if id(hook) not in known]
+    if not more:
+        return above
+    if known.issubset(map(id, own)):
+        return own
+    return tuple(sorted([*above, *more], key=lambda hook: hook.priority))
+
+
 _NAMES_MAX = 256  # names in the cache: modules may emit any number of names
+
+
+def _unmounted(hook: PolicyHook) -> PolicyHook:
+    return msgspec.structs.replace(hook, unmounted=True)
 
 
 def _inserted(hooks: tuple[_Hook, ...], hook: _Hook) -> tuple[_Hook, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, one_line
+from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, Unreachable, one_line
 from amplifier_core._protocol.gate import Answer, Outcome, decide, decide_again, narrowed_below, read_answer
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Question(msgspec.Struct, frozen=True):
     op: str | None = None
     args: Raw | None = None
     caller: str | None = None  # the module whose system call this is
+    caller_session_id: str | None = None  # its session, if that is another one
 
 
 async def authorize(state: SessionState, question: Question, span: Span) -> Outcome:
@@ -72,7 +73,7 @@ async def authorize_again(
     answers = await _ask_newer(state, question, data, span, asked)
     decision = decide_again(question.wanted, answers)
     _conclude(state, question, data, decision, answers, span)
-    return state.namespace.policy
+    return state.policy
 
 
 def _conclude(
@@ -92,7 +93,7 @@ async def _ask_newer(
 ) -> list[Answer]:
     """Ask the hooks of the session but those that were ``asked`` already, until one denies or there is no other."""
     answers: list[Answer] = []
-    while (policy := state.namespace.policy) is not asked:
+    while (policy := state.policy) is not asked:
         known = set(map(id, asked))
         asked = policy
         for hook in policy:
@@ -125,6 +126,7 @@ def _describe(question: Question) -> dict[str, Any]:
         "unenforced": unenforced,
         "trusted": module.trusted or None,
         "caller": question.caller,
+        "caller_session_id": question.caller_session_id,
     }
     return {key: value for key, value in data.items() if value is not None}
 
@@ -137,6 +139,8 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
             asking.phase = "policy"
             asked = _Asked(hook)
             try:
+                if hook.unmounted:
+                    raise Unreachable(f"{hook.name} is no longer mounted")
                 value = await hook.ask(state, request, span)
             finally:
                 asked.close()

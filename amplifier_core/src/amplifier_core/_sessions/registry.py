@@ -16,7 +16,7 @@ from .namespace import Namespace
 from .state import SessionState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from amplifier_core._modules.module import Module
     from amplifier_core._protocol.ids import Span
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 SESSIONS_MAX = 64
-"""The most sessions that one module has open at a time, and a quarter of those that all modules of a session have."""
+"""The most sessions that one module has open at a time, with those that were made in them.
+
+It is a quarter of those that all modules of a session have.
+"""
 
 _STATUS_MAX = 256  # characters of the status of `session:end`
 
@@ -75,6 +78,8 @@ class Registry:
             _check_quota(creator, maker)
         state = self._add(runtime, parent.plan, parent.namespace.share(), creator)
         state.parent_id, state.maker = parent_id, maker
+        if state.policy is not parent.policy:  # that of sessions in which the parent was made, and this one was not
+            state.own_namespace().policy = parent.policy
         state.fragments, state.fragments_bytes = parent.fragments, parent.fragments_bytes
         state.fragments_shared = parent.fragments_shared = True
         state.record("session:fork", span, status="ok", data={"parent_id": parent_id})
@@ -92,6 +97,16 @@ class Registry:
             raise BadRequest(f"session_id: no session {short(session_id)} is open")
         return state
 
+    def find_within(self, session_id: str, session: SessionState, name: str = "session_id") -> SessionState:
+        """Give a session that a module in ``session`` reaches: that one, or one made in it, or in one of those.
+
+        Any other is refused like one that never was, as the argument ``name``.
+        """
+        state = self._states.get(session_id)
+        if state is None or not state.is_within(session):
+            raise BadRequest(f"args.{name}: no session {short(session_id)} is open")
+        return state
+
     async def end(self, state: SessionState, status: object, span: Span | None = None) -> None:
         """End one session, then the sessions that its modules made. ``span`` is that of a module's system call.
 
@@ -102,26 +117,28 @@ class Registry:
             raise BadRequest(f"status: expected text, got {type(status).__name__}")
         if len(status) > _STATUS_MAX:
             raise BadRequest(f"status: expected at most {_STATUS_MAX} characters, got {len(status)}")
-        state.begin_end()
-        await state.runtime.complete(self._end(state, status, span, asyncio.current_task()))
+        ending = [each for each in (state, *state.descendants()) if each.begin_end()]
+        await state.runtime.complete(self._end_all(ending, status, span, asyncio.current_task()))
+
+    async def _end_all(
+        self, ending: Sequence[SessionState], status: str, span: Span | None, spared: asyncio.Task[Any] | None
+    ) -> None:
+        """End sessions whose ends have begun: from then on none of them takes a call, whichever ends first."""
+        for state in ending:
+            await self._end(state, status, span, spared)
 
     async def _end(self, state: SessionState, status: str, span: Span | None, spared: asyncio.Task[Any] | None) -> None:
-        made = list((state.created or {}).values())
         try:
             await end_session(state, status, span, spared)
         finally:
             self._states.pop(state.session_id, None)
-            creator = self._states.get(state.creator_id or "")
-            if creator is not None and creator.created is not None:
-                creator.created.pop(state.session_id, None)
-        for each in made:
-            if each.begin_end():
-                await self._end(each, status, span, spared)
+            if state.creator is not None and state.creator.created is not None:
+                state.creator.created.pop(state.session_id, None)
 
     def _add(self, runtime: Runtime, plan: Plan, namespace: Namespace, creator: SessionState | None) -> SessionState:
         state = SessionState(runtime, "ses_" + runtime.ids.hex16(), plan, namespace)
         if creator is not None:
-            state.creator_id = creator.session_id
+            state.creator = creator
             if creator.created is None:
                 creator.created = {}
             creator.created[state.session_id] = state
@@ -130,19 +147,26 @@ class Registry:
 
 
 def _check_quota(creator: SessionState, maker: Module | None, plan: object = None) -> int:
-    """Refuse a module that has too much open already. Give the size of its plan."""
+    """Refuse a module that has too much open already, or that above it whose session it is in. Give the plan's size."""
     creator.check_open()
-    made = list((creator.created or {}).values())
-    own = [each for each in made if each.maker is maker]
+    size = len(encode_checked(plan))
+    owner: SessionState | None = creator
+    while owner is not None:
+        _check_room(owner, maker, size)
+        maker, owner = owner.maker, owner.creator
+    return size
+
+
+def _check_room(owner: SessionState, maker: Module | None, size: int) -> None:
+    made = [(each, *each.descendants()) for each in (owner.created or {}).values()]
+    own = [each for tree in made if tree[0].maker is maker for each in tree]
     if len(own) >= SESSIONS_MAX:
         raise BadRequest(f"session: one module has at most {SESSIONS_MAX} sessions open that it made; end one first")
-    if len(made) >= 4 * SESSIONS_MAX:
+    if sum(map(len, made)) >= 4 * SESSIONS_MAX:
         raise BadRequest(f"session: the modules of one session have at most {4 * SESSIONS_MAX} sessions open")
-    size = len(encode_checked(plan))
-    limit = creator.runtime.settings.fragment_bytes
+    limit = owner.runtime.settings.fragment_bytes
     if sum(each.plan_bytes for each in own) + size > limit:
         raise BadRequest(f"plan: expected at most {limit} bytes of JSON in all that a module has open, got {size} more")
-    return size
 
 
 async def end_session(

@@ -14,12 +14,16 @@ from amplifier_core._protocol.errors import BadRequest
 from amplifier_core._protocol.event import Event
 from amplifier_core._protocol.ids import RequestTree, Span
 
+from .namespace import together
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from amplifier_core._modules.module import Module
     from amplifier_core._protocol.errors import KernelError
     from amplifier_core._protocol.plan import Plan
 
-    from .namespace import Namespace
+    from .namespace import Namespace, PolicyHook
     from .runtime import Runtime
 
 Phase = Literal["open", "ending", "ended"]
@@ -33,7 +37,7 @@ class SessionState(msgspec.Struct, eq=False):
     plan: Plan
     namespace: Namespace
     parent_id: str | None = None
-    creator_id: str | None = None  # the session whose module made this one by a system call
+    creator: SessionState | None = None  # the session whose module made this one by a system call
     maker: Module | None = None  # that module
     plan_bytes: int = 0  # of JSON, if a module made the session
     created: dict[str, SessionState] | None = None  # by its modules, and not ended yet
@@ -42,6 +46,38 @@ class SessionState(msgspec.Struct, eq=False):
     fragments_shared: bool = False
     fragments_bytes: int = 0
     mounting: frozenset[str] = frozenset()
+    _together: tuple[tuple[PolicyHook, ...], ...] = ((), (), ())  # the hooks that hold, its own, those above
+
+    @property
+    def policy(self) -> tuple[PolicyHook, ...]:
+        """The policy hooks that hold here: the session's own, and those of the session in which a module made it.
+
+        Another tuple tells what goes on that it has to ask those that are new, and ends decisions for the session.
+        """
+        own = self.namespace.policy
+        if self.creator is None:
+            return own
+        above = self.creator.policy
+        held, before, before_above = self._together
+        if own is not before or above is not before_above:
+            held = together(own, above)
+            self._together = held, own, above
+        return held
+
+    def is_within(self, other: SessionState) -> bool:
+        """Tell whether this is another session, or was made in it, or in one that was."""
+        state: SessionState | None = self
+        while state is not None and state is not other:
+            state = state.creator
+        return state is not None
+
+    def descendants(self) -> Iterator[SessionState]:
+        """Give the sessions that are open and were made in this one, or in one that was."""
+        found = list((self.created or {}).values())
+        while found:
+            state = found.pop(0)
+            yield state
+            found += (state.created or {}).values()
 
     def check_call(self) -> None:
         """Raise ``BadRequest`` unless the caller is on the kernel's event loop, and the session open."""

@@ -86,7 +86,7 @@ def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, n
         tell: Callable[[bytes], Awaitable[None]] = functools.partial(_tell_callable, endpoint)
     else:
         module = _mounted(state, endpoint)
-        ask = functools.partial(_ask_module, module)
+        ask = functools.partial(_ask_module, module, state)
         tell = functools.partial(tell_module, state, module)
     if event == POLICY_REQUEST:
         may_grant = state.parent_id is None and maker is None
@@ -130,8 +130,8 @@ async def _answer(hook: Hook, event: Event) -> Any:
     return await hook(event)
 
 
-async def _ask_module(module: Module, state: SessionState, request: Event, span: Span) -> Any:
-    return await ask_module(state, module, request, span)
+async def _ask_module(module: Module, home: SessionState, state: SessionState, request: Event, span: Span) -> Any:
+    return await ask_module(state, home, module, request, span)
 
 
 async def _tell_callable(hook: Hook, line: bytes) -> None:

@@ -70,13 +70,14 @@ async def invoke(
         seconds = _time_limit(request.timeout, module, runtime.settings.timeout, caller)
         with runtime.deadlines.within(seconds, path, state) as deadline:
             granted: Sequence[str] = mount.granted
-            calling = caller.module.path if caller else None
-            if not (policy_span or mount.session_wide) and (granted or state.namespace.policy):
+            calling = caller.names_seen_from(state) if caller else _NOBODY
+            policy = state.policy
+            if not (policy_span or mount.session_wide is policy) and (granted or policy):
                 granted = await _authorize(state, mount, op, args, span, calling)
-            asked = None if policy_span else state.namespace.policy
+            asked = None if policy_span else state.policy
             invocation = Invocation(state, module, op, args, span, deadline, granted, chunks, asked, calling)
             message = await take_turn(invocation)
-            if message.pending or message.events or invocation.asked is not state.namespace.policy:
+            if message.pending or message.events or invocation.asked is not state.policy:
                 message = await take_turns(invocation, message)
         result = result_of(message, path)
         data["result"] = result if message.size <= limit.size else _shown_result(message, limit)
@@ -90,14 +91,22 @@ async def invoke(
     return result
 
 
-async def ask_module(state: SessionState, module: Module, question: Event, span: Span) -> Any:
-    """Call a module that is a policy hook. Raises ``Unreachable`` after its unmount; policy turns that into a deny."""
-    mount = state.namespace.mounts.get(module.path)
-    if mount is None or mount.module is not module:
+async def ask_module(state: SessionState, home: SessionState, module: Module, question: Event, span: Span) -> Any:
+    """Call a module that is a policy hook: in the session in question if it is mounted there, else where it registered.
+
+    Raises ``Unreachable`` after its unmount; policy turns that into a deny.
+    """
+    place = next((each for each in (state, home) if _holds(each, module)), None)
+    if place is None:
         raise Unreachable(f"{module.path} is no longer mounted")
     args = msgspec.Raw(b'{"event":%b}' % encode_checked(question))
     request = InvokeRequest(module.path, "on_event", args, state.runtime.settings.policy_timeout)
-    return await invoke(state, request, policy_span=span)
+    return await invoke(place, request, policy_span=span)
+
+
+def _holds(state: SessionState, module: Module) -> bool:
+    mount = state.namespace.mounts.get(module.path)
+    return mount is not None and mount.module is module
 
 
 async def tell_module(state: SessionState, module: Module, line: bytes) -> None:
@@ -123,6 +132,7 @@ def _time_limit(timeout: float | None, module: Module, default: float, caller: I
     return seconds if caller is None else max(0.001, min(seconds, caller.deadline.seconds_left()))
 
 
+_NOBODY: Mapping[str, str] = {}  # makes no system call: the embedder
 _DEPTH_MAX = 32
 _NAME_MAX = 256  # characters of an op, and of a path in the log
 
@@ -162,17 +172,16 @@ def _encode_args(op: object, args: object, module: Module) -> msgspec.Raw:
 
 
 async def _authorize(
-    state: SessionState, mount: Mount, op: str, args: msgspec.Raw, span: Span, caller: str | None
+    state: SessionState, mount: Mount, op: str, args: msgspec.Raw, span: Span, caller: Mapping[str, str]
 ) -> Sequence[str]:
     """Ask policy. What it grants holds for this invocation, or is kept in the mount for the session."""
     path = mount.module.path
-    question = Question(INVOKE, mount.module, mount.granted, op, args, caller)
+    question = Question(INVOKE, mount.module, mount.granted, op, args, **caller)
     decision = await authorize(state, question, span)
     if decision.scope == "session" and state.namespace.mounts.get(path) is mount:
-        kept = msgspec.structs.replace(mount, granted=decision.granted, session_wide=True)
+        kept = msgspec.structs.replace(mount, granted=decision.granted, session_wide=state.policy)
         state.own_namespace().mounts[path] = kept
-    found = state.namespace.mounts.get(path)
-    if found is None or found.module is not mount.module:
+    if not _holds(state, mount.module):
         raise BadRequest(f"path: {path} was unmounted while policy was asked")
     return decision.granted
 

@@ -83,14 +83,14 @@ class Startup:
         if self._caller is None:
             await _plan(module, module.descriptor)
         decision = await authorize(self._state, self._question(wanted), self._span)
-        policy = asked = self._state.namespace.policy
+        policy = asked = self._state.policy
         module.granted = decision.granted
         _check_enforceable(module)
         for step in self._steps():
             await step
             asked = await self._confirm(asked)
         self._report.span = None
-        return Mount(module, decision.granted, session_wide=decision.scope == "session" and asked is policy)
+        return Mount(module, decision.granted, session_wide=policy if decision.scope == "session" else None)
 
     def explain(self, error: KernelError) -> None:
         """Add to an error what the module has said since its start, before it is ended."""
@@ -125,7 +125,7 @@ class Startup:
 
     async def _confirm(self, asked: tuple[PolicyHook, ...]) -> tuple[PolicyHook, ...]:
         """Go on only while the session is open, the caller has what it hands on, and all policy hooks were asked."""
-        if asked is not self._state.namespace.policy:
+        if asked is not self._state.policy:
             asked = await authorize_again(self._state, self._question(self.module.granted), self._span, asked)
         self._state.check_open()
         self._check_caller()
@@ -151,8 +151,8 @@ class Startup:
         """Ask whether the module may be mounted, and with which capabilities."""
         module = self.module
         args = {"path": module.path.rpartition("/")[0], "descriptor": _shown(module.descriptor), **_opened(module)}
-        caller = self._caller.module.path if self._caller else None
-        return Question(MOUNT, module, wanted, args=msgspec.Raw(encode_checked(args)), caller=caller)
+        told = self._caller.names_seen_from(self._state) if self._caller else {}
+        return Question(MOUNT, module, wanted, args=msgspec.Raw(encode_checked(args)), **told)
 
 
 def _check_enforceable(module: Module) -> None:

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from amplifier_core._protocol.errors import BadRequest, KernelError, UnsupportedOp, meant, path_of, short
 from amplifier_core._protocol.json import encode_checked, scrub
-from amplifier_core._sessions.policy import INVOKE, MOUNT, Question, authorize
+from amplifier_core._sessions.policy import INVOKE, MOUNT, Question, authorize, authorize_again
 
 from .context import read, set_fragment
 from .delegation import check_granted
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from amplifier_core._protocol.message import SystemCall
+    from amplifier_core._sessions.namespace import Mount
     from amplifier_core._sessions.registry import Registry
     from amplifier_core._sessions.state import SessionState
 
@@ -36,15 +37,22 @@ if TYPE_CHECKING:
 
 
 class _Row(NamedTuple):
-    """One system call: who does it, its arguments, and the one that a pattern in ``sys:`` is held against."""
+    """One system call: who does it, its arguments, and the one that a pattern in ``sys:`` is held against.
 
-    handler: Callable[[SystemCalls, Invocation, Args], Awaitable[Any]]
+    ``session`` is the argument that names the session in which it is done; without it that is the caller's.
+    """
+
+    handler: Callable[[SystemCalls, Invocation, SessionState, Args], Awaitable[Any]]
     args: tuple[str, ...]
     resource: str | None = None
+    session: str | None = "session_id"
 
 
 class SystemCalls:
-    """The system calls of one kernel. Each is made for a module: in the session and the span of its invocation."""
+    """The system calls of one kernel. Each is made for a module, in the span of its invocation.
+
+    It is done in the module's session, or in one that was made in that. What it may do is what the module may.
+    """
 
     def __init__(self, sessions: Registry) -> None:
         self._sessions = sessions
@@ -59,53 +67,50 @@ class SystemCalls:
             word = _word(call.name, args, row.resource)
             mount = check_granted(caller, (word,))
             _check_args(call.name, args, row)
-            if call.name not in (INVOKE, MOUNT) and not mount.session_wide:
-                await _ask_policy(caller, call.name, args, word)
-            return Raw(encode_checked({"ok": True, "result": await row.handler(self, caller, args)}))
+            state = self._find_session(caller, args, row.session)
+            if call.name not in (INVOKE, MOUNT):
+                await _ask_policy(caller, state, mount, _Call(call.name, args, word))
+            return Raw(encode_checked({"ok": True, "result": await row.handler(self, caller, state, args)}))
         except KernelError as error:
             return Raw(encode_checked({"ok": False, "error": scrub(error.body())}))
 
-    async def _session_create(self, caller: Invocation, args: Args) -> dict[str, str]:
+    async def _session_create(self, caller: Invocation, _: SessionState, args: Args) -> dict[str, str]:
         plan = _required(args, "plan", dict)
         return {"session_id": self._sessions.create(plan, caller.state, caller.module, caller.span).session_id}
 
-    async def _session_fork(self, caller: Invocation, args: Args) -> dict[str, str]:
-        parent = self._reachable(caller, _required(args, "parent_id", str))
-        return {
-            "session_id": self._sessions.fork(parent.session_id, caller.state, caller.module, caller.span).session_id
-        }
+    async def _session_fork(self, caller: Invocation, _: SessionState, args: Args) -> dict[str, str]:
+        parent_id = _required(args, "parent_id", str)
+        parent = self._sessions.find_within(parent_id, caller.state, "parent_id")
+        fork = self._sessions.fork(parent.session_id, caller.state, caller.module, caller.span)
+        return {"session_id": fork.session_id}
 
-    async def _session_end(self, caller: Invocation, args: Args) -> dict[str, Any]:
-        state = self._reachable(caller, _required(args, "session_id", str))
-        if state is caller.state:
+    async def _session_end(self, caller: Invocation, _: SessionState, args: Args) -> dict[str, Any]:
+        ended = self._sessions.find_within(_required(args, "session_id", str), caller.state)
+        if ended is caller.state:
             raise BadRequest("args.session_id: a module cannot end the session in which it is invoked")
-        await self._sessions.end(state, _optional(args, "status", str) or "ok", caller.span)
+        await self._sessions.end(ended, _optional(args, "status", str) or "ok", caller.span)
         return {}
 
-    def _reachable(self, caller: Invocation, session_id: str) -> SessionState:
-        """Find a session that a module may act on: its own, and those that were made in it by system calls."""
-        state = self._sessions.find(session_id)
-        if state is not caller.state and state.creator_id != caller.state.session_id:
-            raise BadRequest(
-                f"session_id: no session {short(session_id)} is open"
-            )  # the same as for one that never was
-        return state
+    def _find_session(self, caller: Invocation, args: Args, name: str | None) -> SessionState:
+        """Find the session in which a call is done: the caller's, or the one that an argument names."""
+        session_id = None if name is None else _optional(args, name, str)
+        return caller.state if session_id is None else self._sessions.find_within(session_id, caller.state)
 
-    async def _mount(self, caller: Invocation, args: Args) -> dict[str, str]:
+    async def _mount(self, caller: Invocation, state: SessionState, args: Args) -> dict[str, str]:
         path, descriptor = _required(args, "path", str), _required(args, "descriptor", dict)
-        return await mount(caller.state, MountRequest(path, descriptor, caller.deadline.seconds_left()), caller)
+        return await mount(state, MountRequest(path, descriptor, caller.deadline.seconds_left()), caller)
 
-    async def _unmount(self, caller: Invocation, args: Args) -> dict[str, list[str]]:
+    async def _unmount(self, caller: Invocation, state: SessionState, args: Args) -> dict[str, list[str]]:
         path, name = _required(args, "path", str), _optional(args, "name", str)
-        return {"removed": await unmount(caller.state, path, name, caller.span)}
+        return {"removed": await unmount(state, path, name, caller.span)}
 
-    async def _mounts(self, caller: Invocation, args: Args) -> list[dict[str, Any]]:
-        return mounts(caller.state, _optional(args, "path", str))
+    async def _mounts(self, _: Invocation, state: SessionState, args: Args) -> list[dict[str, Any]]:
+        return mounts(state, _optional(args, "path", str))
 
-    async def _describe(self, caller: Invocation, args: Args) -> Raw:
-        return await describe(caller.state, _required(args, "path", str), caller)
+    async def _describe(self, caller: Invocation, state: SessionState, args: Args) -> Raw:
+        return await describe(state, _required(args, "path", str), caller)
 
-    async def _invoke(self, caller: Invocation, args: Args) -> Any:
+    async def _invoke(self, caller: Invocation, state: SessionState, args: Args) -> Any:
         path, op = _required(args, "path", str), _required(args, "op", str)
         timeout_ms = _optional(args, "timeout_ms", int)
         if timeout_ms is not None and timeout_ms <= 0:
@@ -114,39 +119,47 @@ class SystemCalls:
         chunks = caller.chunks if _optional(args, "stream", bool) else None
         _required(args, "args", dict)
         request = InvokeRequest(path, op, Raw(encode_checked(args.pop("args"))), timeout, chunks)  # one copy is enough
-        return await invoke(caller.state, request, caller)
+        return await invoke(state, request, caller)
 
-    async def _emit(self, caller: Invocation, args: Args) -> dict[str, Any]:
+    async def _emit(self, caller: Invocation, state: SessionState, args: Args) -> dict[str, Any]:
         event, data = _required(args, "event", str), _required(args, "data", dict)
-        Emitter(caller.state, caller.module.path, caller.span).emit(event, data)
+        Emitter(state, caller.module.path, caller.span).emit(event, data)
         return {}
 
-    async def _register_hook(self, caller: Invocation, args: Args) -> dict[str, Any]:
+    async def _register_hook(self, caller: Invocation, state: SessionState, args: Args) -> dict[str, Any]:
         event, endpoint = _required(args, "event", str), _required(args, "endpoint_ref", str)
-        return register_hook(caller.state, event, endpoint, _required(args, "priority", int), caller)
+        return register_hook(state, event, endpoint, _required(args, "priority", int), caller)
 
-    async def _context_get(self, caller: Invocation, _: Args) -> dict[str, Any]:
-        return {"fragments": {key: Raw(text) for key, text in read(caller.state, caller.span).items()}}
+    async def _context_get(self, caller: Invocation, state: SessionState, _: Args) -> dict[str, Any]:
+        return {"fragments": {key: Raw(text) for key, text in read(state, caller.span).items()}}
 
-    async def _context_set_fragment(self, caller: Invocation, args: Args) -> dict[str, Any]:
+    async def _context_set_fragment(self, caller: Invocation, state: SessionState, args: Args) -> dict[str, Any]:
         if "value" not in args:
             raise BadRequest("args.value: expected any JSON, got nothing")
-        return set_fragment(caller.state, _required(args, "key", str), args["value"], caller.span)
+        return set_fragment(state, _required(args, "key", str), args["value"], caller.span)
 
     _table: ClassVar[Mapping[str, _Row]] = {
-        "session.create": _Row(_session_create, ("plan",)),
-        "session.fork": _Row(_session_fork, ("parent_id",), "parent_id"),
-        "session.end": _Row(_session_end, ("session_id", "status"), "session_id"),
-        "mount": _Row(_mount, ("path", "descriptor"), "path"),
-        "unmount": _Row(_unmount, ("path", "name"), "path"),
-        "mounts": _Row(_mounts, ("path",), "path"),
-        "describe": _Row(_describe, ("path",), "path"),
-        "invoke": _Row(_invoke, ("path", "op", "args", "timeout_ms", "stream"), "path"),
-        "emit": _Row(_emit, ("event", "data"), "event"),
-        "register_hook": _Row(_register_hook, ("event", "endpoint_ref", "priority"), "event"),
-        "context.get": _Row(_context_get, ()),
-        "context.set_fragment": _Row(_context_set_fragment, ("key", "value"), "key"),
+        "session.create": _Row(_session_create, ("plan",), session=None),
+        "session.fork": _Row(_session_fork, ("parent_id",), "parent_id", session=None),
+        "session.end": _Row(_session_end, ("session_id", "status"), "session_id", session=None),
+        "mount": _Row(_mount, ("path", "descriptor", "session_id"), "path"),
+        "unmount": _Row(_unmount, ("path", "name", "session_id"), "path"),
+        "mounts": _Row(_mounts, ("path", "session_id"), "path"),
+        "describe": _Row(_describe, ("path", "session_id"), "path"),
+        "invoke": _Row(_invoke, ("path", "op", "args", "timeout_ms", "stream", "session_id"), "path"),
+        "emit": _Row(_emit, ("event", "data", "session_id"), "event"),
+        "register_hook": _Row(_register_hook, ("event", "endpoint_ref", "priority", "session_id"), "event"),
+        "context.get": _Row(_context_get, ("session_id",)),
+        "context.set_fragment": _Row(_context_set_fragment, ("key", "value", "session_id"), "key"),
     }
+
+
+class _Call(NamedTuple):
+    """One call, and what it needs as a capability."""
+
+    name: str
+    args: Args
+    word: str
 
 
 def _word(name: str, args: Args, resource: str | None) -> str:
@@ -163,15 +176,26 @@ def _check_args(name: str, args: Args, row: _Row) -> None:
     if unknown:
         named = ", ".join(path_of(f"args.{each[:_NAMED_LENGTH]}") for each in unknown)
         near = meant(unknown[0], row.args) if len(unknown) == 1 else ""
-        raise BadRequest(f"{named}: {name} takes {', '.join(row.args) or 'nothing'}{near}")
+        raise BadRequest(f"{named}: {name} takes {', '.join(row.args)}{near}")
 
 
-async def _ask_policy(caller: Invocation, name: str, args: Args, word: str) -> None:
-    """Ask policy about a call. ``invoke`` and ``mount`` ask it themselves, in the name of their target."""
-    if caller.state.namespace.policy:
-        question = Question(name, caller.module, [word], args=Raw(encode_checked(args)))
-        await authorize(caller.state, question, caller.span)
-        check_granted(caller, (word,))
+async def _ask_policy(caller: Invocation, state: SessionState, mount: Mount, call: _Call) -> None:
+    """Ask the hooks that hold where the call is done. Those of the caller's session are among them.
+
+    They are not asked again if they allowed the caller for the session. ``invoke`` and ``mount`` ask policy themselves,
+    in the name of their target.
+    """
+    asked = mount.session_wide if mount.session_wide is caller.state.policy else None
+    if state.policy is (asked or ()):
+        return
+    args = Raw(encode_checked(call.args))
+    told = {} if state is caller.state else {"caller_session_id": caller.state.session_id}
+    question = Question(call.name, caller.module, [call.word], args=args, **told)
+    if asked:
+        await authorize_again(state, question, caller.span, asked)
+    else:
+        await authorize(state, question, caller.span)
+    check_granted(caller, (call.word,))
 
 
 _NAMED_MAX, _NAMED_LENGTH = 3, 100  # arguments that an error names, and characters of each

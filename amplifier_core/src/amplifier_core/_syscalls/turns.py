@@ -20,7 +20,7 @@ from amplifier_core.hookspecs._chunks import TimedChunks
 from .emit import Emitter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from amplifier_core._modules.budget import Budget
     from amplifier_core._modules.deadline import Deadline
@@ -62,18 +62,23 @@ class Invocation(msgspec.Struct, eq=False):
     granted: Sequence[str]  # its system calls need one of these, and one that the mount has when they are made
     chunks: Chunks | None  # the reader of the module's chunks
     asked: tuple[PolicyHook, ...] | None  # about this invocation; ``None``: its module is a policy hook itself
-    caller: str | None  # the path of the module whose system call this is
+    caller: Mapping[str, str]  # names the module whose system call this is, for the question to policy
 
     def is_outdated(self) -> bool:
         """Tell whether a policy hook was registered that has not been asked about this invocation."""
-        return self.asked is not self.state.namespace.policy and self.asked is not None
+        return self.asked is not self.state.policy and self.asked is not None
+
+    def names_seen_from(self, state: SessionState) -> dict[str, str]:
+        """Name the module as the caller of a system call in a session, and its own session if that is another one."""
+        told = {"caller": self.module.path}
+        return told if state is self.state else told | {"caller_session_id": self.state.session_id}
 
     async def renew(self) -> None:
         """Ask the policy hooks that were registered since, if there are any. Raises ``Forbidden`` if one denies."""
         if not self.is_outdated():
             return
         self.deadline.pause_idle()
-        question = Question(INVOKE, self.module, self.granted, self.op, self.args, self.caller)
+        question = Question(INVOKE, self.module, self.granted, self.op, self.args, **self.caller)
         self.asked = await authorize_again(self.state, question, self.span, self.asked or ())
 
 
