@@ -49,13 +49,13 @@ async def allow_all(event):
 
 
 async def test_mount_verifies_and_records_it(session, module, events):
-    mounted = await session.mount("/mnt/tools", module("echo.py", version="1.2.0"), trusted=True)
+    mounted = await session.mount("/mnt/tools", module("echo.py", version="0.1.0"), trusted=True)
     assert mounted == {"name": "echo", "path": "/mnt/tools/echo"}
     (add,) = events("mount:add")
     assert (add["module"], add["status"]) == ("/mnt/tools/echo", "ok")
-    assert add["data"] == {"kind": "tool", "version": "1.2.0", "capabilities": []}
+    assert add["data"] == {"kind": "tool", "version": "0.1.0", "capabilities": []}
     assert add["duration_ms"] > 0
-    assert (await session.mounts())[0]["version"] == "1.2.0"
+    assert (await session.mounts())[0]["version"] == "0.1.0"
 
 
 async def test_the_decision_stands_in_the_log_before_anything_runs(session, module, events):
@@ -132,6 +132,27 @@ async def test_one_name_at_two_paths_is_two_modules(session, module):
         (liar({**TRUE, "inputs": []}), Internal, "describe: inputs: expected an object that maps each op"),
         (liar({**TRUE, "outputs": {"a": 5}}), Internal, "describe: outputs: expected an object that maps each op"),
         (liar([]), Internal, "describe: expected an object, got []"),
+        (
+            liar({**TRUE, "version": "latest"}),
+            Internal,
+            "describe: version: expected a semantic version like 1.2.0, got 'l",
+        ),
+        (liar({**TRUE, "version": 1}), Internal, "describe: version: expected a semantic version like 1.2.0, got 1"),
+        (
+            liar({**TRUE, "version": None}, version="1.2.0"),
+            Internal,
+            "version: descriptor says '1.2.0', got None",
+        ),
+        (
+            liar({**TRUE, "version": "1.2.1"}, version="1.2.0"),
+            Internal,
+            "version: descriptor says '1.2.0', got '1.2.1'",
+        ),
+        (liar({**TRUE, "protocol": 2}), Internal, "describe: protocol: this kernel speaks version 1, got 2"),
+        (liar({**TRUE, "protocol": True}), Internal, "describe: protocol: this kernel speaks version 1, got True"),
+        (liar({**TRUE, "protocol": "1"}), Internal, "describe: protocol: this kernel speaks version 1, got '1'"),
+        (liar({**TRUE, "flawed": ["a"]}), Internal, "describe: flawed: expected an object of ops to text, got ['a']"),
+        (liar({**TRUE, "flawed": {"a": 1}}), Internal, "describe: flawed: expected an object of ops to text, got {'a'"),
         (liar(TRUE, health={"status": "ill"}), Unreachable, "health: expected"),
         (liar(TRUE, health="ok"), Unreachable, "health: expected"),
     ],
@@ -152,6 +173,32 @@ async def test_a_description_may_claim_less_than_the_descriptor(session, tmp_pat
     described = {**TRUE, "capabilities": [f"fs:read:{tmp_path}/below"]}
     await session.mount("/mnt/tools", liar(described, capabilities=[f"fs:read:{tmp_path}"]), trusted=True)
     assert (await session.describe("/mnt/tools/liar"))["capabilities"] == [f"fs:read:{tmp_path}/below"]
+
+
+@pytest.mark.parametrize("told", [{}, {"version": None, "protocol": None, "flawed": None}, {"protocol": 1}])
+async def test_what_is_optional_in_a_description_may_be_null(session, told):
+    await session.mount("/mnt/tools", liar({**TRUE, **told}), trusted=True)
+    assert (await session.describe("/mnt/tools/liar")).get("flawed") is None
+
+
+async def test_the_version_that_a_descriptor_promises_is_mounted(session):
+    await session.mount("/mnt/tools", liar({**TRUE, "version": "1.2.0"}, version="1.2.0"), trusted=True)
+    assert (await session.describe("/mnt/tools/liar"))["version"] == "1.2.0"
+
+
+async def test_an_op_whose_schema_is_none_is_named_and_the_module_mounted(session, events):
+    inputs = {"good": {"type": "object"}, "odd": {"type": "nonsense"}, "old": {"type": "text"}}
+    outputs = {"good": {"properties": {"a": 5}}, "odd": True}
+    told = {**TRUE, "inputs": inputs, "outputs": outputs, "flawed": {"old": "it is gone"}}
+    await session.mount("/mnt/tools", liar(told), trusted=True)
+    types = "one of array, boolean, integer, null, number, object, string, or a list of them"
+    flawed = {
+        "odd": f"inputs: $.type: expected {types}, got 'nonsense'",
+        "old": "it is gone",
+        "good": "outputs: $.properties.a: expected a JSON Schema, got 5",
+    }
+    assert (await session.describe("/mnt/tools/liar"))["flawed"] == flawed
+    assert events("mount:add")[-1]["data"]["flawed"] == flawed
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ for line in sys.stdin:
     params = request.get("params", {})
     result = {"status": "ok"}
     if request["method"] == "describe":
-        result = {"name": "person", "version": "1", "kind": "tool", "capabilities": [], "inputs": inputs, "outputs": {}}
+        result = {"name": "person", "kind": "tool", "capabilities": [], "inputs": inputs, "outputs": {}}
     elif request["method"] == "invoke":
         args = params["args"]
         text = str(args.get("message") or args["messages"][0]["content"]["text"])

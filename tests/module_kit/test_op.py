@@ -80,6 +80,10 @@ def test_an_event_may_bring_more_than_it_does_today():
     assert jsonschema.Draft202012Validator(schema).is_valid({"event": {}, "more": 1})
 
 
+def test_a_description_names_the_version_of_the_protocol():
+    assert Module("m").describe()["protocol"] == 1
+
+
 def test_the_function_stays_what_it_was():
     assert everything.count("a b c") == {"words": 3}
 

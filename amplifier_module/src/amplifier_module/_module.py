@@ -92,6 +92,7 @@ class Module:
             "capabilities": self.capabilities,
             "inputs": {name: op.inputs for name, op in self._ops.items()},
             "outputs": {name: op.outputs for name, op in self._ops.items()},
+            "protocol": 1,
         }
 
     def descriptor(self, url: str | None = None) -> dict[str, Any]:

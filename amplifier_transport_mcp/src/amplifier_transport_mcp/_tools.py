@@ -102,7 +102,7 @@ class Tools:
         told = [{key: tool[key] for key in tool if not key.endswith("Schema")} for tool in tools.values()]
         return {
             "name": descriptor.name,
-            "version": descriptor.version or str(server.get("version") or ""),
+            "version": descriptor.version,  # a server's own may be any text
             "kind": descriptor.kind,
             "capabilities": list(descriptor.capabilities),
             "inputs": inputs,

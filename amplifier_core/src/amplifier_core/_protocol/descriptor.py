@@ -67,7 +67,8 @@ def _is_list_of_text(value: object) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
 
 
-def _is_version(value: object) -> bool:
+def is_version(value: object) -> bool:
+    """Tell whether a value is a semantic version of bounded length, or ``None``."""
     if not isinstance(value, str):
         return value is None
     return len(value) <= _VERSION_MAX and re.fullmatch(_SEMANTIC_VERSION, value) is not None
@@ -215,7 +216,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], object]]] = {
     "kind": (f"one of {', '.join(KINDS)}", lambda value: value in KINDS),
     "transport": ("an object whose type is text", _is_transport),
     "capabilities": ("a list of text", _is_list_of_text),
-    "version": ("a semantic version like 1.2.0", _is_version),
+    "version": ("a semantic version like 1.2.0", is_version),
     "limits": ("limits", lambda value: isinstance(value, Limits)),
 }
 """For each field, the words of its error and its test. attrs' validators would take twice as long to import."""

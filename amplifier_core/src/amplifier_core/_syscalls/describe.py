@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from amplifier_core._protocol.description import check_description
 from amplifier_core._protocol.errors import BadRequest, failure_of, short
-from amplifier_core._protocol.json import encode_checked
+from amplifier_core._protocol.json import encode_checked, finish_in_turns
 from amplifier_core._protocol.message import result_of
 
 if TYPE_CHECKING:
@@ -42,10 +42,20 @@ async def describe(state: SessionState, path: str, caller: Invocation | None = N
 
 
 async def verify_description(module: Module) -> None:
-    """Ask a module what it is, and keep the answer if it fits the descriptor."""
+    """Ask a module what it is, and keep the answer if it fits the descriptor.
+
+    What is no JSON Schema is named under ``flawed``, beside what the module itself says there.
+    """
+    from amplifier_core._protocol.schema import find_flaws  # noqa: PLC0415 - only a mount needs it
+
     changes = module.changes  # one that comes meanwhile may be missing in the answer
-    described = result_of(await module.call("describe", b"{}"), f"{module.path} describe")
-    module.description = encode_checked(check_description(described, module.descriptor, module.path))
+    answer = result_of(await module.call("describe", b"{}"), f"{module.path} describe")
+    described = check_description(answer, module.descriptor, module.path)
+    found: dict[str, str] = {}
+    await finish_in_turns(find_flaws(described, found))
+    if found:
+        described = {**described, "flawed": {**found, **(described.get("flawed") or {})}}
+    module.description = encode_checked(described)
     module.described = changes
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amplifier_core._protocol.description import check_description
 from amplifier_core._protocol.errors import Internal, KernelError, UnsupportedOp, short
-from amplifier_core._protocol.json import encode_checked
+from amplifier_core._protocol.json import encode_checked, finish_in_turns
 from amplifier_core._protocol.message import result_of
+from amplifier_core._protocol.schema import find_flaws
 from amplifier_core.hookspecs import Host
 
 from ._check import Check
@@ -99,6 +100,10 @@ class _Probe:
 
     async def describe(self) -> str:
         described = check_description(await self._ask("describe", {}), self._descriptor, self._descriptor.name)
+        flaws: dict[str, str] = {}
+        await finish_in_turns(find_flaws(described, flaws))
+        for op, reason in flaws.items():
+            return f"the schema of {short(op)}: {reason}"
         ops = dict.fromkeys(each.op for each in self._examples)
         missing = [op for op in ops if op not in described["inputs"] or op not in described["outputs"]]
         return f"inputs and outputs do not name {', '.join(missing)}" if missing else ""
