@@ -47,7 +47,7 @@ WRONG: dict[tuple[str, str], list[Any]] = {
     ("capabilities[0]", "expected sys:NAME[:PATTERN]"): [["sys:nothing"]],
     ("capabilities[0]", "expected a path inside $tmp"): [["fs:read:$tmp/../.."]],
     ("version", VERSION): [1, 1.2, True, [], {}, "", "1", "1.2", "v1.2.3", "1.2.3.4", "1.2.3\n"],
-    ("limits", "expected an object"): [None, 5, True, [], "5", [["timeout_ms", 5]]],
+    ("limits", "expected an object"): [5, True, [], "5", [["timeout_ms", 5]]],
     **{(f"limits.{name}", COUNT): [{name: 0}, {name: True}, {"idle_ms": 1, name: "5"}] for name in LIMITS},
     ("limits.cpu_ms", COUNT): [{"cpu_ms": value} for value in (0, True, "5", -1, 1.5, 1.0, 1e3, [], [5], {}, "")],
 }
@@ -381,6 +381,16 @@ def test_any_mapping_is_read():
     assert ModuleDescriptor.from_mapping(mapping).capabilities == ("env:A",)
 
 
+def test_null_reads_as_absent_in_what_is_optional():
+    fields = {"name": "a", "kind": "tool", "capabilities": []}
+    told = {**fields, "transport": {"type": "stdio", "command": ["a"]}}
+    nulls = {"type": "stdio", "command": ["a"], "cwd": None, "env": None, "instance": None}
+    more = {"version": None, "limits": None, "transport": nulls}
+    assert ModuleDescriptor.from_mapping({**told, **more}) == ModuleDescriptor.from_mapping(told)
+    limits = {"limits": {"timeout_ms": None, "concurrency": 1}}
+    assert ModuleDescriptor.from_mapping({**told, **limits}).limits == Limits(concurrency=1)
+
+
 @pytest.mark.parametrize("mapping", [None, "x", [], 5, ModuleDescriptor])
 def test_a_value_that_is_no_mapping_is_refused(mapping):
     with pytest.raises(BadRequest, match=r"^bad_request: mine: \$: expected an object, got "):
@@ -476,8 +486,9 @@ def test_valid_fields_are_read_as_they_are_and_unknown_ones_are_kept(one_file, f
     descriptor = load_descriptor(one_file)
     assert descriptor.unknown == more
     assert descriptor.capabilities == tuple(dict.fromkeys(fields["capabilities"]))
-    for name in ("name", "kind", "transport"):
-        assert getattr(descriptor, name) == fields[name]
+    assert (descriptor.name, descriptor.kind) == (fields["name"], fields["kind"])
+    told = {name: value for name, value in fields["transport"].items() if value is not None}
+    assert descriptor.transport == told
     assert descriptor.version == fields.get("version")
     assert descriptor.limits == Limits(**fields.get("limits", {}))
     again = ModuleDescriptor.from_mapping(

@@ -52,7 +52,6 @@ def test_a_url_that_names_no_module_is_refused_in_one_line(url, expected):
         ({"proxy": "http://[::1/"}, ".proxy", "expected the URL of a proxy"),
         ({"proxy": "http://:secret@"}, ".proxy", "expected the URL of a proxy"),
         ({"headers": []}, ".headers", "expected an object of text to text, got []"),
-        ({"headers": None}, ".headers", "expected an object of text to text, got nothing"),
         ({"headers": {"a b": "x"}}, ".headers", "expected the names of HTTP headers, got 'a b'"),
         ({"headers": {"": "x"}}, ".headers", "expected the names of HTTP headers, got ''"),
         ({"headers": {"x-a\n": "x"}}, ".headers", "expected the names of HTTP headers"),

@@ -159,6 +159,9 @@ class ModuleDescriptor:
         if not isinstance(mapping, Mapping):
             raise _no_object(mapping, source)
         known = {name: mapping[name] for name in _FIELDS if name in mapping}
+        known = {name: value for name, value in known.items() if value is not None or name not in _OPTIONAL}
+        if isinstance(transport := known.get("transport"), Mapping):
+            known["transport"] = {name: value for name, value in transport.items() if value is not None}
         more = {name: value for name, value in mapping.items() if name not in _FIELDS}
         if isinstance(limits := mapping.get("limits"), Mapping):
             names = {field.name for field in attrs.fields(Limits)}
@@ -220,6 +223,8 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], object]]] = {
     "limits": ("limits", lambda value: isinstance(value, Limits)),
 }
 """For each field, the words of its error and its test. attrs' validators would take twice as long to import."""
+
+_OPTIONAL = ("version", "limits")  # null reads as absent in them, in each limit, and in each field of the transport
 
 
 def load_descriptor(path: str | Path) -> ModuleDescriptor:
