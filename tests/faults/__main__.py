@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.faults import of_grpc, of_http, of_mcp_http, of_mcp_stdio, of_stdio
+from tests.faults import of_grpc, of_http, of_inproc, of_mcp_http, of_mcp_stdio, of_stdio
 from tests.faults.stage import run
 
 from amplifier_core import KernelError
@@ -22,6 +22,7 @@ CASES = {
     "STDIO": of_stdio.CASES,
     "HTTP": of_http.CASES,
     "gRPC": of_grpc.CASES,
+    "in the process": of_inproc.CASES,
     "MCP over stdio": of_mcp_stdio.CASES,
     "MCP over HTTP": of_mcp_http.CASES,
 }

@@ -62,7 +62,7 @@ class Stage:
 
     async def mount(self, descriptor: ModuleDescriptor, timeout: float = _FAR) -> None:
         """Mount the module of the case."""
-        trusted = "command" in descriptor.transport
+        trusted = "command" in descriptor.transport or descriptor.transport["type"] == "inproc"
         mounting = self.session.mount("/mnt/tools", descriptor, trusted=trusted, timeout=timeout)
         await _noted(mounting, self.mounts)
 

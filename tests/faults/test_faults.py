@@ -3,7 +3,7 @@
 from operator import attrgetter
 
 import pytest
-from tests.faults import of_grpc, of_http, of_mcp_http, of_mcp_stdio, of_stdio
+from tests.faults import of_grpc, of_http, of_inproc, of_mcp_http, of_mcp_stdio, of_stdio
 from tests.faults.stage import run
 
 
@@ -20,6 +20,11 @@ def test_of_http(case, tmp_path):
 @pytest.mark.usefixtures("grpc_is_up")
 @pytest.mark.parametrize("case", of_grpc.CASES, ids=attrgetter("name"))
 def test_of_grpc(case, tmp_path):
+    check(case, tmp_path)
+
+
+@pytest.mark.parametrize("case", of_inproc.CASES, ids=attrgetter("name"))
+def test_of_inproc(case, tmp_path):
     check(case, tmp_path)
 
 
