@@ -24,6 +24,7 @@ import isolated
 import nested
 import over_grpc
 import over_http
+import over_inproc
 import over_mcp
 import over_stdio
 import pythons
@@ -46,6 +47,7 @@ PATHS = {
     "events": events,
     "http": over_http,
     "grpc": over_grpc,
+    "inproc": over_inproc,
     "mcp": over_mcp,
     "idle": idle,
     "imports": imports,
