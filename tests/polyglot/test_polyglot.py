@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -154,17 +155,38 @@ async def test_it_answers_at_once_or_says_that_it_does_not(words, language, desc
     await asyncio.wait([waiting])
 
 
-def test_it_ends_with_stdin_whatever_it_does(descriptor):
-    health = b'{"id":"1","method":"health"}\n'
-    wait = b'{"id":"2","method":"invoke","params":{"op":"wait","args":{"seconds":60}}}\n'
+@pytest.fixture
+def process(descriptor):
+    """The module without a kernel. One that does not answer is killed."""
     command = descriptor.transport["command"]
     with subprocess.Popen(command, cwd=descriptor.base, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin and process.stdout
-        process.stdin.write(health + wait)
-        process.stdin.flush()
-        assert json.loads(process.stdout.readline())["id"] == "1"
-        process.stdin.close()
-        assert process.wait(timeout=20) == 0
+        patience = threading.Timer(20, process.kill)
+        patience.start()
+        yield process
+        patience.cancel()
+        process.kill()
+
+
+def wait_for(name):
+    return {"id": name, "method": "invoke", "params": {"op": "wait", "args": {"seconds": 60}}}
+
+
+def test_it_honours_a_cancel_that_comes_in_the_same_breath(process):
+    lines = [wait_for("1"), {"method": "cancel", "params": {"id": "1"}}, {"id": "2", "method": "health"}]
+    process.stdin.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    process.stdin.flush()
+    answers = [json.loads(process.stdout.readline()) for _ in range(2)]
+    (cancelled,) = (answer for answer in answers if answer["id"] == "1")
+    assert cancelled["error"]["code"] == "cancelled"
+
+
+def test_it_ends_with_stdin_whatever_it_does(process):
+    lines = [{"id": "1", "method": "health"}, wait_for("2")]
+    process.stdin.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["id"] == "1"
+    process.stdin.close()
+    assert process.wait(timeout=20) == 0
 
 
 def test_the_readme_has_every_language_and_its_lines():

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Count words. jq knows JSON, and bash reads the lines. One request at a time: while it waits, it reads on for a cancel.
 
-# Everything but the waiting: one line in, the lines of the reply out. For `wait` it is no reply but: wait SECONDS ID.
+# Everything but the waiting: one line in, the lines of the reply out. For `wait` it is no reply but: wait MICROSECONDS SECONDS ID.
 program='
 def failure($code; $message): {ok: false, error: {code: $code, message: $message}};
 def argument($name; $kind; $expected):
@@ -42,7 +42,7 @@ def invoke:
   | if $op == "count" then count
     elif $op == "report" then report($resume)
     elif $op == "tell" then tell
-    elif $op == "wait" then argument("seconds"; "number"; "a number") | "wait \(.)"
+    elif $op == "wait" then argument("seconds"; "number"; "a number") | "wait \(. * 1000000 | floor) \(.)"
     elif $op == "fail" then fail
     else failure("unsupported_op"; "words does not know \($op)") end;
 
@@ -68,25 +68,21 @@ receive() { # receive [SECONDS]: keep the next line. 0: a line, 1: the end of st
     return "$status"
 }
 
-is_cancel() { # is_cancel LINE ID
-    jq -e --argjson id "$2" '.method == "cancel" and .params.id == $id' <<<"$1" >/dev/null
+is_cancelled() { # is_cancelled ID: whether one of the lines that were read says so
+    ((${#lines[@]})) && printf '%s\n' "${lines[@]}" | jq -es --argjson id "$1" 'any(.method == "cancel" and .params.id == $id)' >/dev/null
 }
 
-wait_for() { # wait_for SECONDS ID
-    local end left status
-    end=$(jq -n "($EPOCHREALTIME + $1) * 1000000 | floor")
+wait_for() { # wait_for MICROSECONDS SECONDS ID
+    local end=$((${EPOCHREALTIME/./} + $1)) left
     while left=$((end - ${EPOCHREALTIME/./})) && ((left > 0)); do
-        receive "$(printf '%d.%06d' $((left / 1000000)) $((left % 1000000)))"
-        status=$?
-        if ((status == 1)); then
-            exit
-        elif ((status == 0)) && is_cancel "${lines[-1]}" "$2"; then
-            unset 'lines[-1]'
-            printf '{"id":%s,"ok":false,"error":{"code":"cancelled","message":"nobody waits any more"}}\n' "$2"
+        if is_cancelled "$3"; then
+            printf '{"id":%s,"ok":false,"error":{"code":"cancelled","message":"nobody waits any more"}}\n' "$3"
             return
         fi
+        receive "$(printf '%d.%06d' $((left / 1000000)) $((left % 1000000)))"
+        (($? != 1)) || exit 0
     done
-    printf '{"id":%s,"ok":true,"result":{"seconds":%s}}\n' "$2" "$1"
+    printf '{"id":%s,"ok":true,"result":{"seconds":%s}}\n' "$3" "$2"
 }
 
 while ((${#lines[@]})) || receive; do
@@ -94,8 +90,8 @@ while ((${#lines[@]})) || receive; do
     lines=("${lines[@]:1}")
     case $reply in
     wait\ *)
-        read -r _ seconds id <<<"$reply"
-        wait_for "$seconds" "$id"
+        read -r _ microseconds seconds id <<<"$reply"
+        wait_for "$microseconds" "$seconds" "$id"
         ;;
     ?*) printf '%s\n' "$reply" ;;
     esac

@@ -182,20 +182,15 @@ static void receive(void)
         perror("stdin"), exit(1);
 }
 
-/* Take the first line, or the last one, out of the input: a copy, or NULL if there is none. */
-static char *take_line(bool last)
+/* Take the first line out of the input: a copy, or NULL if there is none. */
+static char *take_line(void)
 {
-    size_t start = 0, end;
-    if (last && filled && input[filled - 1] == '\n')
-        for (start = filled - 1; start > 0 && input[start - 1] != '\n';)
-            start--;
-    char *newline = memchr(input + start, '\n', filled - start);
-    if (!newline)
+    char *end = filled ? memchr(input, '\n', filled) : NULL;
+    if (!end)
         return NULL;
-    end = newline + 1 - input;
-    char *line = strndup(input + start, end - start - 1);
-    memmove(input + start, input + end, filled - end);
-    filled -= end - start;
+    char *line = strndup(input, end - input);
+    filled -= end + 1 - input;
+    memmove(input, end + 1, filled);
     return line;
 }
 
@@ -304,22 +299,16 @@ static double now(void)
     return time.tv_sec + time.tv_nsec / 1e9;
 }
 
-/* Whether a cancel of the request that is being answered came last. Other lines stay for later. */
+/* Whether one of the lines that were read is a cancel of the request that is being answered. They stay for later. */
 static bool cancelled(void)
 {
-    char *line = take_line(true);
-    if (!line)
-        return false;
-    const char *cancel = member(member(line, "params"), "id");
-    size_t length = past(id) - id;
-    bool yes = is(member(line, "method"), "cancel") && cancel && !strncmp(cancel, id, length);
-    if (!yes) { /* put it back */
-        size_t size = strlen(line);
-        memcpy(input + filled, line, size);
-        input[filled + size] = '\n';
-        filled += size + 1;
+    bool yes = false;
+    for (char *line = input, *end; !yes && (end = memchr(line, '\n', input + filled - line)); line = end + 1) {
+        *end = 0;
+        const char *request = space(line), *cancel = member(member(request, "params"), "id");
+        yes = is(member(request, "method"), "cancel") && cancel && !strncmp(cancel, id, past(id) - id);
+        *end = '\n';
     }
-    free(line);
     return yes;
 }
 
@@ -330,12 +319,11 @@ static void wait_for(const char *args)
         return fail_with("bad_request", "args.seconds: expected a number");
     double left, until = now() + strtod(seconds, NULL);
     while ((left = until - now()) > 0) {
-        struct pollfd stdin_ = {.fd = 0, .events = POLLIN};
-        if (poll(&stdin_, 1, fmin(ceil(left * 1000), 1e9)) <= 0)
-            continue;
-        receive();
         if (cancelled())
             return fail_with("cancelled", "nobody waits any more");
+        struct pollfd stdin_ = {.fd = 0, .events = POLLIN};
+        if (poll(&stdin_, 1, fmin(ceil(left * 1000), 1e9)) > 0)
+            receive();
     }
     begin();
     printf(",\"ok\":true,\"result\":{\"seconds\":");
@@ -401,7 +389,7 @@ static void answer(const char *request)
 int main(void)
 {
     for (char *line;; free(line)) {
-        while (!(line = take_line(false)))
+        while (!(line = take_line()))
             receive();
         answer(space(line));
     }

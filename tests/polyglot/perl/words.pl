@@ -80,20 +80,17 @@ my %ops = (
         my $seconds = argument($_[0], 'seconds', 'a number');
         my $end     = time + $seconds;
         while ((my $left = $end - time) > 0) {
-            next unless $stdin->can_read($left);
-            receive() or exit;
             failure('cancelled', 'nobody waits any more') if cancelled();
+            $stdin->can_read($left) and (receive() or exit);
         }
         return (ok => JSON::PP::true, result => { seconds => $seconds });
     },
     fail => sub { failure('out_of_ink', 'buy some', details => argument($_[0], 'details', 'an object')) },
 );
 
-# Whether the last line is a cancel of the request that is being answered. Other lines stay for later.
+# Whether one of the lines that were read is a cancel of the request that is being answered. They stay for later.
 sub cancelled {
-    return 0 unless @lines;
-    my $request = $json->decode($lines[-1]);
-    return $request->{method} eq 'cancel' && $request->{params}{id} eq $id;
+    return grep { $_->{method} eq 'cancel' && $_->{params}{id} eq $id } map { $json->decode($_) } @lines;
 }
 
 sub invoke {

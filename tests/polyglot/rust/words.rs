@@ -277,10 +277,7 @@ fn invoke(id: &Json, params: &Json, cancelled: &Receiver<()>) -> Json {
         Done(result) => object([("id", id.clone()), ("ok", Bool(true)), ("result", result)]),
         Pending(calls) => object([("id", id.clone()), ("pending", calls)]),
         Error(code, message, details) => {
-            let error = match details {
-                Null => object([("code", text(code)), ("message", text(message))]),
-                _ => object([("code", text(code)), ("message", text(message)), ("details", details)]),
-            };
+            let error = object([("code", text(code)), ("message", text(message)), ("details", details)]); // or null
             object([("id", id.clone()), ("ok", Bool(false)), ("error", error)])
         }
     }
