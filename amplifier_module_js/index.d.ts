@@ -301,8 +301,8 @@ export interface Decision {
 /** An error that the caller of an operation gets as it is; also that of a system call that failed. */
 export class ModuleError extends Error {
   /**
-   * `code` is one of the protocol's, such as `bad_request`, or the module's own: at most 64 printable characters. `message`
-   * is one line for people, `details` any JSON that helps to find the cause.
+   * `code` is one of the protocol's, such as `bad_request`, or the module's own: at most 64 letters, digits, and `_.:-` after
+   * the first. `message` is one line for people, `details` any JSON that helps to find the cause.
    */
   constructor(code: string, message: string, details?: Record<string, unknown>)
   code: string

@@ -5,7 +5,7 @@
 import { inspect } from 'node:util'
 
 const KERNEL_CODES = ['oom', 'budget_exceeded', 'unreachable']
-const CODE = /^[^\p{C}\p{Zl}\p{Zp}]{1,64}$/u
+const CODE = /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$/
 const MESSAGE_MAX = 8192 // characters
 const TEXT_MAX = 1000 // characters of a foreign error's text
 

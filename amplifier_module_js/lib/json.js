@@ -110,6 +110,7 @@ function isLarge(number) {
  * @param {Place[]} large
  */
 function withBigInts(text, large) {
+  JSON.parse(text) // or a number where none may be would become a string where one may
   const mark = randomUUID() // no caller knows it
   const parts = []
   let from = 0

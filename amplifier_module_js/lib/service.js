@@ -77,7 +77,7 @@ export class Service {
   #find(name) {
     const op = this.#ops.get(name)
     if (op) return op
-    const known = [...this.#ops.keys()].join(', ')
+    const known = [...this.#ops.keys()].join(', ') || 'none'
     const told = `${this.name} has no operation '${name.slice(0, 200).toWellFormed()}'; it has ${known}`
     throw new ModuleError('unsupported_op', told.slice(0, 1000))
   }

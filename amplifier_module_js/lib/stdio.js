@@ -103,6 +103,7 @@ class Server {
   async serve() {
     process.on('uncaughtException', blame)
     process.on('unhandledRejection', blame)
+    for (const each of [process.stdout, process.stderr]) each.on('error', () => {}) // nobody reads what is printed
     await Promise.race([this.#read(), this.#untilBroken()])
     await this.#end()
   }

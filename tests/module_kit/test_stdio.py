@@ -279,7 +279,7 @@ def test_a_broken_line_without_an_id_is_told_on_stderr(process):
     assert module.read()["ok"]
     told = module.end()[1].splitlines()
     assert len(told) == 2
-    assert told[0].startswith("everything: stdin: request: JSON is malformed: ")
+    assert told[0].startswith("everything: stdin: request: ")
 
 
 def test_a_second_request_of_the_same_id_is_ignored(process):

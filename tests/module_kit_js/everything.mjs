@@ -254,5 +254,7 @@ module.op('every', object({ descriptor: { type: 'object' } }, 'descriptor'), asy
 setTimeout(() => {
   if (process.argv[2] === 'broken') throw new Error('in no operation')
 }, 1)
-if (process.argv[2] === 'http') createServer(module.handler()).listen({ fd: Number(process.argv[3]) })
-else await module.run()
+if (process.argv[2] === 'http') {
+  createServer(module.handler()).listen({ fd: Number(process.argv[3]) })
+  process.once('SIGTERM', () => process.exit())
+} else await module.run()

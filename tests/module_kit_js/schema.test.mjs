@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Module } from '../../amplifier_module_js/index.js'
+import { Op } from '../../amplifier_module_js/lib/op.js'
 import { compile } from '../../amplifier_module_js/lib/schema.js'
 
 const tree = { type: 'object', properties: { next: { $ref: '#/$defs/tree' }, n: { type: 'number' } } }
@@ -106,6 +107,19 @@ for (const [make, message] of [
 ]) {
   test(`no module: ${make}`, () => assert.throws(make, { name: 'TypeError', message }))
 }
+
+test('another validator may hold the arguments', () => {
+  const told = []
+  const compile = (schema, name) => {
+    told.push(name, schema)
+    return ({ n }) => (n > 1 ? undefined : 'args.n: too small')
+  }
+  const op = new Op('count', { inputs: { uniqueItems: true }, description: 'Count.' }, noop, compile)
+  assert.deepEqual(told, ['count', { description: 'Count.', uniqueItems: true }])
+  assert.deepEqual(op.arguments({ n: 2 }), { n: 2 })
+  assert.throws(() => op.arguments({ n: 1 }), { name: 'ModuleError', code: 'bad_request', message: 'args.n: too small' })
+  assert.throws(() => op.arguments([]), { message: 'args: expected object, got array' })
+})
 
 test('a description tells what its author said', () => {
   const inputs = { type: 'object', properties: { text: { type: 'string' } } }

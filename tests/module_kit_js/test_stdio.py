@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import time
 
@@ -102,6 +103,8 @@ def test_json_comes_back_in_other_words(process, text, told):
         ('[{"\\ud800":1}]', "request: a lone surrogate is not JSON"),
         ("NaN", "request: Unexpected token 'N'"),
         ("1-2", "request: "),
+        ("{12345678901234567890:1}", "request: Expected property name"),
+        ("[012345678901234567890]", "request: Unexpected number"),
         ("[" * 300 + "]" * 300, "request: expected at most 200 levels"),
     ],
 )
@@ -327,6 +330,38 @@ def test_files_as_stdin_and_stderr(command, tmp_path):
     assert error(json.loads(done.stdout))[0] == "internal"
     lines = (tmp_path / "errors").read_text().splitlines()
     assert (lines[0], lines[-1]) == ("RangeError: I do not know", "after")
+
+
+def test_sockets_as_stdout_and_stderr(command):
+    """They cannot be opened by their names: what the process itself prints is still kept apart."""
+    told = b'{"id":"r1","method":"invoke","params":{"op":"fail","args":{"how":"what"}}}\n'
+    for name in ("stdout", "stderr"):
+        ours, theirs = socket.socketpair()
+        with ours, theirs, ours.makefile("rb") as file:
+            streams: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, name: theirs}
+            with subprocess.Popen(command, stdin=subprocess.PIPE, **streams) as module:
+                theirs.close()
+                out, errors = module.communicate(told, timeout=60)
+            both = {"stdout": out, "stderr": errors, name: file.read()}
+        assert error(json.loads(both["stdout"]))[0] == "internal"
+        assert b"RangeError: I do not know" in both["stderr"]
+
+
+def test_nobody_reads_stderr_any_more(process):
+    module = process()
+    module.popen.stderr.close()
+    for op, args in (
+        ("fail", {"how": "what"}),
+        ("fail", {"how": "late"}),
+        ("wait", {"seconds": 0.1}),
+        ("noisy", {}),
+    ) * 2:
+        module.answer(op, args)
+    assert module.answer("echo")["ok"]
+    module.popen.stdin.close()
+    assert module.popen.wait(10) == 0
+    module.popen.stdout.close()
+    module.popen.stdin = module.popen.stdout = module.popen.stderr = None  # they are closed
 
 
 def test_at_the_end_of_stdin_the_rest_is_cancelled_within_a_second(process):

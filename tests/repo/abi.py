@@ -29,8 +29,8 @@ this file. `python tests/repo/abi.py` writes it. What is not here is private, wh
 
 `amplifier_transport_stdio` and `amplifier_transport_http` are public for other transports that run child processes or
 speak HTTP, as MCP does. `amplifier_transport_inproc` is public for programs that mount their own objects.
-`amplifier_module` is for authors of modules; the kernel does not know it. `amplifier_tools` has a command and no public
-name.
+`amplifier_module` is for authors of modules; the kernel does not know it. The contract of the same for Node is
+`amplifier_module_js/index.d.ts`. `amplifier_tools` has a command and no public name.
 
 Before 1.0 a minor version may change the Python names below, and says so in the changelog. What goes over the wire only
 ever grows (see PROTOCOL.md).
