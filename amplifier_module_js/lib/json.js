@@ -13,9 +13,12 @@ const DEPTH_MAX = 200 // levels, as many as the kernel takes
 const DIGITS_MAX = 4300 // of an integer, as many as Python takes: the time to read it grows faster than they do
 const SAFE_DIGITS = 15 // each integer with as many is exact
 const ESCAPED_SURROGATE = /\\u[dD][89a-fA-F]/
-const SUSPECT = /null|\{\}|\\ud[89a-f]/ // what stands where JSON.stringify found no word, among other things
+const SUSPECT = /null|\{\}/ // what stands where JSON.stringify found no word, among other things
+const LONE_SURROGATE = /\\ud[89a-f]/ // as JSON.stringify writes it, and no other character
 const [QUOTE, BACKSLASH, MINUS, ZERO, NINE] = ['"', '\\', '-', '0', '9'].map((each) => each.charCodeAt(0))
 const [OPEN, CLOSE, OPEN_LIST, CLOSE_LIST] = ['{', '}', '[', ']'].map((each) => each.charCodeAt(0))
+const IN_NUMBERS = new Set([...'.eE+-'].map((each) => each.charCodeAt(0)))
+const EXPONENT = 'e'.charCodeAt(0)
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /** @typedef {{ start: number, end: number }} Place */
@@ -62,7 +65,7 @@ function findLarge(text) {
     else if (each >= ZERO && each <= NINE) {
       const end = endOfNumber(text, at)
       const start = text.charCodeAt(at - 1) === MINUS ? at - 1 : at
-      if (isLarge(text.slice(start, end))) large.push({ start, end })
+      if (mayBeLarge(text, at, end) && isLarge(text.slice(start, end))) large.push({ start, end })
       at = end - 1
     }
   }
@@ -89,9 +92,22 @@ function endOfString(text, start) {
  * @param {number} start
  */
 function endOfNumber(text, start) {
-  const after = /[^\d.eE+-]/g
-  after.lastIndex = start
-  return after.exec(text)?.index ?? text.length
+  let end = start
+  for (let each = ZERO; (each >= ZERO && each <= NINE) || IN_NUMBERS.has(each); each = text.charCodeAt(end)) end++
+  return end
+}
+
+/**
+ * Tell whether a number is worth a look: one of few digits is exact, unless it has an exponent.
+ *
+ * @param {string} text
+ * @param {number} start
+ * @param {number} end
+ */
+function mayBeLarge(text, start, end) {
+  if (end - start > SAFE_DIGITS) return true
+  for (let at = start + 1; at < end - 1; at++) if ((text.charCodeAt(at) | 32) === EXPONENT) return true
+  return false
 }
 
 /** @param {string} number */
@@ -171,7 +187,24 @@ function stringify(value) {
   } catch {
     return strictly(value) // it has a BigInt, or what says here again that it cannot be written
   }
-  return text === undefined || SUSPECT.test(text) ? strictly(value) : text
+  if (text === undefined || LONE_SURROGATE.test(text)) return strictly(value)
+  return SUSPECT.test(text) && !isPlain(value) ? strictly(value) : text
+}
+
+/**
+ * Tell whether a value has only parts that JSON has words for, as far as that is quickly seen.
+ *
+ * @param {any} value
+ * @returns {boolean}
+ */
+function isPlain(value) {
+  if (typeof value === 'number') return Number.isFinite(value)
+  if (typeof value !== 'object' || value === null) return typeof value !== 'function'
+  if (Array.isArray(value)) return value.every(isPlain)
+  const kind = Object.getPrototypeOf(value)
+  if (kind !== Object.prototype && kind !== null) return false
+  for (const name in value) if (!isPlain(value[name])) return false
+  return true
 }
 
 /**

@@ -76,6 +76,8 @@ const ways = {
   null: () => ({ n: [1, null, { m: 1.5 }] }),
   bigint: () => ({ n: [2n ** 64n, -1n, null], undefined }),
   nothing: () => undefined,
+  empty: () => ({ date: new Date(0), at: [null, {}, Object.create(null), , 1], text: '{}', call() {} }),
+  json: () => ({ toJSON: () => ({ empty: {}, n: NaN }) }),
   function: () => () => 1,
   promise: () => ({ words: Promise.resolve(1) }),
   map: () => new Map([[1, 2]]),

@@ -169,6 +169,7 @@ NO_JSON = "the result of fail: expected JSON: "
         ("text", "internal", "threw 'only text'"),
         ("what", "internal", "RangeError: I do not know what"),
         ("nan", "internal", f"{NO_JSON}n[1]: Infinity is not JSON"),
+        ("json", "internal", f"{NO_JSON}n: NaN is not JSON"),
         ("function", "internal", f"{NO_JSON}a function is not JSON"),
         ("promise", "internal", f"{NO_JSON}words: a Promise, which may lack an await, is not JSON"),
         ("map", "internal", f"{NO_JSON}a Map is not JSON"),
@@ -208,6 +209,7 @@ def test_details_of_an_error(process):
         ("null", {"n": [1.0, None, {"m": 1.5}]}),
         ("bigint", {"n": [2**64, -1, None]}),
         ("nothing", None),
+        ("empty", {"date": "1970-01-01T00:00:00.000Z", "at": [None, {}, {}, None, 1], "text": "{}"}),
         ("backslash", "\\ud800"),
     ],
 )
