@@ -1,5 +1,8 @@
 """A module of the kit for Node under the real kernel, over STDIO: what holds for that for Python does here."""
 
+import asyncio
+import json
+
 import pytest
 from tests.module_kit.test_kernel import (
     EVERYTHING,
@@ -21,8 +24,9 @@ from tests.module_kit.test_kernel import (
     test_it_conforms,
     test_the_invocation_is_told,
 )
+from tests.module_kit_js.conftest import KIT
 
-from amplifier_core import Internal
+from amplifier_core import Forbidden, Internal, ModuleDescriptor
 
 __all__ = [
     "counters",
@@ -57,3 +61,30 @@ async def test_an_error_that_nobody_caught_belongs_to_the_call_that_made_it(sess
     with pytest.raises(Internal, match="Error: meanwhile"):
         await session.invoke(EVERYTHING, "break", {})
     assert not events("module:exit")
+
+
+HOOKS = """
+import {{ Module }} from {kit};
+new Module('careful', {{ kind: 'hook' }}).op('on_event', ({{ event }}, context) => {{
+  if (event.event !== 'policy:request') return context.event('careful:seen', {{ n: event.data.n }})
+  const secret = event.data.args?.value === 'password'
+  return secret ? {{ decision: 'deny', reason: 'a secret' }} : {{ decision: 'abstain' }}
+}}).run()
+"""
+
+
+async def test_a_hook_decides_and_observes(session, everything, events, node, tmp_path):
+    (tmp_path / "hook.mjs").write_text(HOOKS.format(kit=json.dumps((KIT / "index.js").as_uri())))
+    transport = {"type": "stdio", "command": [node, str(tmp_path / "hook.mjs")]}
+    fields = {"name": "careful", "kind": "hook", "capabilities": [], "transport": transport}
+    await session.mount("/mnt/hooks", ModuleDescriptor.from_mapping(fields), trusted=True)
+    await session.register_hook("kit:*", "/mnt/hooks/careful", priority=1)
+    await session.register_hook("policy:request", "/mnt/hooks/careful", priority=2)
+    assert await everything("echo", {"value": "word"}) == "word"
+    with pytest.raises(Forbidden, match="a secret"):
+        await everything("echo", {"value": "password"})
+    await everything("tell", {"events": 2})
+    while len(seen := events("careful:seen")) < 2:
+        await asyncio.sleep(0.01)
+    assert [event["data"] for event in seen] == [{"n": 0}, {"n": 1}]
+    assert not events("hook:error")

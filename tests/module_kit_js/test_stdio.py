@@ -413,6 +413,18 @@ def test_chunks_that_nobody_takes_have_a_bound(process):
     assert message.endswith("bytes of chunks wait: await context.chunk(…)")
 
 
+def test_a_stateless_run_goes_on_in_another_process(process):
+    module = process()
+    asked = module.answer("heap", {"size": 2})["pending"]
+    module.send({"id": "r1", "method": "invoke", "params": {"op": "together", "args": {"count": 1, "size": 1}}})
+    waiting = module.read()["pending"]
+    other = process()
+    done = {"results": [{"ok": True, "result": 7}]}
+    assert other.answer("heap", {"size": 2}, resume={"state": asked["state"], **done})["pending"]["syscalls"]
+    code, message = error(other.answer("together", resume={"state": waiting["state"], **done}))
+    assert (code, message[:46]) == ("interrupted", "no run of this process waits for these results")
+
+
 def test_it_prints_its_descriptor(command, node):
     descriptor = json.loads(subprocess.run([*command, "--descriptor"], capture_output=True, check=True).stdout)
     assert descriptor["transport"]["type"] == "stdio"
