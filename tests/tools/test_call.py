@@ -151,12 +151,20 @@ def test_what_is_not_granted_is_told_with_the_option_for_it(call, describe):
     file = describe("echo.py", capabilities=["sys:emit"])
     status, out, errors = call(file, "echo")
     assert (status, out) == (2, "")
-    assert "✗ policy: deny: Grants did not allow sys:emit" in errors
+    assert "✗ policy: deny: CommandLine did not allow sys:emit" in errors
     assert errors.endswith("hint: --grant sys:emit\n")
     for option in (["--grant", "sys:emit"], ["--grant-all"]):
         status, out, errors = call(file, "echo", *option)
         assert (status, out) == (0, "{}\n")
         assert f"policy: allow for the session: {option[0]}" in errors
+
+
+def test_what_is_granted_is_granted_to_the_other_modules_too(call, describe):
+    other = describe("echo.py", name="other", capabilities=["sys:mounts", "sys:emit"])
+    words = ["echo", "--mount", other, "--grant", "sys:emit", "--grant", "sys:mounts"]
+    status, out, errors = call(describe("echo.py"), *words)
+    assert (status, out) == (0, "{}\n")
+    assert errors.index("✓ mount /mnt/tools/other") < errors.index("✓ mount /mnt/tools/echo")
 
 
 def test_a_module_that_nothing_confines_is_refused_unless_it_is_trusted(call, describe):

@@ -268,6 +268,8 @@ def test_all_that_happened_in_a_span_that_is_wanted_is_shown():
     lines = [event(1, "policy:decision", span="a", data={"decision": "allow"}), invoke(2, "a", **bad)]
     assert shown(*lines, wanted=failed)[1:] == ["✗ /mnt/tools/a go {}", "│   x: y", "└─· policy: allow"]
     assert shown(lines[0], wanted=failed) == []
+    allow = event(1, "policy:decision", span="a", data={"decision": "allow"})
+    assert shown(allow, invoke(2, "a", **bad), wanted=lambda entry: not entry.failed) == []
     assert shown(event(1, "context:get", span="b", parent="a"), event(2, "x:y", span="a"), wanted=failed) == []
 
 

@@ -109,12 +109,21 @@ class Spans:
             yield node
 
     def _pruned(self, node: Node) -> bool:
-        """Leave below a span that is not wanted itself only what is. False: nothing is left."""
+        """Leave below a span that is not wanted itself only what is. False: nothing is left.
+
+        What happened in a span that has ended says less than its end, unless it failed.
+        """
         if self._wanted is not None:
-            node.below = [each for each in node.below if each.span or each.entry is None or self._wanted(each.entry)]
+            ended = node.entry is not None
+            node.below = [each for each in node.below if self._is_kept(each, failed_only=ended)]
             node.size = 1 + sum(each.size for each in node.below)
             return bool(node.below)
         return True
+
+    def _is_kept(self, node: Node, *, failed_only: bool) -> bool:
+        """Tell whether a node stays below a span that is not wanted. Of spans, only those that do were put there."""
+        entry = node.entry
+        return bool(node.span) or entry is None or ((entry.failed or not failed_only) and self._is_wanted(entry))
 
     def _opened(self, kernel: str, span: str, entry: Entry) -> Node:
         """Give a span whose end has not come."""

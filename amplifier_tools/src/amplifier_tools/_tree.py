@@ -6,12 +6,13 @@ Owns the form of the lines, and their printing. `_spans` owns what is in a tree.
 from __future__ import annotations
 
 import time
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rich.console import Console
 
@@ -25,6 +26,7 @@ Line = tuple[tuple[str, str], ...]
 
 _NO_TIME = " " * 23
 _MINUTE = 60.0
+_AT_ONCE = 500  # lines that are printed together
 
 
 class TreePrinter:
@@ -50,13 +52,16 @@ class TreePrinter:
             self._write([self._heading(node)])
         self._write(self._lines(node, "", ""))
 
-    def _write(self, lines: Iterator[Line] | list[Line]) -> None:
+    def _write(self, lines: Iterable[Line]) -> None:
         if not self._is_tty:  # ten times as fast
             self._console.file.writelines(f"{''.join(piece for piece, _ in line).rstrip()}\n" for line in lines)
-            self._console.file.flush()
             return
-        for line in lines:
-            self._console.print(Text.assemble(*line), no_wrap=True, overflow="ellipsis", crop=True)
+        rows = iter(lines)
+        while some := list(islice(rows, _AT_ONCE)):
+            text = Text(end="", no_wrap=True, overflow="ellipsis")
+            for piece, style in chain.from_iterable((*line, ("\n", "")) for line in some):
+                text.append(piece, style)
+            self._console.print(text, crop=True)
 
     def _heading(self, node: Node) -> Line:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(_began(node)))

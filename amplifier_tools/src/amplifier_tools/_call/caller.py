@@ -63,7 +63,7 @@ class Call:
     async def _run(self, kernel: Kernel, screen: Screen) -> int:
         plan = Plan(f"call {self.descriptor.name} {self.op or ''}".rstrip())
         async with await kernel.session.create(plan) as session:
-            await session.register_hook("policy:request", Grants(self.grants))
+            await session.register_hook("policy:request", CommandLine(self.grants))
             try:
                 path = await self._mount_all(session, screen)
                 description = await session.describe(path)
@@ -98,7 +98,7 @@ class Call:
         screen.show_result(result)
 
 
-class Grants:
+class CommandLine:
     """The policy of the command line: allows what it names, and ``None`` allows everything."""
 
     def __init__(self, words: tuple[str, ...] | None) -> None:

@@ -1,0 +1,17 @@
+"""The group of commands ``trace``: owns the group alone."""
+
+from __future__ import annotations
+
+import click
+
+from .show import show
+
+__all__ = ["trace"]
+
+
+@click.group()
+def trace() -> None:
+    """Look at the log of a run."""
+
+
+trace.add_command(show)

@@ -1,0 +1,61 @@
+"""The entries of a log, and what is wrong with it: lines that are no events, and events that are missing.
+
+Owns the counts. `log` owns the lines.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from amplifier_tools._entry import read_entry
+
+from .log import LINE_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from amplifier_tools._entry import Entry
+
+    from .log import Log
+
+__all__ = ["Reader"]
+
+_KERNELS_MAX = 1024  # whose numbers are followed
+
+
+class Reader:
+    """Reads each line of a log as an entry."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._last: dict[str, int] = {}
+        self.torn = 0
+        """Lines that are no events: torn ones, for example."""
+        self.missing = 0
+        """Events that are not there, as the numbers of the others show."""
+
+    def entries(self) -> Iterator[Entry]:
+        """Give each entry, in the order of the log."""
+        for line in self._log.lines():
+            entry = read_entry(line)
+            if entry is None:
+                self.torn += 1
+            else:
+                self._count(entry)
+                yield entry
+
+    def _count(self, entry: Entry) -> None:
+        if entry.seq is None or (entry.kernel not in self._last and len(self._last) >= _KERNELS_MAX):
+            return
+        last = self._last.get(entry.kernel, entry.seq - 1)
+        self.missing += max(0, entry.seq - last - 1)
+        self._last[entry.kernel] = max(last, entry.seq)
+
+    def doubts(self) -> list[str]:
+        """Say what was wrong, a line each."""
+        counts = {
+            "lines are no events, and were skipped": self.torn,
+            f"lines have more than {LINE_MAX} bytes, and were skipped": self._log.too_long,
+            "events are missing, as the numbers of the others show": self.missing,
+        }
+        return [f"{count} {what}" for what, count in counts.items() if count]
