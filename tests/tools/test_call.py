@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -175,12 +176,14 @@ def test_a_module_that_nothing_confines_is_refused_unless_it_is_trusted(call, de
     assert errors.endswith("hint: --trusted runs the modules without isolation\n")
 
 
-def test_an_orchestrator_finds_the_other_modules(call, need):
+def test_an_orchestrator_finds_the_other_modules(call, need, tmp_path, monkeypatch):
     for program in ("node", "perl"):
         need(program)
+    agent = shutil.copytree(AGENT, tmp_path / "agent", ignore=shutil.ignore_patterns("notes", "__pycache__"))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     tools = ("provider_script", "files", "grep", "note", "context")
-    others = [word for name in tools for word in ("--mount", str(AGENT / f"{name}.json"))]
-    status, out, errors = call(str(AGENT / "orchestrator.json"), "run", '{"goal": "look"}', "--grant-all", *others)
+    others = [word for name in tools for word in ("--mount", str(agent / f"{name}.json"))]
+    status, out, errors = call(str(agent / "orchestrator.json"), "run", '{"goal": "look"}', "--grant-all", *others)
     assert status == 0
     assert json.loads(out)["answer"].startswith("That is all")
     assert re.search(r"\n.*✓ /mnt/orchestrators/loop run .*\n(?:.* [├└]─.*\n)+", errors)
