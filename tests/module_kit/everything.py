@@ -281,6 +281,24 @@ async def every(context: Context, descriptor: dict[str, Any]) -> dict[str, Any]:
     return {"path": path, "names": names, "inputs": inputs, "removed": removed, "got": await context.get_fragments()}
 
 
+@module.op
+async def sub_session(context: Context, descriptor: dict[str, Any]) -> dict[str, Any]:
+    """Make each system call once in a session of its own."""
+    made = await context.create_session("sub")
+    path = await context.mount("/mnt/tools", descriptor, session_id=made)
+    await context.register_hook("kit:*", path, session_id=made)
+    await context.set_fragment("key", 1, session_id=made)
+    await context.emit("kit:emitted", session_id=made)
+    return {
+        "made": made,
+        "result": await context.invoke(path, "echo", {"n": 1}, timeout=5, session_id=made),
+        "described": (await context.describe(path, session_id=made))["name"],
+        "mounts": [[each["path"] for each in await context.mounts(session_id=within)] for within in (made, None)],
+        "fragments": [await context.get_fragments(session_id=within) for within in (made, None)],
+        "removed": await context.unmount(path, session_id=made),
+    }
+
+
 app = module.asgi()
 
 

@@ -153,6 +153,17 @@ async def test_every_system_call(everything, events, elsewhere):
     assert {event["status"] for event in events("session:end")} == {"done", "ok"}
 
 
+async def test_every_system_call_in_a_session_that_it_made(everything, events, elsewhere):
+    told = await everything("sub_session", {"descriptor": elsewhere})
+    assert told["result"] == {"n": 1}
+    assert told["described"] == "echo"
+    assert told["mounts"] == [["/mnt/tools/echo"], [EVERYTHING]]
+    assert told["fragments"] == [{"key": 1}, {}]
+    assert told["removed"] == ["/mnt/tools/echo"]
+    for name in ("mount:add", "hook:register", "kit:emitted", "context:set", "mount:remove"):
+        assert events(name)[-1]["session_id"] == told["made"], name
+
+
 async def test_a_function_works_on_while_its_calls_are_made(session, everything, events):
     async with session.stream(EVERYTHING, "beside", {}) as stream:
         assert [chunk async for chunk in stream] == ["between"]

@@ -42,6 +42,9 @@ class Context:
     The methods that are awaited are system calls (section 8): the kernel makes them, if the module's capabilities have
     ``sys:NAME``. They need an operation that is ``async``. Those that run at the same time, as with
     ``asyncio.gather``, are asked for together. One that fails raises ``ModuleError`` with the kernel's code.
+
+    ``session_id`` is the session in which a call is done: one that was created or forked in that of the invocation.
+    Left out, it is that of the invocation.
     """
 
     def __init__(self, run: Invocation) -> None:
@@ -107,47 +110,52 @@ class Context:
         *,
         timeout: float | None = None,
         stream: bool = False,
+        session_id: str | None = None,
     ) -> Any:
         """Invoke an operation of another module, and give its result.
 
         ``timeout`` is in seconds. With ``stream`` the chunks of the other module go on to the caller of this one.
         """
-        told: dict[str, Any] = {"path": path, "op": op, "args": args or {}}
-        if timeout is not None:
-            told["timeout_ms"] = max(1, round(timeout * 1000))
-        return await self.call("invoke", {**told, "stream": True} if stream else told)
+        timeout_ms = None if timeout is None else max(1, round(timeout * 1000))
+        told = {"path": path, "op": op, "args": args or {}}
+        told = _told(told, timeout_ms=timeout_ms, stream=stream or None, session_id=session_id)
+        return await self.call("invoke", told)
 
-    async def emit(self, event: str, data: Mapping[str, Any] | None = None) -> None:
+    async def emit(self, event: str, data: Mapping[str, Any] | None = None, *, session_id: str | None = None) -> None:
         """Emit an event at once."""
-        await self.call("emit", {"event": event, "data": data or {}})
+        await self.call("emit", _told({"event": event, "data": data or {}}, session_id=session_id))
 
-    async def mounts(self, path: str | None = None) -> list[dict[str, Any]]:
+    async def mounts(self, path: str | None = None, *, session_id: str | None = None) -> list[dict[str, Any]]:
         """List what is mounted in the session, or at one path."""
-        return list(await self.call("mounts", {"path": path} if path else {}))
+        return list(await self.call("mounts", _told({}, path=path, session_id=session_id)))
 
-    async def describe(self, path: str) -> dict[str, Any]:
+    async def describe(self, path: str, *, session_id: str | None = None) -> dict[str, Any]:
         """Give the description of a mounted module, with the schemas of its operations."""
-        return dict(await self.call("describe", {"path": path}))
+        return dict(await self.call("describe", _told({"path": path}, session_id=session_id)))
 
-    async def mount(self, path: str, descriptor: Mapping[str, Any]) -> str:
+    async def mount(self, path: str, descriptor: Mapping[str, Any], *, session_id: str | None = None) -> str:
         """Mount a module, and give its full path."""
-        return str((await self.call("mount", {"path": path, "descriptor": descriptor}))["path"])
+        told = _told({"path": path, "descriptor": descriptor}, session_id=session_id)
+        return str((await self.call("mount", told))["path"])
 
-    async def unmount(self, path: str, name: str | None = None) -> list[str]:
+    async def unmount(self, path: str, name: str | None = None, *, session_id: str | None = None) -> list[str]:
         """Unmount a module, or all at a path; give the paths of what was removed."""
-        return list((await self.call("unmount", {"path": path, "name": name} if name else {"path": path}))["removed"])
+        return list((await self.call("unmount", _told({"path": path}, name=name, session_id=session_id)))["removed"])
 
-    async def register_hook(self, event: str, endpoint_ref: str, priority: int = 0) -> None:
+    async def register_hook(
+        self, event: str, endpoint_ref: str, priority: int = 0, *, session_id: str | None = None
+    ) -> None:
         """Let a mounted module, by its path, get the events of a name or pattern. The lowest priority comes first."""
-        await self.call("register_hook", {"event": event, "endpoint_ref": endpoint_ref, "priority": priority})
+        told = {"event": event, "endpoint_ref": endpoint_ref, "priority": priority}
+        await self.call("register_hook", _told(told, session_id=session_id))
 
-    async def get_fragments(self) -> dict[str, Any]:
+    async def get_fragments(self, *, session_id: str | None = None) -> dict[str, Any]:
         """Give the session's context: all fragments by their keys."""
-        return dict((await self.call("context.get"))["fragments"])
+        return dict((await self.call("context.get", _told({}, session_id=session_id)))["fragments"])
 
-    async def set_fragment(self, key: str, value: Any) -> None:
+    async def set_fragment(self, key: str, value: Any, *, session_id: str | None = None) -> None:
         """Set one fragment of the session's context."""
-        await self.call("context.set_fragment", {"key": key, "value": value})
+        await self.call("context.set_fragment", _told({"key": key, "value": value}, session_id=session_id))
 
     async def create_session(self, goal: str, inputs: Mapping[str, Any] | None = None) -> str:
         """Create a session, and give its id."""
@@ -160,5 +168,9 @@ class Context:
 
     async def end_session(self, session_id: str, status: str | None = None) -> None:
         """End a session that this module created or forked."""
-        told = {"session_id": session_id}
-        await self.call("session.end", {**told, "status": status} if status else told)
+        await self.call("session.end", _told({"session_id": session_id}, status=status))
+
+
+def _told(args: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    """Add to the arguments of a call those that may be left out, but ``None``."""
+    return args | {name: value for name, value in optional.items() if value is not None}
