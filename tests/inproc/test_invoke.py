@@ -318,10 +318,11 @@ async def test_a_reply_and_a_cancellation_in_one_turn_of_the_loop(blocking):
     """The thread has ended: nothing is said of it."""
     connection = open_transport(descriptor_of(blocking))
     await connection.start((), None)
-    request = asyncio.ensure_future(connection.request("invoke", b'{"op":"fail","args":{"how":"large"}}'))
-    await until(lambda: connection._requests)  # type: ignore[attr-defined]
+    request = asyncio.ensure_future(connection.request("invoke", b'{"op":"nap","args":{}}'))
+    await asyncio.sleep(0)
     (work,) = connection._requests  # type: ignore[attr-defined]
     work.add_done_callback(lambda _: request.cancel())
+    blocking.release.set()
     with pytest.raises(asyncio.CancelledError) as caught:
         await request
     assert not hasattr(caught.value, "clues")
