@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 
+pytestmark = pytest.mark.newest  # it is the same on each Python
+
+
 @pytest.fixture
 def server(command):
     """Serve the module with `node:http`, in a process of its own; give its address, and what stops it."""
