@@ -47,6 +47,8 @@ MADE_BY_USERS = (
     "Module",
     "ModuleError",
     "Pool",
+    "ProbeModule",
+    "SocketConnection",
     "SteadyClock",
 )  # other classes: their fields say how to make them, or a user makes none
 

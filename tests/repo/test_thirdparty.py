@@ -10,14 +10,14 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "thirdparty"
 OUTSIDE = FOLDER / "amplifier-thirdparty-example"
-DOORS = {"amplifier_core", "amplifier_core.hookspecs"}
+DOORS = {"amplifier_core", "amplifier_core.hookspecs", "amplifier_transport_stdio"}
 
 
 @pytest.mark.packages
 def test_an_outside_distribution_is_installed_beside_the_kernel_and_used(uv, environment, tmp_path):
     elsewhere = shutil.copytree(OUTSIDE, tmp_path / "elsewhere")
     uv("build", "--quiet", "--wheel", "--out-dir", tmp_path / "dist", elsewhere)
-    python = environment("amplifier-kernel", *(tmp_path / "dist").glob("*.whl"))
+    python = environment("amplifier-kernel", "amplifier-transport-stdio", *(tmp_path / "dist").glob("*.whl"))
     logs = tmp_path / "logs"
     logs.mkdir()
     command = [python, "-I", "-W", "error", FOLDER / "use.py", logs]

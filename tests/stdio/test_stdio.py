@@ -446,7 +446,7 @@ async def test_a_module_that_ends_before_it_spoke_tells_its_story(session):
         with pytest.raises(Unreachable, match="the module went away: exit code 3") as caught:
             await connection.request("health", b"{}")
         assert caught.value.details["stderr"] == "why\n"
-        connection._begin()
+        await connection.begin()
     await connection.close()
     await host.close()
 

@@ -1,7 +1,8 @@
 """STDIO JSON: modules that are child processes, one JSON object a line on stdin and stdout (protocol, section 3).
 
-``Launcher``, ``ChildProcess``, ``find_ids`` and ``read_fields`` are for transports that run child processes with other
-protocols.
+``SocketConnection`` is for transports that carry the same lines over another stream, such as a TCP or Unix socket.
+``Launcher``, ``ChildProcess`` with its ``LineStream``, ``find_ids`` and ``read_fields`` are for those that run child
+processes with other protocols.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from typing import TYPE_CHECKING
 
 from amplifier_core.hookspecs import hookimpl
 
-from ._child import ChildProcess, LineReader
+from ._child import ChildProcess
 from ._connection import StdioConnection
 from ._fields import StdioFields, read_fields
 from ._framing import find_ids
 from ._launcher import Launcher
+from ._line_stream import LineReader, LineStream
 from ._orphan_search import can_search
 from ._orphans import OrphanKiller
 from ._process_tree import describe_kill
+from ._socket import SocketConnection
 from ._usage import measure_here
 
 if TYPE_CHECKING:
@@ -28,7 +31,9 @@ __all__ = [
     "ChildProcess",
     "Launcher",
     "LineReader",
+    "LineStream",
     "OrphanKiller",
+    "SocketConnection",
     "StdioFields",
     "describe_host",
     "find_ids",

@@ -1,57 +1,30 @@
 """One child process whose output is lines: from its start to its exit.
 
-Owns the process, its lines, the output that was no protocol, and the account of its end. It does not know what a line
-means, and which request it belongs to.
+Owns the process and the account of its end. Its lines are cut and taken by ``LineStream``.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from amplifier_core import Internal, Unreachable
-from amplifier_core.hookspecs import LARGE, LineBuffer, LineTooLongError
+from amplifier_core import Unreachable
 
+from ._line_stream import LineStream
 from ._process import Process
 from ._process_tree import shown_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from amplifier_core import KernelError
     from amplifier_core.hookspecs import Launch, Notify
 
+    from ._line_stream import LineReader
     from ._orphans import OrphanKiller
 
 _EXIT_GRACE = 0.05  # seconds
-_SAMPLE = 200  # bytes of a line that was not protocol, shown
-_LINES_A_TURN = 500  # lines that are taken in one turn of the loop; the rest waits for the next ones
-_NOISE_LINES = 100_000  # lines that are no protocol, blank ones too, after an answer
-_NOISE_BYTES = 8 * 1024 * 1024
 
 
-GRACE = "the module, which had not answered a request that was cancelled before; this one was not sent"
-"""What a request waits for that is held back."""
-
-
-class LineReader(Protocol):
-    """What a child process calls."""
-
-    def on_line(self, line: bytes) -> None:
-        """Take one whole line, with its line end."""
-
-    async def on_large_line(self, line: bytes) -> None:
-        """Take one of more than ``LARGE`` bytes. Nothing is read, and no other line is taken, until this returns."""
-
-    def on_end(self, error: KernelError | None) -> None:
-        """Send no more requests, and fail those in flight with the error. A second call may follow.
-
-        ``None``: stdout was closed. The exit follows, and has the cause.
-        """
-
-
-class ChildProcess(Process):
+class ChildProcess(LineStream, Process):
     """A process whose stdout ``lines`` takes. It emits ``module:noise`` and ``module:exit``."""
 
     def __init__(
@@ -63,43 +36,23 @@ class ChildProcess(Process):
         orphans: OrphanKiller | None,
         command: Sequence[str] = (),
     ) -> None:
-        self.usable: bool = True
-        """Whether requests may be sent, as far as is known."""
-        self._on_line = lines.on_line
-        self._on_large_line = lines.on_large_line
-        self._on_end = lines.on_end
-        self._queue: deque[bytes] = deque()  # a large line, or many, and those that came with them
-        self._taking: asyncio.Task[None] | None = None  # what takes the queue
-        self.held: bool = False
-        """Whether the module is held back by ``pause``."""
-        self.limit = limit
-        """The bytes of the longest line."""
+        LineStream.__init__(self, lines, limit)
         self._notify = notify
         self._command = shown_command(command or launch.command)
-        self._buffer = LineBuffer(limit)
-        self._noise = 0
-        self._first_noise = b""
-        self.answered: bool = True
-        """Set with each answer: the noise before it is not held against the module any more."""
-        self._lines_left = self._bytes_left = 0  # of noise, until the next answer
-        self._drowned = False  # it is killed for its noise
-        super().__init__(launch, self, orphans)
+        Process.__init__(self, launch, self, orphans)
 
-    def kill(self, error: KernelError | None = None) -> None:
-        """Kill the process with all that it started. Without an error, requests in flight fail with the exit."""
-        self._stop(error)
-        super().kill()
+    @property
+    def alive(self) -> bool:
+        """Whether the process is not known to have ended."""
+        return self._tree.popen.returncode is None
 
-    def pause(self) -> None:
-        """Leave the module's output in its pipe until ``resume``."""
-        self.held = True
-        super().pause()
+    def end(self) -> None:
+        """Kill the process with all that it started."""
+        Process.kill(self)
 
-    def resume(self) -> None:
-        """Read on, once no large line is being taken."""
-        if self.held:
-            self.held = False
-            self._read_on()
+    def read_on(self, *, on: bool) -> None:
+        """Read the pipe of its output, or leave it as it is."""
+        (Process.resume if on else Process.pause)(self)
 
     async def close(self) -> None:
         """End the process, and wait until it is gone; requests in flight fail."""
@@ -108,123 +61,32 @@ class ChildProcess(Process):
 
     def clues(self, since: int = 0) -> dict[str, Any]:
         """Give what may explain a missing answer: output that was no protocol, and the tail of stderr since then."""
-        noise = {"noise": self._noise_so_far()} if self._noise else {}
-        partial = self._buffer.rest()[:_SAMPLE]
-        unended = {"unended": partial.decode(errors="replace")} if partial else {}
-        return {"command": self._command, **noise, **unended, **self.stderr(since)}
+        return {"command": self._command, **super().clues(since), **self.stderr(since)}
 
     def explain(self, details: Mapping[str, Any], since: int, in_flight: int = 1) -> dict[str, Any]:
         """Give the details of an error to a request in flight: what stderr had said before it is told apart."""
-        found = {**self.clues(since), **details, **self.stderr(since)}
+        found = super().explain(details, since, in_flight) | self.stderr(since)
         if "stderr" in details and not self.stderr(since):
             found["earlier_stderr"] = found.pop("stderr")
-        return found | ({"in_flight": in_flight} if in_flight > 1 else {})
-
-    def count_noise(self, line: bytes) -> None:
-        """Count a line that was no protocol."""
-        self._first_noise = self._first_noise or line[:_SAMPLE].rstrip()
-        self._noise += 1
-        self._bound_noise(1, len(line))
-
-    def broke_contract(self, line: bytes, why: str, since: int = 0) -> Internal:
-        """Make the error of a request whose reply is malformed."""
-        details = {"line": line[:_SAMPLE].rstrip().decode(errors="replace"), **self.clues(since)}
-        return Internal(f"the module broke its contract: {why}", details=details)
+        return found
 
     # What the process calls.
-
-    def received(self, data: bytes) -> None:
-        """Take what was read from stdout."""
-        if self._drowned:
-            return
-        try:
-            lines = self._buffer.feed(data)
-        except LineTooLongError:
-            message = f"the module wrote a message of more than {self.limit} bytes (limits.message_bytes)"
-            self.kill(Internal(message, details={"limit": self.limit}))
-            return
-        if self._taking is not None or len(lines) > _LINES_A_TURN:
-            self._queue.extend(lines)
-            self._take_queue()
-        elif len(lines) == 1 and len(lines[0]) <= LARGE:  # as a rule
-            self._on_line(lines[0])
-        elif lines:
-            self._take_few(lines)
-        if self._buffer.blank:
-            self._bound_noise(self._buffer.blank, len(data))
-
-    def _take_few(self, lines: list[bytes]) -> None:
-        """Take lines at once up to a large one, which is queued with those that follow it."""
-        for number, line in enumerate(lines):
-            if len(line) > LARGE:
-                self._queue.extend(lines[number:])
-                self._take_queue()
-                return
-            self._on_line(line)
-
-    async def taken(self) -> None:
-        """Wait until all that was received has been taken."""
-        if self._taking is not None:
-            await asyncio.wait((self._taking,))
 
     def closed_stdout(self) -> None:
         """Wait for the exit, which nearly always follows at once and tells more; then kill."""
         self._stop(None)
         self._loop.call_later(_EXIT_GRACE, self.kill)
 
+    def ending(self) -> None:
+        """Note that it is ending, as after the end of its stdout."""
+        self.closed_stdout()
+
     def exited(self) -> None:
         """Fail the requests in flight with the cause, and report the noise and the exit."""
         outcome = self.outcome()
         self._stop(Unreachable(f"the module went away: {_how(outcome)}", details=outcome))
-        if self._noise:
-            self._notify("module:noise", self._noise_so_far())
+        self.report_noise(self._notify)
         self._notify("module:exit", outcome)
-
-    def _stop(self, error: KernelError | None) -> None:
-        self.usable = False
-        self._on_end(error)
-        if error is not None and self._taking is not None:  # nobody waits for it any more
-            self._queue.clear()
-            self._taking.cancel()
-
-    def _take_queue(self) -> None:
-        """Hold the module back while its large line, or its many lines, are taken, in a task."""
-        if self._taking is None:
-            super().pause()
-            self._taking = self._loop.create_task(self._take_lines(), name=f"large line of {self.pid}")
-
-    async def _take_lines(self) -> None:
-        """Take the queue. Everybody else has a turn after some lines, and while a large one is decoded."""
-        try:
-            while self._queue:
-                await asyncio.sleep(0)
-                for line in [self._queue.popleft() for _ in range(min(len(self._queue), _LINES_A_TURN))]:
-                    if len(line) > LARGE:
-                        await self._on_large_line(line)
-                    else:
-                        self._on_line(line)
-        finally:
-            self._taking = None
-            self._read_on()
-
-    def _read_on(self) -> None:
-        if self._taking is None and not self.held:
-            super().resume()
-
-    def _bound_noise(self, lines: int, size: int) -> None:
-        """Kill a module that writes on and on, and answers nothing."""
-        if self.answered:
-            self.answered = False
-            self._lines_left, self._bytes_left = _NOISE_LINES, _NOISE_BYTES
-        self._lines_left -= lines
-        self._bytes_left -= size
-        if min(self._lines_left, self._bytes_left) < 0 and not self._drowned:
-            self._drowned = True
-            bound = f"{_NOISE_LINES} lines or {_NOISE_BYTES} bytes"
-            self.kill(Internal(f"the module broke its contract: it wrote more than {bound} that are no protocol"))
-
-    def _noise_so_far(self) -> dict[str, Any]:
-        return {"count": self._noise, "first": self._first_noise.decode(errors="replace")}
 
 
 def _how(outcome: dict[str, Any]) -> str:

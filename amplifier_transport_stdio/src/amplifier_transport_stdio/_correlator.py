@@ -1,6 +1,6 @@
-"""The requests of one process: ids, replies in any order, chunks, and the grace after a cancel.
+"""The requests on one stream of lines: ids, replies in any order, chunks, and the grace after a cancel.
 
-Owns which reply belongs to which request. Each process has a correlator of its own.
+Owns which reply belongs to which request. Each stream, of a process or a socket, has a correlator of its own.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ if TYPE_CHECKING:
     from amplifier_core import KernelError
     from amplifier_core.hookspecs import Chunks, Message, Notify
 
-    from ._child import ChildProcess, LineReader
+    from ._line_stream import LineReader, LineStream
 
 CANCEL_GRACE = 1.0
 """Seconds that a module has to answer a request that was cancelled, before it is killed."""
+
+GRACE = "the module, which had not answered a request that was cancelled before; this one was not sent"
+"""What a request waits for that is held back."""
 
 _LATE = "events: they came with the reply to a request that had been cancelled"
 
 
 class Correlator:
-    """Sends requests to a process that ``start`` starts, and takes its lines."""
+    """Sends requests on a stream that ``start`` opens, and takes its lines: all of section 3 but the bytes."""
 
-    def __init__(self, start: Callable[[LineReader], ChildProcess], notify: Notify) -> None:
+    def __init__(self, start: Callable[[LineReader], LineStream], notify: Notify) -> None:
         self._loop = asyncio.get_running_loop()
         self._notify = notify
         self._waiting: dict[str, ReplyFuture] = {}
@@ -43,7 +46,8 @@ class Correlator:
         """Whether a request may be sent now."""
         self.settled = asyncio.Event()
         """Set while no cancelled request is in its grace."""
-        self.child = start(self)
+        self.child: LineStream = start(self)
+        """The stream, as ``start`` gave it."""
 
     @property
     def settling(self) -> bool:
@@ -63,7 +67,7 @@ class Correlator:
         except BrokenPipeError:
             if self._answered:  # it ended while it was idle, and another process may be asked
                 raise
-            self.child.closed_stdout()  # it ended before its first answer: its exit is the cause to report
+            self.child.ending()  # it ended before its first answer: its exit is the cause to report
         reply.mark = self.child.heard
         self._waiting[request_id] = reply
         if chunks is not None:
@@ -79,7 +83,7 @@ class Correlator:
 
     def closed_stdin(self) -> None:
         """Give up a process that does not read any more: what was not written yet has not reached it."""
-        self.child.kill(Unreachable("the module closed its stdin"))
+        self.child.kill(Unreachable(self.child.closed))
 
     # What the process calls.
 
@@ -167,7 +171,8 @@ class Correlator:
 
     def _on_grace_over(self, request_id: str) -> None:
         del self._cancelled[request_id]
-        self.child.kill(Unreachable(f"the module was killed: it did not answer a cancel within {CANCEL_GRACE:g} s"))
+        why = f"{self.child.killed}: it did not answer a cancel within {CANCEL_GRACE:g} s"
+        self.child.kill(Unreachable(why))
 
     def _update(self) -> None:
         """Let requests through, or hold them back."""

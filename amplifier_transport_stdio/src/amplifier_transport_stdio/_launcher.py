@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from amplifier_core import KernelError, ModuleDescriptor
     from amplifier_core.hookspecs import Confinement, Launch, Notify
 
-    from ._child import LineReader
     from ._fields import StdioFields
+    from ._line_stream import LineReader
     from ._orphans import OrphanKiller
 
     Heard = tuple[ChildProcess | None, int]

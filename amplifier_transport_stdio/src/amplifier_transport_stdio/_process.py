@@ -10,6 +10,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ._line_stream import Write  # noqa: TC001 - help() reads the type of `write`
 from ._loop_pipes import LoopPipes
 from ._process_tree import KILL, TERMINATE, ProcessTree
 from ._thread_pipes import ThreadPipes
@@ -26,13 +27,6 @@ _TERMINATE_GRACE = 0.5
 _PROGRAM_PAUSE = 0.004  # seconds after which the program of a sandbox is looked for, then twice as long each time
 _PROGRAM_PAUSES_END = 8.0
 _SIGNALS = {int(number): number.name for number in signal.Signals}
-
-
-class Write(Protocol):
-    """The `write` of the pipes."""
-
-    def __call__(self, line: bytes, *, now: bool) -> None:
-        """Send a line, or raise ``BrokenPipeError``."""
 
 
 class ByteReader(Protocol):
