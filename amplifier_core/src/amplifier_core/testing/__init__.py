@@ -12,11 +12,13 @@ from ._example import Example
 from ._grant import missing_grant
 from ._isolation import check_isolation
 from ._module import check_module
+from ._probe import ProbeModule
 from ._sink import check_sink
 from ._start import confine, open_connection
 from ._steady import SteadyClock, seeded_entropy
+from ._transport import check_transport
 
 __all__ = [
-    "Check", "Example", "SteadyClock", "check_description", "check_isolation", "check_module", "check_sink",
-    "confine", "missing_grant", "open_connection", "seeded_entropy",
+    "Check", "Example", "ProbeModule", "SteadyClock", "check_description", "check_isolation", "check_module",
+    "check_sink", "check_transport", "confine", "missing_grant", "open_connection", "seeded_entropy",
 ]  # fmt: skip

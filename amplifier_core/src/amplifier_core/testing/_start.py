@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
     from amplifier_core._protocol.descriptor import ModuleDescriptor
     from amplifier_core._protocol.errors import KernelError
-    from amplifier_core.hookspecs import Confinement, Connection, Isolation, Launch
+    from amplifier_core.hookspecs import Confinement, Connection, Isolation, Launch, Notify
 
 
-def open_connection(descriptor: ModuleDescriptor, host: Host) -> Connection:
+def open_connection(descriptor: ModuleDescriptor, host: Host, notify: Notify | None = None) -> Connection:
     """Open the connection that the descriptor's ``transport`` names, and start nothing yet.
 
-    What it reports is ignored: a check looks at replies. Raises ``BadRequest`` as a mount does.
+    What it reports is ignored unless there is a ``notify``. Raises ``BadRequest`` as a mount does.
     """
     name = descriptor.transport["type"]
-    return as_connection(Plugins().open(TRANSPORTS, name, descriptor=descriptor, notify=_ignore, host=host))
+    return as_connection(Plugins().open(TRANSPORTS, name, descriptor=descriptor, notify=notify or _ignore, host=host))
 
 
 async def confine(
