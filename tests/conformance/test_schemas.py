@@ -36,10 +36,14 @@ JSON_EXAMPLES = ["descriptor", "reply", "reply", "reply", "resume"]
 STDIO_EXAMPLES = [
     ("→", "stdio-request"),
     ("←", "stdio-message"),
+    ("→", "stdio-request"),
     ("←", "stdio-message"),
     ("→", "stdio-request"),
     ("←", "stdio-message"),
+    ("←", "stdio-message"),
+    ("→", "stdio-request"),
     ("→", "cancel"),
+    ("←", "stdio-message"),
 ]
 
 # The names of the fields that take any JSON, and of those whose members the protocol leaves to others.

@@ -84,7 +84,7 @@ def reply(method, params):
     return {"ok": True, "result": answer(params["op"], params["args"])}
 
 
-for line in sys.stdin:
+for line in sys.stdin.buffer:
     request = json.loads(line)
     if "id" in request:
         print(json.dumps({"id": request["id"], **reply(request["method"], request.get("params"))}), flush=True)

@@ -24,7 +24,10 @@ def test_the_readmes_example_does_what_it_says(tmp_path):
     assert told
     check_console(told, tmp_path)
     assert (tmp_path / "run.jsonl").stat().st_size > 0
-    (tmp_path / "wordcount_by_hand.py").replace(tmp_path / "wordcount.py")  # the same module
+    (tmp_path / "wordcount_by_hand.py").replace(tmp_path / "wordcount.py")  # the same module, with what it adds
+    descriptor = tmp_path / "wordcount.json"
+    (limits,) = re.findall(r'`("limits": .*?)`', (ROOT / "README.md").read_text("utf-8"))
+    descriptor.write_text(json.dumps(json.loads(descriptor.read_text("utf-8")) | json.loads(f"{{{limits}}}")), "utf-8")
     check_console(told, tmp_path)
 
 
