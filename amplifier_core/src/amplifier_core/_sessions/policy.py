@@ -83,7 +83,7 @@ def _conclude(
     _record(state, question, data, decision, answers, span)
     if not decision.allowed:
         action = f"{question.action} {question.module.path}{f' {question.op}' if question.op else ''}"
-        why = decision.reason if state.namespace.policy else f"{decision.reason}: none is registered on policy:request"
+        why = decision.reason if state.policy else f"{decision.reason}: none is registered on policy:request"
         raise Forbidden(f"{action}: {why}", details={"capabilities": list(question.wanted)})
     state.check_open()  # a hook may have outlived the session
 
