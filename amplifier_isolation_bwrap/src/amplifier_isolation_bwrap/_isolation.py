@@ -58,7 +58,7 @@ class BwrapIsolation(Isolation):
     """Modules in bubblewrap. Each kernel has one; it remembers what it found out about this host."""
 
     name = "bwrap"
-    confines = AREAS
+    confines: tuple[str, ...] = AREAS
 
     def __init__(self, options: Options) -> None:
         self._options = options
