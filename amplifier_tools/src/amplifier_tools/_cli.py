@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ._call.command import call
+from ._check import check
 from ._trace.command import trace
 
 __all__ = ["main"]
@@ -17,4 +18,5 @@ def main() -> None:
 
 
 main.add_command(call)
+main.add_command(check)
 main.add_command(trace)
