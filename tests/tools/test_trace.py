@@ -112,7 +112,7 @@ def test_torn_lines_are_skipped_and_counted_and_missing_events_too(show, log):
     assert status == 0
     assert out.count("·") == 5
     assert errors == (
-        "3 lines are no events, and were skipped\n6 events are missing, as the numbers of the others show\n"
+        "lines that are no events, skipped: 3\nevents that are missing, as the numbers of the others show: 6\n"
     )
     log.write_bytes(event(1)[:-1])  # its end is all that it lacks
     assert show(log)[2] == ""
@@ -127,7 +127,7 @@ def test_kernels_in_one_log_are_told_apart(show, log):
 
 def test_of_very_many_kernels_only_some_are_counted(show, log):
     log.write_bytes(b"".join(event(seq, kernel=f"{n:08}") for seq in (1, 3) for n in range(1100)))
-    assert show(log)[2] == "1024 events are missing, as the numbers of the others show\n"
+    assert show(log)[2] == "events that are missing, as the numbers of the others show: 1024\n"
 
 
 def test_a_line_has_a_bound(show, log):
@@ -136,7 +136,7 @@ def test_a_line_has_a_bound(show, log):
     status, out, errors = show(log)
     assert status == 0
     assert "after:it" in out
-    assert errors.startswith("2 lines have more than 16777216 bytes, and were skipped\n")
+    assert errors.splitlines()[0] == "lines of more than 16777216 bytes, skipped: 2"
 
 
 @pytest.mark.parametrize(

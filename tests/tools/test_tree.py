@@ -28,10 +28,10 @@ def invoke(seq, span, parent=None, took=500.0, **more):
     return event(seq, span=span, parent=parent, duration_ms=took, **(given | more))
 
 
-def shown(*lines, wanted=None):
+def shown(*lines, wanted=None, below_max=_spans.BELOW_MAX):
     """Print the trees of these lines, without the times."""
     out = io.StringIO()
-    printer, spans = TreePrinter(Console(file=out)), Spans(wanted)
+    printer, spans = TreePrinter(Console(file=out)), Spans(wanted, below_max)
     for line in lines:
         entry = read_entry(line)
         assert entry is not None
@@ -198,11 +198,10 @@ def test_kernels_in_one_log_are_told_apart():
     ]
 
 
-def test_only_so_many_below_a_span_are_kept_and_the_others_counted(monkeypatch):
-    monkeypatch.setattr(_spans, "BELOW_MAX", 2)
+def test_only_so_many_below_a_span_are_kept_and_the_others_counted():
     bad = {"status": "error", "error": {"code": "x", "message": "y"}}
     lines = [invoke(n, f"s{n}", "a", **(bad if n % 2 else {})) for n in range(9)]
-    assert [line[:18] for line in shown(*lines, invoke(10, "a"))[1:]] == [
+    assert [line[:18] for line in shown(*lines, invoke(10, "a"), below_max=2)[1:]] == [
         "✓ /mnt/tools/a go {}"[:18],
         "├─✓ /mnt/tools/s0 ",
         "├─✗ /mnt/tools/s1 ",
@@ -213,7 +212,10 @@ def test_only_so_many_below_a_span_are_kept_and_the_others_counted(monkeypatch):
         "│     x: y",
         "└─… 5 more, 1 of t",
     ]
-    assert shown(invoke(1, "b", "a"), invoke(2, "c", "a"), invoke(3, "d", "a"), invoke(4, "a"))[-1] == "└─… 1 more"
+    assert (
+        shown(invoke(1, "b", "a"), invoke(2, "c", "a"), invoke(3, "d", "a"), invoke(4, "a"), below_max=2)[-1]
+        == "└─… 1 more"
+    )
 
 
 def test_spans_inside_each_other_are_kept_to_a_depth():

@@ -47,7 +47,10 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     module: str
     span: str
     parent: str
+    title: str
+    """What it is, in the same words for all that do the same."""
     text: str
+    """The title, with arguments, result and the like."""
     lines: tuple[str, ...] = ()
     """What went wrong: the error, its details, and stderr."""
 
@@ -127,43 +130,40 @@ def read_entry(line: bytes) -> Entry | None:
         read.module or "",
         read.span_id or "",
         read.parent_span_id or "",
-        _words(read),
+        *_words(read),
         tuple(_error_lines(read.error)) if failed else (),
     )
 
 
-def _words(read: _Envelope) -> str:
-    """Say on one line what happened."""
-    name, module = read.event, line_of(read.module or "")
-    try:
-        data = _data(read.data) if name in _WORDS else _Data()
-    except _FAULTS:
-        return f"{name} {module}"
+def _words(read: _Envelope) -> tuple[str, str]:
+    """Say on one line what happened: its title, and all of it."""
+    name, module = line_of(read.event), line_of(read.module or "")
     if name in _WORDS:
-        return _WORDS[name](data, module)
+        try:
+            return _WORDS[name](_data(read.data), module)
+        except _FAULTS:
+            return name, f"{name} {module}".rstrip()
     author = "" if read.component in ("kernel", read.module) else line_of(read.component)
-    parts = (line_of(name), module, author, start_of(read.data, _DATA_SHOWN))
-    return " ".join(filter(None, parts))
+    return name, " ".join(filter(None, (name, module, author, start_of(read.data, _DATA_SHOWN))))
 
 
-def _invoke(data: _Data, module: str) -> str:
-    args = start_of(data.args, _SHOWN)
+def _invoke(data: _Data, module: str) -> tuple[str, str]:
+    title = f"{module or '?'} {_said(data.op)}".rstrip()
     result = f" → {start_of(data.result, _SHOWN)}" if data.result else ""
-    return f"{module or '?'} {_said(data.op)} {args}".rstrip() + result
+    return title, f"{title} {start_of(data.args, _SHOWN)}".rstrip() + result
 
 
-def _mount(data: _Data, module: str) -> str:
+def _mount(data: _Data, module: str) -> tuple[str, str]:
     what = " ".join(filter(None, (_said(data.kind), _said(data.version))))
-    return f"mount {module}{f' ({what})' if what else ''}{_unenforced(data)}"
+    return f"mount {module}", f"mount {module}{f' ({what})' if what else ''}{_unenforced(data)}"
 
 
-def _decision(data: _Data, _: str) -> str:
-    action = _said(data.action)
+def _decision(data: _Data, _: str) -> tuple[str, str]:
+    title, action = f"policy: {_said(data.decision)}", _said(data.action)
     of = "" if action in ("", "mount", "invoke") else f" of {action}"
     scope = " for the session" if _said(data.scope) == "session" else ""
     reason = f": {reason}" if (reason := _said(data.reason)) else ""
-    trusted = ", trusted" if data.trusted else ""
-    return f"policy: {_said(data.decision)}{of}{scope}{reason}{trusted}{_unenforced(data)}"
+    return title, f"{title}{of}{scope}{reason}{', trusted' if data.trusted else ''}{_unenforced(data)}"
 
 
 _WORDS = {"module:invoke": _invoke, "mount:add": _mount, "policy:decision": _decision}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Node", "Spans"]
 
 BELOW_MAX = 1000
-"""How many entries directly below a span are kept; of those that failed, as many again. The others are counted."""
+"""How many entries below a span are shown. The others are counted."""
 
 DEPTH_MAX = 64
 """Spans inside each other that are kept. The kernel allows 32."""
@@ -44,10 +44,18 @@ class Node(msgspec.Struct):
     parent: str = ""
     span: str = ""
 
-    def add(self, node: Node) -> bool:
+    @property
+    def began(self) -> float:
+        """When it began, or what was heard of it first, in seconds since the Unix epoch."""
+        node = self
+        while node.entry is None:
+            node = node.below[0]
+        return node.entry.began
+
+    def add(self, node: Node, below_max: float) -> bool:
         """Put a node below this one, or count it. False: it was counted."""
         failed = node.entry is not None and node.entry.failed
-        if len(self.below) >= BELOW_MAX * (1 + failed) or node.height >= DEPTH_MAX:
+        if len(self.below) >= below_max * (1 + failed) or node.height >= DEPTH_MAX:
             self.more += 1
             self.more_failed += failed
             return False
@@ -58,10 +66,14 @@ class Node(msgspec.Struct):
 
 
 class Spans:
-    """The trees of a log. ``wanted`` tells which entries are shown; spans above one are shown with it."""
+    """The trees of a log. ``wanted`` tells which entries are shown; spans above one are shown with it.
 
-    def __init__(self, wanted: Callable[[Entry], bool] | None = None) -> None:
+    ``below_max`` is how many entries directly below a span are kept; of those that failed, as many again.
+    """
+
+    def __init__(self, wanted: Callable[[Entry], bool] | None = None, below_max: float = BELOW_MAX) -> None:
         self._wanted = wanted
+        self._below_max = below_max
         self._open: dict[tuple[str, str], Node] = {}  # in the order in which they were heard of first
         self._held = 0
 
@@ -91,7 +103,7 @@ class Spans:
             if above is not None and above is not node:
                 del self._open[key]
                 if self._pruned(node):
-                    above.add(node)
+                    above.add(node, self._below_max)
         for key in list(self._open):
             yield from self._give_up(key)
 
@@ -134,7 +146,7 @@ class Spans:
         return node
 
     def _attach(self, node: Node, above: Node) -> None:
-        if above.add(node):
+        if above.add(node, self._below_max):
             self._held += node.size
 
     def _is_wanted(self, entry: Entry) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from itertools import chain, islice
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -45,7 +46,7 @@ class TreePrinter:
 
     def print(self, node: Node) -> None:
         """Print a tree. Where it is another kernel's or session's than the last one, say so first."""
-        self.begin(_began(node))
+        self.begin(node.began)
         place = node.kernel, node.session
         if place != self._place:
             self._place = place
@@ -64,7 +65,7 @@ class TreePrinter:
             self._console.print(text, crop=True)
 
     def _heading(self, node: Node) -> Line:
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(_began(node)))
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(node.began))
         session = f", session {node.session}" if node.session else ""
         return ((f"── kernel {node.kernel}{session}, {stamp}", "bold"),)
 
@@ -83,7 +84,7 @@ class TreePrinter:
                 entry, branch, f"{below}{'│ ' if node.below else '  '}", is_span=bool(node.span)
             )
         last = len(node.below) - (0 if node.more else 1)
-        for n, each in enumerate(sorted(node.below, key=_began)):
+        for n, each in enumerate(sorted(node.below, key=attrgetter("began"))):
             ends = n == last
             yield from self._lines(each, f"{below}{'└─' if ends else '├─'}", f"{below}{'  ' if ends else '│ '}")
         if node.more:
@@ -100,12 +101,6 @@ class TreePrinter:
     def _time_of(self, entry: Entry) -> str:
         began = f"{entry.began - (self._origin or 0.0):9.3f} s"
         return f"{began} {_duration(entry.took) if entry.took is not None else '':>9}  "
-
-
-def _began(node: Node) -> float:
-    while node.entry is None:
-        node = node.below[0]
-    return node.entry.began
 
 
 def _duration(seconds: float) -> str:

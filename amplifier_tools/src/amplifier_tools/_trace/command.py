@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .export import export
 from .show import show
 
 __all__ = ["trace"]
@@ -15,3 +16,4 @@ def trace() -> None:
 
 
 trace.add_command(show)
+trace.add_command(export)

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
     from amplifier_tools._entry import Entry
 
-    from .log import Log
+    from .reader import Reader
 
 __all__ = ["watched"]
 
 _UPDATE = 1000  # entries
 
 
-def watched(entries: Iterator[Entry], log: Log, stdout: Console) -> Iterator[Entry]:
+def watched(reader: Reader, stdout: Console) -> Iterator[Entry]:
     """Give the entries, and show meanwhile how far they are. Lines of ``stdout`` stay above the bar."""
+    log, entries = reader.log, reader.entries()
     console = stdout if stdout.is_terminal else Console(stderr=True)
     if log.follow or not console.is_terminal:
         yield from entries

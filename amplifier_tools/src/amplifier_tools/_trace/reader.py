@@ -27,16 +27,16 @@ class Reader:
     """Reads each line of a log as an entry."""
 
     def __init__(self, log: Log) -> None:
-        self._log = log
+        self.log: Log = log
         self._last: dict[str, int] = {}
-        self.torn = 0
+        self.torn: int = 0
         """Lines that are no events: torn ones, for example."""
-        self.missing = 0
+        self.missing: int = 0
         """Events that are not there, as the numbers of the others show."""
 
     def entries(self) -> Iterator[Entry]:
         """Give each entry, in the order of the log."""
-        for line in self._log.lines():
+        for line in self.log.lines():
             entry = read_entry(line)
             if entry is None:
                 self.torn += 1
@@ -54,8 +54,8 @@ class Reader:
     def doubts(self) -> list[str]:
         """Say what was wrong, a line each."""
         counts = {
-            "lines are no events, and were skipped": self.torn,
-            f"lines have more than {LINE_MAX} bytes, and were skipped": self._log.too_long,
-            "events are missing, as the numbers of the others show": self.missing,
+            "lines that are no events, skipped": self.torn,
+            f"lines of more than {LINE_MAX} bytes, skipped": self.log.too_long,
+            "events that are missing, as the numbers of the others show": self.missing,
         }
-        return [f"{count} {what}" for what, count in counts.items() if count]
+        return [f"{what}: {count}" for what, count in counts.items() if count]

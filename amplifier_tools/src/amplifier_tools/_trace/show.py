@@ -15,12 +15,10 @@ import click
 from rich.console import Console
 
 from amplifier_tools._spans import Spans
-from amplifier_tools._text import printable
 from amplifier_tools._tree import TreePrinter
 
-from .log import Log
 from .progress import watched
-from .reader import Reader
+from .source import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,13 +42,9 @@ def show(path: Path, session: str | None, module: str | None, status: str | None
     """
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # it is the one of the process
     console = Console(highlight=False)
-    with _told(path):
-        log = Log(path, follow=follow)
-        reader = Reader(log)
-        entries = watched(reader.entries(), log, console)
-        _print(entries, Spans(_wanted(session, module, status)), TreePrinter(console), follow=follow)
-    for doubt in reader.doubts():
-        click.echo(doubt, err=True)
+    with opened(path, follow=follow) as reader:
+        spans = Spans(_wanted(session, module, status))
+        _print(watched(reader, console), spans, TreePrinter(console), follow=follow)
 
 
 def _print(entries: Iterator[Entry], spans: Spans, printer: TreePrinter, *, follow: bool) -> None:
@@ -63,17 +57,6 @@ def _print(entries: Iterator[Entry], spans: Spans, printer: TreePrinter, *, foll
                 sys.stdout.flush()
     for node in spans.finish():
         printer.print(node)
-
-
-@contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Make a line of usage of a file that cannot be read. A reader of stdout that has gone is none of that."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise click.UsageError(f"{printable(str(path))}: cannot be read: {error.strerror}") from None
 
 
 def _wanted(session: str | None, module: str | None, status: str | None) -> Callable[[Entry], bool] | None:
