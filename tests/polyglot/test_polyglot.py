@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.newest  # the modules are the same on each Python
 WORDS = "/mnt/orchestrators/words"
 TEXT = 'Ein schöner "Tag"\r\n\tmit \\ und😀\u2028Ende \x00\x1b/ '  # spaces, tabs and line ends alone divide it
 TOLD = ["Ein", "schöner", '"Tag"', "mit", "\\", "und😀\u2028Ende", "\x00\x1b/"]
+EXAMPLES: dict = {"count": {"text": TEXT}, "tell": {"text": TEXT}, "report": {"tool": WORDS, "texts": [TEXT]}}
 COUNTED = {"words": 7, "characters": len(TEXT), "longest": "und😀\u2028Ende"}
 
 
@@ -50,9 +52,18 @@ async def words(session, descriptor):
 
 
 async def test_it_conforms(descriptor):
-    report = {"tool": WORDS, "texts": [TEXT]}
-    checks = await check_module(descriptor, {"count": {"text": TEXT}, "tell": {"text": TEXT}, "report": report})
+    checks = await check_module(descriptor, EXAMPLES)
     assert {check.name: check.problem for check in checks if check.problem} == {}
+
+
+def test_the_check_finds_it_sound(language, descriptor):
+    calls = {**EXAMPLES, "wait": {"seconds": 1.5}}  # one of which is cancelled, and has a second then
+    ops = [f"--op={op}={json.dumps(args)}" for op, args in calls.items()]
+    ops += ['--op=fail={"details": {"colour": "cyan"}}=out_of_ink', '--op=count={"text": null}=bad_request']
+    command = [sys.executable, "-m", "amplifier_tools", "check", str(prepare(language)), "--trusted", "--strict", *ops]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=100, check=False)
+    assert "SOUND: " in done.stdout, done.stdout
+    assert done.returncode == 0
 
 
 async def test_it_is_the_same_everywhere(words, descriptor):
