@@ -39,6 +39,7 @@ def shown(*lines, wanted=None, below_max=_spans.BELOW_MAX):
             printer.print(node)
     for node in spans.finish():
         printer.print(node)
+    printer.flush()
     return [line if line.startswith("──") else line[23:] for line in out.getvalue().splitlines()]
 
 
@@ -50,6 +51,7 @@ def test_times_are_those_since_the_first_event_and_three_digits_long():
         assert entry is not None
         for node in spans.add(entry):
             printer.print(node)
+    printer.flush()
     head, *rows = out.getvalue().splitlines()
     assert head == "── kernel aaaaaaaa, session ses_1, 2027-01-15 08:01:39 UTC"
     assert [row[:22] for row in rows] == [
@@ -282,6 +284,7 @@ def test_a_terminal_has_colours_and_no_line_wider_than_it_is():
     assert entry is not None
     for node in spans.add(entry):
         printer.print(node)
+    printer.flush()
     text = re.sub(r"\x1b\[[\d;]*m", "", out.getvalue())
     assert text != out.getvalue()
     assert "✓ /mnt/tools/a [bold]go" in text

@@ -6,16 +6,16 @@ Owns the form of the lines, and their printing. `_spans` owns what is in a tree.
 from __future__ import annotations
 
 import time
-from itertools import chain, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from rich.text import Text
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderResult
 
     from ._entry import Entry
     from ._spans import Node
@@ -37,7 +37,7 @@ class TreePrinter:
         self._console = console
         self._origin: float | None = None
         self._place = ("", "")
-        self._is_tty = console.is_terminal
+        self._lines: list[Line] = []
 
     def begin(self, ts: float) -> None:
         """Show times from this one on, in seconds since the Unix epoch."""
@@ -45,31 +45,32 @@ class TreePrinter:
             self._origin = ts
 
     def print(self, node: Node) -> None:
-        """Print a tree. Where it is another kernel's or session's than the last one, say so first."""
+        """Print a tree, with the next ``flush`` at the latest. Where its kernel or session is another, say so first."""
         self.begin(node.began)
         place = node.kernel, node.session
         if place != self._place:
             self._place = place
-            self._write([self._heading(node)])
-        self._write(self._lines(node, "", ""))
+            self._lines.append(self._heading(node))
+        for line in self._lines_of(node, "", ""):
+            self._lines.append(line)
+            if len(self._lines) >= _AT_ONCE:
+                self.flush()
 
-    def _write(self, lines: Iterable[Line]) -> None:
-        if not self._is_tty:  # ten times as fast
+    def flush(self) -> None:
+        """Print what waits: many lines together, since a console is slow, and slower with a bar below them."""
+        lines, self._lines = self._lines, []
+        if lines and self._console.is_terminal:
+            self._console.print(_Rows(lines), end="", crop=False)
+        else:
             self._console.file.writelines(f"{''.join(piece for piece, _ in line).rstrip()}\n" for line in lines)
-            return
-        rows = iter(lines)
-        while some := list(islice(rows, _AT_ONCE)):
-            text = Text(end="", no_wrap=True, overflow="ellipsis")
-            for piece, style in chain.from_iterable((*line, ("\n", "")) for line in some):
-                text.append(piece, style)
-            self._console.print(text, crop=True)
+            self._console.file.flush()
 
     def _heading(self, node: Node) -> Line:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(node.began))
         session = f", session {node.session}" if node.session else ""
         return ((f"── kernel {node.kernel}{session}, {stamp}", "bold"),)
 
-    def _lines(self, node: Node, branch: str, below: str) -> Iterator[Line]:
+    def _lines_of(self, node: Node, branch: str, below: str) -> Iterator[Line]:
         """Give the lines of a tree. ``branch`` stands before its first one, ``below`` before the others."""
         entry = node.entry
         if entry is None:
@@ -86,7 +87,7 @@ class TreePrinter:
         last = len(node.below) - (0 if node.more else 1)
         for n, each in enumerate(sorted(node.below, key=attrgetter("began"))):
             ends = n == last
-            yield from self._lines(each, f"{below}{'└─' if ends else '├─'}", f"{below}{'  ' if ends else '│ '}")
+            yield from self._lines_of(each, f"{below}{'└─' if ends else '├─'}", f"{below}{'  ' if ends else '│ '}")
         if node.more:
             failed = f", {node.more_failed:,} of them failed" if node.more_failed else ""
             yield (_NO_TIME, ""), (f"{below}└─", "dim"), (f"… {node.more:,} more{failed}", "yellow")
@@ -101,6 +102,25 @@ class TreePrinter:
     def _time_of(self, entry: Entry) -> str:
         began = f"{entry.began - (self._origin or 0.0):9.3f} s"
         return f"{began} {_duration(entry.took) if entry.took is not None else '':>9}  "
+
+
+class _Rows:
+    """Lines for rich, each cut to the width of the terminal. Its ``Text`` would take four times as long."""
+
+    def __init__(self, lines: list[Line]) -> None:
+        self._lines = lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self._lines:
+            left = options.max_width
+            for piece, style in line:
+                size = cell_len(piece)
+                shown = piece if size <= left else f"{set_cell_size(piece, max(0, left - 1))}…"
+                yield Segment(shown, console.get_style(style) if style else None)
+                left -= size
+                if left < 0:
+                    break
+            yield Segment.line()
 
 
 def _duration(seconds: float) -> str:

@@ -60,6 +60,7 @@ class Screen:
         complete, self._complete = self._complete, []
         for node in complete:
             self._printer.print(node)
+        self._printer.flush()
 
     def show_chunk(self, chunk: object) -> None:
         """Print a chunk as it comes."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["show"]
 
+_AT_ONCE = 1000  # entries after which their trees are on the screen
+
 
 @click.command()
 @click.argument("path", metavar="LOG", type=click.Path(path_type=Path))
@@ -49,14 +51,15 @@ def show(path: Path, session: str | None, module: str | None, status: str | None
 
 def _print(entries: Iterator[Entry], spans: Spans, printer: TreePrinter, *, follow: bool) -> None:
     with contextlib.suppress(*[KeyboardInterrupt] * follow):  # that is how one ends a log without an end
-        for entry in entries:
+        for n, entry in enumerate(entries):
             printer.begin(entry.began)
             for node in spans.add(entry):
                 printer.print(node)
-            if follow:
-                sys.stdout.flush()
+            if follow or n % _AT_ONCE == 0:
+                printer.flush()
     for node in spans.finish():
         printer.print(node)
+    printer.flush()
 
 
 def _wanted(session: str | None, module: str | None, status: str | None) -> Callable[[Entry], bool] | None:
