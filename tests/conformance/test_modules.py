@@ -190,3 +190,14 @@ async def test_a_check_of_ones_own_starts_a_module_as_the_kernel_does(module):
         connection = open_connection(descriptor, host)
         with pytest.raises(Forbidden, match="the embedder set isolation=False"):
             await confine(connection.launch(), descriptor, isolation=False)
+
+
+async def test_a_schema_that_is_none_is_reported(tmp_path):
+    code = BAD.replace('"name": "other"', '"name": "bad"').replace('"inputs": {}', '"inputs": {"op": {"type": "text"}}')
+    transport = {"type": "stdio", "command": [sys.executable, "-c", code]}
+    fields = {"name": "bad", "kind": "tool", "capabilities": [], "transport": transport}
+    found = problems(await check_module(ModuleDescriptor.from_mapping(fields), {}, seconds=20))
+    assert found["describe matches the descriptor"] == (
+        "the schema of 'op': inputs: $.type: expected one of array, boolean, integer, null, number, object, string, "
+        "or a list of them, got 'text'"
+    )
