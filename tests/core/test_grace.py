@@ -186,3 +186,37 @@ async def test_a_future_is_awaited_as_it_is():
     future = asyncio.get_running_loop().create_future()
     assert bounded(future, "it") is future
     future.cancel()
+
+
+@pytest.mark.parametrize("error", [OSError("connection refused"), ValueError("no")])
+async def test_what_a_future_fails_with_is_raised_where_the_call_waits(error):
+    """The task throws it into the coroutine that it runs: it has to go on to the one inside, which may handle it."""
+    failing = asyncio.get_running_loop().create_future()
+
+    async def call():
+        try:
+            await failing
+        except type(error) as caught:
+            await asyncio.sleep(0)
+            return caught
+        raise AssertionError
+
+    waiting = asyncio.ensure_future(bounded(call(), "it"))
+    await asyncio.sleep(0)
+    failing.set_exception(error)
+    assert await waiting is error
+
+
+async def test_a_call_that_is_closed_ends_where_it_stands():
+    ended = []
+
+    async def call():
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.append(True)
+
+    driven = bounded(call(), "it")
+    driven.send(None)  # type: ignore[attr-defined]
+    driven.close()  # type: ignore[attr-defined]
+    assert ended == [True]

@@ -71,6 +71,8 @@ class _Driven:
                 except asyncio.CancelledError as error:
                     self._begin(error)
                     step = partial(self._call.throw, error)
+                except Exception as error:  # noqa: BLE001 - a future has failed, and the call may handle it
+                    step = partial(self._call.throw, error)
                 if self._cancelled is not None and self._loop.time() >= self._until:
                     raise self._give_up(self._cancelled)
         except StopIteration as end:
