@@ -512,7 +512,7 @@ async def test_a_reply_whose_values_take_too_much_memory_is_refused(session, mis
 
 
 BROKEN_REPLIES = {
-    "a chunk too": "{'id': request['id'], 'ok': True, 'result': 1, 'chunk': None}",
+    "a chunk too": "{'id': request['id'], 'ok': True, 'result': 1, 'chunk': 1}",
     "a chunk and an error": "{'id': request['id'], 'ok': False, 'error': {'code': 'x', 'message': 'y'}, 'chunk': 1}",
     "pending and a chunk": "{'id': request['id'], 'pending': {'syscalls': []}, 'chunk': 1}",
     "rows before": "{'ok': True, 'result': [{'id': id} for id in ids], 'x': float('nan'), 'id': request['id']}",
