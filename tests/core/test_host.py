@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from amplifier_core import BadRequest, Forbidden, Internal, Kernel, Plan, Timeout, Unreachable
-from amplifier_core.hookspecs import ISOLATIONS
+from amplifier_core.hookspecs import ISOLATIONS, Launch
+from amplifier_core.testing import confine
 
 ECHO = "/mnt/tools/echo"
 ISOLATION = """
@@ -360,6 +361,19 @@ async def test_a_shared_object_is_made_once_and_closed_even_if_that_raises(kerne
     assert host.shared(Thing) is thing
     await kernel.close()
     assert closed == [thing]
+
+
+async def test_a_check_of_a_module_confines_it_as_the_kernel_does(site, module):
+    says = 'confines = ("files", "network", "environment", "processes")'
+    site.install(ISOLATIONS, "env", ISOLATION.replace(says, 'confines = ["network"]'))
+    descriptor = module("echo.py", capabilities=["env:HOME", "x-a:b"])
+    launch = Launch(command=("true",), cwd="/", env={})
+    with pytest.raises(Forbidden, match="env cannot enforce env:HOME on this host"):
+        await confine(launch, descriptor, isolation="env")
+    isolation, confinement = await confine(launch, module("echo.py"), isolation="env")
+    confined = confinement.confine(launch, ())
+    assert (isolation.name, confined.command) == ("env", ("/usr/bin/env", "true"))
+    confined.close()
 
 
 @pytest.mark.parametrize(

@@ -107,11 +107,6 @@ class KernelHost(Host):
         return [(self._wanted["type"], {key: value for key, value in self._wanted.items() if key != "type"})]
 
 
-def unconfined_by(isolation: Isolation) -> tuple[str, ...]:
-    """Name in what an isolation does not confine a module, for the log and for policy."""
-    return tuple(f"isolation.{area}" for area in AREAS if area not in isolation.confines)
-
-
 def misfit(confines: object) -> str:
     """Say what is wrong with what an isolation says that it confines; "" if nothing is."""
     if isinstance(confines, tuple | list | set | frozenset) and all(area in AREAS for area in confines):

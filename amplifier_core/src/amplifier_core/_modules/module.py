@@ -18,6 +18,7 @@ from amplifier_core._protocol.json import NotJson, encode
 from amplifier_core._protocol.message import Message
 from amplifier_core.hookspecs import Connection
 
+from .confinement import left_open_by
 from .grace import bounded
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 
 _CLOSE_SECONDS = 5.0
-_AREAS = {"fs": "files", "net": "network", "env": "environment"}  # by the namespace of a capability
 
 
 class Permit(Protocol):
@@ -171,11 +171,7 @@ class Module(msgspec.Struct, eq=False):
         open_ = tuple(word for word in dict.fromkeys(words) if self._is_left_open(word))
         if self.isolation is None:
             return open_
-        try:
-            refused = tuple(self.isolation.unenforced(open_))
-        except Exception as error:
-            raise KernelError.from_exception(error, f"isolation {self.isolation.name!r}") from error
-        return tuple(word for word in open_ if word in refused or self._is_unconfined(word))
+        return left_open_by(self.isolation, open_)
 
     def clues(self) -> dict[str, Any]:
         """Give the connection's clues why no reply comes, for the ``details`` of a timeout."""
@@ -197,10 +193,6 @@ class Module(msgspec.Struct, eq=False):
             return False
         left = self.connection.unenforced
         return word in left if word in self.descriptor.capabilities else reach(left).covers(word)
-
-    def _is_unconfined(self, word: str) -> bool:
-        """Tell whether a capability is about what the isolation does not confine: then it means nothing there."""
-        return f"isolation.{_AREAS[word.partition(':')[0]]}" in self.unconfined
 
     def _check(self, reply: object) -> None:
         """Check a reply that a transport built without decoding: it has to be a ``Message`` of JSON. Set its size."""

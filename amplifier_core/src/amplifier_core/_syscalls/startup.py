@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
-from amplifier_core._modules.confinement import CheckedConfinement
-from amplifier_core._modules.host import unconfined_by
+from amplifier_core._modules.confinement import CheckedConfinement, unconfined_by
 from amplifier_core._modules.module import Module, as_connection
 from amplifier_core._modules.thread import in_thread
 from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, Timeout, Unreachable, short

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from amplifier_core._modules.confinement import CheckedConfinement, left_open_by
 from amplifier_core._modules.host import KernelHost
 from amplifier_core._modules.module import as_connection
 from amplifier_core._modules.plugins import Plugins
@@ -45,9 +46,9 @@ async def confine(
     finally:
         await host.close()
     words = [word for word in descriptor.capabilities if not word.startswith(("sys:", "x-"))]
-    if refused := chosen.unenforced(words):
+    if refused := left_open_by(chosen, words):
         raise Forbidden(f"{chosen.name} cannot enforce {', '.join(refused)} on this host")
-    return chosen, await in_thread(partial(chosen.plan, launch, descriptor))
+    return chosen, CheckedConfinement(chosen.name, await in_thread(partial(chosen.plan, launch, descriptor)))
 
 
 def _ignore(event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
