@@ -17,6 +17,7 @@ EXAMPLES = {
     "call": 'call={"text": "a"}',
     "fail": "fail={}=out_of_ink",
 }
+HOOK = 'on_event={"event": {"event": "policy:request"}}'
 SLOW = 'slow={"text": "a b"}'
 
 

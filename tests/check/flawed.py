@@ -16,8 +16,8 @@ FLAW = sys.argv[1] if len(sys.argv) > 1 else "none"
 LARGE = 300 * 1024  # bytes, more than limits.message_bytes
 TEXT = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}
 WORDS = {"type": "object", "required": ["words"], "properties": {"words": {"type": "integer"}}}
-INPUTS: dict[str, Any] = {"count": TEXT, "slow": TEXT, "stream": TEXT, "call": TEXT, "fail": {}}
-OUTPUTS: dict[str, Any] = {"count": WORDS, "slow": WORDS, "stream": WORDS, "call": {}, "fail": {}}
+INPUTS: dict[str, Any] = {"count": TEXT, "slow": TEXT, "stream": TEXT, "call": TEXT, "fail": {}, "on_event": {}}
+OUTPUTS: dict[str, Any] = {"count": WORDS, "slow": WORDS, "stream": WORDS, "call": {}, "fail": {}, "on_event": {}}
 DRAFT_7 = {"$schema": "http://json-schema.org/draft-07/schema#"}
 TWO = {"ok": True, "result": {"words": 2}}
 EVENT = {"event": "word:count", "data": {}}
@@ -42,6 +42,9 @@ DESCRIPTIONS: dict[str, dict] = {  # members of the description
     "describe-no-op": {"outputs": {op: schema for op, schema in OUTPUTS.items() if op != "count"}},
     "describe-text": {"inputs": "none"},
     "describe-protocol": {"protocol": 2},
+    "describe-many": {"outputs": {**OUTPUTS, **{f"op{n}": True for n in range(1100)}}},
+    "outputs-elsewhere": {"outputs": {**OUTPUTS, "count": {"$ref": "https://elsewhere.example/words"}}},
+    "outputs-circle": {"outputs": {**OUTPUTS, "count": {"$ref": "#"}}},
     "inputs-narrow": {"inputs": {**INPUTS, "count": {"required": ["path"]}}},
 }
 REPLIES: dict[str, tuple[str, dict]] = {  # what an op answers
@@ -51,6 +54,7 @@ REPLIES: dict[str, tuple[str, dict]] = {  # what an op answers
     "reply-ok-text": ("count", {"ok": "yes", "result": {"words": 2}}),
     "chunk-and-reply": ("stream", {"chunk": 1, **TWO}),
     "error-no-message": ("fail", {"ok": False, "error": {"code": "out_of_ink"}}),
+    "error-text": ("fail", {"ok": False, "error": "no"}),
     "error-code": ("fail", failure("out of ink!")),
     "error-details": ("fail", failure("out_of_ink", details="cyan")),
     "error-kernels-code": ("fail", failure("oom")),
@@ -58,11 +62,13 @@ REPLIES: dict[str, tuple[str, dict]] = {  # what an op answers
     "error-expected": ("fail", {"ok": True, "result": {}}),
     "event-kernels-name": ("count", {**TWO, "events": [{"event": "mount:add", "data": {}}]}),
     "event-no-name": ("count", {**TWO, "events": [{"event": "wrote", "data": {}}]}),
+    "event-text": ("count", {**TWO, "events": ["wrote"]}),
     "event-no-data": ("count", {**TWO, "events": [{"event": "word:count"}]}),
     "events-many": ("count", {**TWO, "events": [EVENT] * 1001}),
     "pending-unknown": ("call", pending("mount.all", {})),
     "pending-ungranted": ("call", pending("emit", {"event": "word:count", "data": {}})),
     "pending-malformed": ("call", pending("mounts", [])),
+    "hook-maybe": ("on_event", {"ok": True, "result": {"decision": "maybe"}}),
     "pending-empty": ("call", {"pending": {"syscalls": []}}),
     "args-unchecked": ("count", TWO),
     "example-silent": ("count", {}),
@@ -83,6 +89,8 @@ def answer(method, params, chunk, cancelled):
         return {"ok": True, "result": {"status": "ill" if FLAW == "health-ill" else "ok"}}
     if method == "describe":
         told = {"name": "flawed", "version": "1.2.0", "kind": "orchestrator", "capabilities": ["sys:mounts"]}
+        if FLAW in ("describe-silent", "describe-number"):
+            return {"ok": True, "result": 5} if FLAW == "describe-number" else {}
         return {"ok": True, "result": {**told, "inputs": INPUTS, "outputs": OUTPUTS, **DESCRIPTIONS.get(FLAW, {})}}
     return invoke(params["op"], params["args"], params.get("resume"), chunk, cancelled)
 
@@ -91,7 +99,13 @@ def invoke(op, args, resume, chunk, cancelled):
     replaced = REPLIES.get(FLAW, ("", {}))
     if op not in INPUTS:
         reply = UNKNOWN_OP.get(FLAW, failure("unsupported_op"))
-    elif op != "fail" and not isinstance(args.get("text"), str) and (op, FLAW) != ("count", "args-unchecked"):
+    elif op == "on_event" and FLAW != "hook-maybe":
+        reply = {"ok": True, "result": {"decision": "abstain"}}
+    elif (
+        op not in ("fail", "on_event")
+        and not isinstance(args.get("text"), str)
+        and (op, FLAW) != ("count", "args-unchecked")
+    ):
         reply = failure("internal" if FLAW == "args-internal" else "bad_request")
     elif replaced[0] == op and (op != "call" or not resume):
         reply = replaced[1]
@@ -133,6 +147,9 @@ WRITTEN = {
     "not-utf-8": lambda message: [line({**message, "more": "ÿ"}).decode().encode("latin-1")],
     "cut": lambda message: [line(message)[:-3], b"\n"],
     "python-repr": lambda message: [f"{message}\n".encode()],
+    "floods": lambda _: [b"\n" * 100_001],
+    "list-id": lambda message: [line({**message, "id": ["x"]})],
+    "nearly-too-large": lambda message: [line({**message, "more": "x" * 265_000})],
     "too-large": lambda message: [line({**message, "more": "x" * LARGE})],
 }
 LOCK = threading.Lock()
@@ -205,6 +222,10 @@ def serve_lines():
         write(b"flawed 1.2.0 is ready\n")
     for request in requests():
         op = request.get("params", {}).get("op")
+        if FLAW == "closes-stdin":
+            os.close(0)
+            handle(request)
+            time.sleep(60)
         if FLAW in ("exits", "exits-on-op") and (op == "count" or FLAW == "exits"):
             die("Traceback: out of luck")
         if "id" not in request:
@@ -229,8 +250,10 @@ class Handler(BaseHTTPRequestHandler):
         reply = answer(method, params, chunks.append, threading.Event())
         if FLAW == "health-dead" or not reply:
             self.rfile.read(1)  # until the client goes away
-        elif FLAW == "http-health-404":
+        elif FLAW == "http-health-404" and method == "health":
             self.answer(404, b"not here", "text/plain")
+        elif FLAW == "http-health-stream" and method == "health":
+            self.answer(200, line(reply["result"]), "application/x-ndjson")
         elif chunks:
             self.stream([{"chunk": chunk} for chunk in chunks], reply)
         elif params.get("op") == "count":
@@ -241,7 +264,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def count(self, body):
         answers: dict[str, tuple] = {
-            "http-html": (200, b"<html>hello</html>", "text/html"),
+            "http-html": (200, b"<html>\nhello\n</html>", "text/html"),
+            "http-two": (200, body + b"\n" + body),
             "http-bom": (200, b"\xef\xbb\xbf" + body),
             "http-too-large": (200, body + b" " * LARGE),
             "http-breaks-off": (200, body, "application/json", len(body) + 5),
@@ -261,6 +285,8 @@ class Handler(BaseHTTPRequestHandler):
             "http-stream-numbers": [*chunks, 42],
         }.get(FLAW, [*chunks, reply])
         body = b"".join(map(line, lines))
+        if FLAW in ("http-unended-line", "http-after-unended"):
+            body = body[:-1] if FLAW == "http-unended-line" else body + b"more"
         if FLAW == "http-stream-garbage":
             body = b"counting...\n" + body
         kinds = {"http-stream-as-json": "application/json", "http-stream-as-text": "text/plain"}

@@ -1,7 +1,7 @@
 """Each flaw is found, by the id of the rule that it breaks, and nothing is found beside it."""
 
 import pytest
-from tests.check.conftest import EXAMPLES, SLOW
+from tests.check.conftest import EXAMPLES, HOOK, SLOW
 
 SAID = {  # the flaw: the rule
     "args-internal": "OP-05",
@@ -11,10 +11,13 @@ SAID = {  # the flaw: the rule
     "describe-draft-7": "DESCRIBE-04",
     "describe-kind": "DESCRIBE-02",
     "describe-latest": "DESCRIBE-01",
+    "describe-many": "DESCRIBE-05",
     "describe-name": "DESCRIBE-02",
     "describe-no-op": "DESCRIBE-05",
     "describe-nonsense": "DESCRIBE-04",
+    "describe-number": "DESCRIBE-01",
     "describe-protocol": "DESCRIBE-06",
+    "describe-silent": "MSG-01",
     "describe-text": "DESCRIBE-01",
     "describe-version": "DESCRIBE-02",
     "error-code": "ERROR-01",
@@ -22,15 +25,20 @@ SAID = {  # the flaw: the rule
     "error-expected": "OP-02",
     "error-kernels-code": "ERROR-02",
     "error-no-message": "ERROR-01",
+    "error-text": "ERROR-01",
     "error-unexpected": "OP-02",
     "event-kernels-name": "EVENT-02",
     "event-no-data": "EVENT-01",
     "event-no-name": "EVENT-01",
+    "event-text": "EVENT-01",
     "events-many": "EVENT-03",
     "example-silent": "MSG-01",
     "health-dead": "MSG-01",
     "health-ill": "HEALTH-01",
+    "hook-maybe": "HOOK-01",
     "inputs-narrow": "OP-04",
+    "outputs-circle": "OP-03",
+    "outputs-elsewhere": "OP-03",
     "pending-empty": "PENDING-01",
     "pending-malformed": "PENDING-01",
     "pending-ungranted": "PENDING-03",
@@ -50,12 +58,15 @@ ON_LINES = {
     "banner": "STDIO-01",
     "bom": "STDIO-06",
     "chunk-after": "STDIO-07",
+    "closes-stdin": "STDIO-10",
     "closes-stdout": "STDIO-10",
     "crossed": "OP-06",
     "cut": "STDIO-08",
     "exits": "STDIO-10",
     "exits-on-op": "STDIO-10",
-    "large-request": "MSG-08",
+    "floods": "STDIO-01",
+    "list-id": "STDIO-03",
+    "large-request": "MSG-04",
     "nan": "STDIO-08",
     "no-id": "STDIO-03",
     "no-params": "MSG-06",
@@ -86,10 +97,13 @@ CANCELLED = {
 }
 IN_RESPONSES = {
     "http-after-reply": "HTTP-04",
+    "http-after-unended": "HTTP-04",
     "http-bom": "HTTP-01",
     "http-breaks-off": "HTTP-09",
     "http-cancel-dies": "CANCEL-03",
     "http-elsewhere": "HTTP-09",
+    "http-health-404": "HEALTH-01",
+    "http-health-stream": "HTTP-02",
     "http-html": "HTTP-01",
     "http-number": "HTTP-01",
     "http-plain": "HTTP-06",
@@ -102,6 +116,7 @@ IN_RESPONSES = {
     "http-stream-numbers": "HTTP-01",
     "http-stream-unended": "HTTP-03",
     "http-too-large": "MSG-07",
+    "http-two": "HTTP-01",
     "http-wrapped": "HTTP-02",
 }
 SAID_BY_HTTP_TOO = [  # what is said is judged alike over every transport: these are about how it is said, too
@@ -121,9 +136,16 @@ def test_the_program_without_a_flaw_is_sound(over_stdio, over_http):
         assert checked.status == 0
 
 
+def test_what_is_unusual_and_no_flaw_is_found_sound(over_stdio, over_http):
+    for run, oddity in ((over_stdio, "nearly-too-large"), (over_http, "http-unended-line")):
+        checked = run(oddity, *OPS, "--strict")
+        assert checked.ids == []
+        assert checked.status == 0
+
+
 @pytest.mark.parametrize("flaw", [*SAID, *ON_LINES, *CANCELLED])
 def test_a_flaw_over_stdio_is_found_and_nothing_else(over_stdio, flaw):
-    slow = ["--op", SLOW] if flaw in CANCELLED else []
+    slow = ["--op", SLOW] if flaw in CANCELLED else ["--op", HOOK] if flaw == "hook-maybe" else []
     checked = over_stdio(flaw, *OPS, *slow, *PATIENT)
     assert checked.ids == [{**SAID, **ON_LINES, **CANCELLED}[flaw]]
     assert checked.status == (0 if flaw in SHOULD else 1)

@@ -69,8 +69,5 @@ class Course:
     async def _walk(self, step: Step, lane: Lane) -> None:
         try:
             await step(lane)
-        except BaseException:
-            lane.usable = False
-            raise
         finally:
             self._free.append(lane)

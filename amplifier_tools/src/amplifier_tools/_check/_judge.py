@@ -47,7 +47,7 @@ class Judge:
             return None
         present = {name: part for name, part in answer.reply.items() if part is not None or name not in _MAY_BE_NULL}
         reply = {name: part for name, part in present.items() if name != "chunk"}
-        lane.look("MSG-02", "MSG-04")
+        lane.look("MSG-02")
         if (parts := _odd_shape(reply)) is not None:
             lane.broke("MSG-02", f"the reply is none of the three shapes: it has {parts}", line=answer.line, op=op)
             return None
@@ -56,8 +56,6 @@ class Judge:
             self._pending(lane, reply, answer, op)
         elif "error" in reply and self._is_odd(lane, reply["error"], answer, op):
             return None
-        elif (why := misfit("reply", {**reply, "events": []})) and "result" in reply:
-            lane.broke("MSG-04", why, line=answer.line, op=op)
         return reply
 
     def health(self, lane: Lane, answer: Answer) -> bool:
@@ -79,6 +77,8 @@ class Judge:
         if isinstance(described, dict):
             self.description = described
             described = {name: part for name, part in described.items() if part is not None or name == "version"}
+            if (version := described.pop("protocol", _VERSION)) != _VERSION:
+                lane.broke("DESCRIBE-06", f"protocol is {line_of(str(version), _SHOWN)}", line=answer.line)
         if why := "the reply is no success" if "result" not in reply else misfit("describe", described):
             lane.broke("DESCRIBE-01", why, line=answer.line)
             return
@@ -115,8 +115,6 @@ class Judge:
             lane.broke("HOOK-01", why, line=answer.line, op=op)
 
     def _compare(self, lane: Lane, described: Any, answer: Answer) -> None:
-        if (version := described.get("protocol", _VERSION)) != _VERSION:
-            lane.broke("DESCRIBE-06", f"protocol is {line_of(str(version), _SHOWN)}", line=answer.line)
         expected = self._descriptor.version
         if expected is not None and described["version"] != expected:
             told = line_of(str(described["version"]), _SHOWN)

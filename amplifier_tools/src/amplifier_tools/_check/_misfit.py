@@ -16,11 +16,11 @@ _MEMBERS_MAX = 32
 
 
 def spoil(args: Mapping[str, Any], schema: object) -> dict[str, Any] | None:
-    """Give args with one member of a type that the schema refuses, or ``None`` if it refuses none.
+    """Give args with one member of a type that the schema refuses, or ``None`` if it refuses none, or all.
 
     Nothing else is changed, and no member is left out: what an author's example may do does no harm.
     """
-    for name in list(args)[:_MEMBERS_MAX]:
+    for name in () if own_misfit(schema, dict(args)) else list(args)[:_MEMBERS_MAX]:
         for value in _VALUES:
             spoilt = {**args, name: value}
             if own_misfit(schema, spoilt):

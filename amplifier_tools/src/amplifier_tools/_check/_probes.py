@@ -104,7 +104,7 @@ class Probes:
         odd: list[tuple[str, dict[str, Any] | None]] = [("MSG-05", {"x-unknown": {"nested": [None]}})]
         if "STDIO-09" in wire.rules:
             odd += [("MSG-06", None), ("STDIO-09", {"x-unknown": _SEPARATORS})]
-        return [*odd, ("MSG-08", {"x-unknown": "x" * _LARGE})] if self._large else odd
+        return [*odd, ("MSG-04", {"x-unknown": "x" * _LARGE})] if self._large else odd
 
     async def _tolerate(self, name: str, params: dict[str, Any] | None, lane: Lane) -> None:
         """Ask for ``health`` as before, with params that make no difference."""

@@ -29,11 +29,10 @@ _VERSION_1 = """
 MSG-01      2         MUST    every request gets an answer
 MSG-02      2         MUST    a reply is exactly one of the three shapes
 MSG-03      2         MUST    a message is a chunk or a reply, never both
-MSG-04      2         MUST    a message fits its schema
+MSG-04      1         MUST    a request of 128 KiB is read
 MSG-05      preamble  MUST    members that a module does not know are ignored
 MSG-06      2         MUST    a request without params is one with empty params
 MSG-07      1         MUST    a message is no larger than limits.message_bytes
-MSG-08      1         MUST    a request of 128 KiB is read
 ERROR-01    5         MUST    an error has a code of the right form, a message, and perhaps an object of details
 ERROR-02    5         MUST    oom, budget_exceeded and unreachable are the kernel's codes alone
 HEALTH-01   2         MUST    health answers {"status": "ok"}

@@ -104,6 +104,7 @@ class Bodies:
             self._broke("HTTP-03", "the stream ended without a reply")
         elif method != "invoke" and final is not None:
             self._broke("HTTP-02", f"{method} answers a stream", line=final_line)
+            final = self._read_bare(final, method, final_line)
         return final, final_line
 
     def _take(self, line: bytes, final: dict[str, Any] | None, final_line: bytes) -> Read:

@@ -20,6 +20,7 @@ __all__ = ["BOM", "Lines", "Waiting"]
 
 BOM = b"\xef\xbb\xbf"
 _PARTS_MAX = 64 * 1024  # bytes of lines that together may be one message
+_SHOWN = 100  # characters of an id
 _REPLY = ("ok", "result", "error", "pending")
 _EXPLAINED = 0.5  # seconds that a request still waits when something else has come that was meant as its reply
 
@@ -52,6 +53,7 @@ class Lines:
         """The ids of cancels for what was not in flight."""
         self.cancelled: int = 0
         """How many cancels were sent, and not answered."""
+        self._ended = False
         self._old: set[str] = set()
         self.late: bool = False
         """Whether the message that is taken now belongs to a request that was answered before the last ``begin``."""
@@ -59,7 +61,16 @@ class Lines:
     def expect(self, request_id: str) -> Waiting:
         """Note that a request was sent."""
         waiting = self.waiting[request_id] = Waiting(asyncio.get_running_loop().create_future())
+        if self._ended:
+            waiting.settle()
         return waiting
+
+    def end(self) -> None:
+        """Note that no line comes any more: whoever waits, or will wait, gets nothing."""
+        self._ended = True
+        self._excuse_all()
+        for waiting in self.waiting.values():
+            waiting.settle()
 
     def begin(self) -> None:
         """Note what has been answered so far."""
@@ -127,34 +138,41 @@ class Lines:
             self._broke("MSG-03", "the message has a chunk and a reply", line=line)
             is_chunk = False
         request_id = message.get("id")
-        if isinstance(request_id, str) and request_id in self.waiting:
+        if not isinstance(request_id, str):
+            self._take_nameless(request_id, line)
+        elif request_id in self.waiting:
             if not is_chunk:
                 self._answered.add(request_id)
                 self.waiting.pop(request_id).settle((message, line))
-        elif not isinstance(request_id, str) or request_id not in self._given_up:
+        elif request_id not in self._given_up:
             self._take_stray(request_id, line, is_chunk=is_chunk)
-        elif not is_chunk:
-            self._given_up.discard(request_id)
-            self._answered.add(request_id)
 
-    def _take_stray(self, request_id: object, line: bytes, *, is_chunk: bool) -> None:
+    def _take_nameless(self, request_id: object, line: bytes) -> None:
+        """Take a message whose id is no text."""
+        if request_id is None and self.cancelled:
+            self.cancelled -= 1
+            self._broke("CANCEL-02", "a message without an id after a cancel", line=line)
+        else:
+            got = "no id" if request_id is None else f"an id that is no text, {request_id!r}"
+            self._take_unknown(got, line)
+
+    def _take_stray(self, request_id: str, line: bytes, *, is_chunk: bool) -> None:
         """Take a message that belongs to no request that waits."""
         self.late = request_id in self._old
         if is_chunk and request_id in self._answered:
             self._broke("STDIO-07", f"a chunk for {request_id!r}, which was answered before", line=line)
-        elif isinstance(request_id, str) and request_id in self.cancels:
+        elif request_id in self.cancels:
             self._broke("CANCEL-02", f"a message for the id {request_id!r}, which was not in flight", line=line)
-        elif request_id is None and self.cancelled:
-            self.cancelled -= 1
-            self._broke("CANCEL-02", "a message without an id after a cancel", line=line)
         elif request_id in self._answered:
             self._broke("STDIO-04", f"another reply for {request_id!r}, which was answered before", line=line)
         else:
-            got = "no id" if request_id is None else f"the id {request_id!r}"[:80]
-            waits = f"{', '.join(list(self.waiting)[:3]) or 'no request'} waited"
-            self._broke("STDIO-03", f"a message with {got}, while {waits}", line=line)
-            self._explain()
+            self._take_unknown(f"the id {request_id!r}", line)
         self.late = False
+
+    def _take_unknown(self, got: str, line: bytes) -> None:
+        waits = f"{', '.join(list(self.waiting)[:3]) or 'no request'} waited"
+        self._broke("STDIO-03", f"a message with {got[:_SHOWN]}, while {waits}", line=line)
+        self._explain()
 
     def _explain(self) -> None:
         """Give the request that waits longest up soon: what came is likely to be meant as its reply."""

@@ -85,8 +85,6 @@ class StdioLane(Lane):
     async def ask(self, request: Request) -> Answer:
         """Write a line, and wait for its reply."""
         self.during = request.subject
-        if not self.usable:
-            return Answer()
         request_id = self._send(request)
         try:
             got = await self.wait(self._lines.waiting[request_id].reply, request.seconds)
@@ -198,7 +196,7 @@ class StdioLane(Lane):
             self._lines.finish()
             self._explain(error)
             self.usable = False
-        self._settle()
+        self._lines.end()
 
     def _explain(self, error: KernelError) -> None:
         """Say why the process has ended, or is killed: it is too late for a look at how it ends by itself."""
@@ -210,11 +208,6 @@ class StdioLane(Lane):
             self.broke("STDIO-10", "it closed its stdout")
         else:
             self.broke("STDIO-10", error.message)
-
-    def _settle(self) -> None:
-        for waiting in self._lines.waiting.values():
-            waiting.excused = True
-            waiting.settle()
 
 
 def _ignore(event: str, data: Mapping[str, Any], error: KernelError | None = None) -> None:
