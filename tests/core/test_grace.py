@@ -1,15 +1,17 @@
 """Transports whose code goes on after a cancellation: the kernel bounds the wait for it, and says so."""
 
 import asyncio
+import contextlib
 import time
+from typing import Any
 
 import pytest
 from tests.core.test_doors import DERIVED
 
-from amplifier_core import Timeout
-from amplifier_core._modules import module
+from amplifier_core import Internal, ModuleDescriptor, Timeout
+from amplifier_core._modules import grace, module
 from amplifier_core._modules.grace import SECONDS, bounded
-from amplifier_core.hookspecs import TRANSPORTS
+from amplifier_core.hookspecs import TRANSPORTS, Host
 
 HIDES = 2.5  # seconds, much more than the grace
 STUBBORN = f"""
@@ -109,8 +111,9 @@ async def test_a_start_that_hides_its_cancellation_ends_with_the_mount(site, ses
         await mount_within(site, session, source, 0.05)
 
 
-START = "    async def start(self, granted, isolation):\n        await hide()"
-CLOSE = "    async def close(self):\n        await hide()"
+START_OF_NOTHING = "    async def start(self, granted, isolation):\n        pass"
+CLOSE_OF_NOTHING = "    async def close(self):\n        pass"
+START, CLOSE = (each.replace("pass", "await hide()") for each in (START_OF_NOTHING, CLOSE_OF_NOTHING))
 
 
 async def mount_within(site, session, source, seconds):
@@ -220,3 +223,122 @@ async def test_a_call_that_is_closed_ends_where_it_stands():
     driven.send(None)  # type: ignore[attr-defined]
     driven.close()  # type: ignore[attr-defined]
     assert ended == [True]
+
+
+async def times_out():
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.001):
+            await asyncio.sleep(60)
+
+
+async def fails_in_a_group():
+    async def fail():
+        raise ValueError
+
+    with contextlib.suppress(ExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+            await asyncio.sleep(60)
+
+
+async def waits_for_what_is_cancelled():
+    future = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(future.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await future
+
+
+@pytest.mark.parametrize("first", [times_out, fails_in_a_group, waits_for_what_is_cancelled])
+async def test_a_call_that_cancels_itself_and_goes_on_has_all_its_time(first, monkeypatch):
+    monkeypatch.setattr(grace, "SECONDS", 0.01)
+
+    async def call():
+        await first()
+        await asyncio.create_task(asyncio.sleep(0.05))
+        await asyncio.sleep(0.05)
+        return "kept"
+
+    assert await bounded(call(), "it") == "kept"
+
+
+async def test_a_call_that_has_cancelled_itself_before_is_bounded_all_the_same():
+    async def call():
+        await times_out()
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    task = asyncio.ensure_future(bounded(call(), "it"))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.wait((task,), timeout=HIDES)
+    assert task.cancelled()
+
+
+CANCELS = """
+import asyncio
+
+
+async def cancel_itself():
+    task = asyncio.create_task(asyncio.sleep(60))
+    task.cancel()
+    await task
+"""
+
+
+async def test_a_start_that_cancels_itself_is_no_cancellation_of_the_caller(site, session):
+    source = CANCELS + DERIVED.replace(START_OF_NOTHING, START_OF_NOTHING.replace("pass", "await cancel_itself()"))
+    with pytest.raises(Internal, match="cancelled a start that the kernel had not cancelled"):
+        await mounted(site, session, source)
+
+
+async def test_a_close_that_cancels_itself_is_an_end_like_any_other(site, kernel, session, events):
+    source = CANCELS + DERIVED.replace(CLOSE_OF_NOTHING, CLOSE_OF_NOTHING.replace("pass", "await cancel_itself()"))
+    await mounted(site, session, source)
+    await session.unmount("/mnt/tools/m")
+    await mounted(site, session, source)
+    await session.end()
+    await mounted(site, await kernel.session.create({"goal": "another"}), source)
+    await kernel.close()
+    assert len(events("session:end")) == 2
+
+
+async def test_a_close_that_is_cancelled_ends_at_once():
+    """Only the end of the loop does that."""
+
+    class Slow:
+        async def close(self):
+            await asyncio.sleep(60)
+
+    descriptor = ModuleDescriptor.from_mapping(
+        {"name": "m", "kind": "tool", "capabilities": [], "transport": {"type": "any"}}
+    )
+    host = Host()
+    host.shared(Slow)
+    slow: Any = Slow()
+    for closes in (module.Module("/mnt/tools/m", descriptor, slow, None, trusted=False), host):
+        closing = asyncio.create_task(closes.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait((closing,))
+        assert closing.cancelled()
+
+
+async def test_what_a_transport_shares_may_cancel_itself_at_the_end():
+    class Cancelling:
+        async def close(self):
+            await waits_for_what_is_cancelled()
+            raise asyncio.CancelledError
+
+    host = Host()
+    host.shared(Cancelling)
+    await host.close()
+
+
+async def test_a_start_that_is_cancelled_is_cancelled(site, session):
+    source = DERIVED.replace(START_OF_NOTHING, START_OF_NOTHING.replace("pass", "await asyncio.sleep(60)"))
+    mounting = asyncio.create_task(mounted(site, session, "import asyncio\n" + source))
+    await asyncio.sleep(0.01)
+    mounting.cancel()
+    await asyncio.wait((mounting,))
+    assert mounting.cancelled()

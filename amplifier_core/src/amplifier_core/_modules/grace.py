@@ -35,6 +35,12 @@ def bounded(call: Awaitable[_Result], what: str) -> Awaitable[_Result]:
     return _Driven(call if asyncio.iscoroutine(call) else _awaited(call), what).run()
 
 
+def is_cancelled() -> bool:
+    """Tell whether somebody cancels this task. If not, a ``CancelledError`` comes from a call that cancelled itself."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 async def _awaited(call: Awaitable[_Result]) -> _Result:
     return await call
 
@@ -53,16 +59,21 @@ class _Driven:
         self._loop = asyncio.get_running_loop()
         self._cancelled: asyncio.CancelledError | None = None
         self._until = math.inf
+        self._task: asyncio.Task[Any] | None = None
+        self._before = 0  # cancellations of the task that are not about this call
         self._over: asyncio.Future[None]  # what the task waits for in place of a future of foreign code
 
     @types.coroutine
     def run(self) -> Generator[Any, Any, Any]:
+        self._task = asyncio.current_task()
+        self._before = self._task.cancelling() if self._task else 0
         go_on = partial(self._call.send, None)
         step = go_on
         try:
             while True:
                 waits_for = step()
                 step = go_on
+                self._forget_its_own()
                 try:
                     if self._cancelled is None and not _may_go_on(waits_for):
                         yield waits_for
@@ -85,6 +96,11 @@ class _Driven:
         """Note the first cancellation: the grace begins."""
         if self._cancelled is None:
             self._cancelled, self._until = error, self._loop.time() + SECONDS
+
+    def _forget_its_own(self) -> None:
+        """End the grace if nobody cancels the call any more: foreign code had cancelled itself, as its timeouts do."""
+        if self._cancelled is not None and self._task is not None and self._task.cancelling() <= self._before:
+            self._cancelled, self._until = None, math.inf
 
     def _give_up(self, cancelled: asyncio.CancelledError) -> asyncio.CancelledError:
         told = f"{self._what} had not ended it {SECONDS:g} s after its cancellation, and was given up"

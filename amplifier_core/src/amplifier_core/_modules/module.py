@@ -19,7 +19,7 @@ from amplifier_core._protocol.message import Message
 from amplifier_core.hookspecs import Connection
 
 from .confinement import left_open_by
-from .grace import bounded
+from .grace import bounded, is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -86,6 +86,10 @@ class Module(msgspec.Struct, eq=False):
         except KernelError as error:
             self.name_in(error)
             raise
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
+            raise Internal(f"{self._label()} cancelled a start that the kernel had not cancelled") from error
         except Exception as error:
             raise KernelError.from_exception(error, self._label()) from error
         if measured:
@@ -120,8 +124,7 @@ class Module(msgspec.Struct, eq=False):
             self.name_in(error)
             raise
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if is_cancelled():
                 raise
             raise Internal(f"{self._label()} cancelled a request that the kernel had not cancelled") from error
         except Exception as error:
@@ -181,11 +184,16 @@ class Module(msgspec.Struct, eq=False):
         """End the module in bounded time. An error of the transport is ignored: nothing is left to undo."""
         if self.budget is not None:
             self.budget.close()
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await bounded(self.connection.close(), self._label())
-        for above in self.mounters():
-            above.mounted.discard(self)
+        try:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await bounded(self.connection.close(), self._label())
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+        finally:
+            for above in self.mounters():
+                above.mounted.discard(self)
 
     def _is_left_open(self, word: str) -> bool:
         """Tell whether the transport leaves a capability to others. Of a narrowed one it is asked by what covers it."""

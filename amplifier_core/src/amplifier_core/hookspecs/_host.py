@@ -46,5 +46,10 @@ class Host:
         """Close what is shared. Never raises. Idempotent."""
         shared, self._shared = list(self._shared.values()), {}
         for each in shared:
-            with contextlib.suppress(Exception):  # foreign code, and there is nothing left to undo
-                await asyncio.wait_for(each.close(), _CLOSE_SECONDS)
+            try:
+                with contextlib.suppress(Exception):  # foreign code, and there is nothing left to undo
+                    await asyncio.wait_for(each.close(), _CLOSE_SECONDS)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():  # else it cancelled itself
+                    raise
