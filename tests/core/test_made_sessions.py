@@ -204,6 +204,35 @@ async def test_sessions_that_were_made_in_those_of_a_module_count_for_it_too(sta
     ok(await make(creating))
 
 
+async def test_the_plan_of_a_fork_counts_after_its_parent_has_ended_too(start):
+    """Else each plan would live on in a fork that costs nothing."""
+    make = await start()
+    large = call("session.create", plan={"goal": "x", "inputs": {"a": "y" * 600_000}})
+    made = ok(await make(large))["session_id"]
+    forks = [await fork(make, made) for _ in range(3)]  # one plan
+    ok(await make(call("session.end", session_id=made)))
+    full = "plan: expected at most 1048576 bytes of JSON in all that a module has open, got 600"
+    assert full in error(await make(large))[1]
+    for each in forks:
+        ok(await make(call("session.end", session_id=each)))
+    ok(await make(large))
+
+
+async def test_the_plan_of_a_fork_of_another_modules_session_counts_for_both(start):
+    make, other = await start(), await start(name="other", hook=None)
+    large = call("session.create", plan={"goal": "x", "inputs": {"a": "y" * 600_000}})
+    made = ok(await make(large))["session_id"]
+    await fork(other, made)
+    assert "plan: expected at most 1048576 bytes" in error(await other(large))[1]
+    ok(await make(call("session.create", plan={"goal": "x", "inputs": {"a": "y" * 400_000}})))
+    ok(await make(call("session.end", session_id=made)))
+    ok(await make(large))
+    made = ok(await make(call("session.create", plan={"goal": "x"})))["session_id"]
+    ok(await make(mounting(words=WORDS, session_id=made)))
+    for _ in range(3):  # a plan that is the session's own costs those in it nothing
+        ok(ok(await make(through(made, call("session.fork", parent_id=made)))))
+
+
 async def test_all_modules_of_a_session_share_the_sessions_that_were_made_in_those(start):
     for n in range(4):
         make = await start(name=f"caller{n}", hook=allow if n == 0 else None)

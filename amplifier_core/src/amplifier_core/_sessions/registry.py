@@ -50,7 +50,8 @@ class Registry:
         runtime = self._runtime()
         size = 0
         if creator is not None:
-            size = _check_quota(creator, maker, plan)
+            size = len(encode_checked(plan))
+            _check_quota(creator, maker, plan, size)
         if not isinstance(plan, Plan):
             plan = Plan.from_mapping(plan)
         state = self._add(runtime, plan, Namespace(), creator)
@@ -75,9 +76,9 @@ class Registry:
         parent = self.find(parent_id)
         parent.check_open()
         if creator is not None:
-            _check_quota(creator, maker)
+            _check_quota(creator, maker, parent.plan, parent.plan_bytes)
         state = self._add(runtime, parent.plan, parent.namespace.share(), creator)
-        state.parent_id, state.maker = parent_id, maker
+        state.parent_id, state.maker, state.plan_bytes = parent_id, maker, parent.plan_bytes
         if state.policy is not parent.policy:  # that of sessions in which the parent was made, and this one was not
             state.own_namespace().policy = parent.policy
         state.fragments, state.fragments_bytes = parent.fragments, parent.fragments_bytes
@@ -146,18 +147,17 @@ class Registry:
         return state
 
 
-def _check_quota(creator: SessionState, maker: Module | None, plan: object = None) -> int:
-    """Refuse a module that has too much open already, or that above it whose session it is in. Give the plan's size."""
+def _check_quota(creator: SessionState, maker: Module | None, plan: object, size: int) -> None:
+    """Refuse a module that has too much open already, or that above it whose session it is in."""
     creator.check_open()
-    size = len(encode_checked(plan))
     owner: SessionState | None = creator
     while owner is not None:
-        _check_room(owner, maker, size)
+        _check_room(owner, maker, plan, size)
         maker, owner = owner.maker, owner.creator
-    return size
 
 
-def _check_room(owner: SessionState, maker: Module | None, size: int) -> None:
+def _check_room(owner: SessionState, maker: Module | None, plan: object, size: int) -> None:
+    """Hold a new session against what the module has open. A plan counts once, however many forks share it."""
     made = [(each, *each.descendants()) for each in (owner.created or {}).values()]
     own = [each for tree in made if tree[0].maker is maker for each in tree]
     if len(own) >= SESSIONS_MAX:
@@ -165,7 +165,8 @@ def _check_room(owner: SessionState, maker: Module | None, size: int) -> None:
     if sum(map(len, made)) >= 4 * SESSIONS_MAX:
         raise BadRequest(f"session: the modules of one session have at most {4 * SESSIONS_MAX} sessions open")
     limit = owner.runtime.settings.fragment_bytes
-    if sum(each.plan_bytes for each in own) + size > limit:
+    plans = {id(each.plan): each.plan_bytes for each in own if each.plan is not owner.plan}
+    if plan is not owner.plan and id(plan) not in plans and sum(plans.values()) + size > limit:
         raise BadRequest(f"plan: expected at most {limit} bytes of JSON in all that a module has open, got {size} more")
 
 
