@@ -4,12 +4,17 @@ import asyncio
 import os
 import threading
 import time
+from typing import Any
 
 from amplifier_core import BadRequest, KernelError, Unreachable, UnsupportedOp
 from amplifier_module import Module
 
 CAPABILITIES = ["sys:context.get", "sys:context.set_fragment:key", "sys:mount", "sys:invoke:/mnt/tools/*"]
 OPS = ["echo", "fail", "nap", "tell", "chunks", "ids", "steps", "mounting"]
+
+
+class Stop(BaseException):
+    """What no `except Exception` catches."""
 
 
 class Plain:
@@ -63,6 +68,8 @@ class Plain:
             self.seen.append(("cancelled", context.cancelled))
             if not args.get("stubborn"):
                 raise
+            for _ in range(args.get("tell", 0)):
+                context.event("plain:late")
             await self.let_go.wait()
         return "rested"
 
@@ -100,6 +107,8 @@ def fail(how):  # noqa: C901, PLR0912 - one for each way
             raise ValueError("no \ud800 text\nat all")
         case "exit":
             os.sys.exit(3)  # type: ignore[attr-defined]
+        case "base":
+            raise Stop("now")
         case "cancel":
             raise asyncio.CancelledError
         case "set":
@@ -184,6 +193,7 @@ class Answers:
     def __init__(self, name="answers"):
         self.name = name
         self.closed = 0
+        self.late: Any = b""  # the reply to what was cancelled
         self.begun = asyncio.Event()
 
     def describe(self):
@@ -192,7 +202,7 @@ class Answers:
     def inproc(self):
         return self
 
-    async def answer(self, method, params, send):  # noqa: C901 - one for each way
+    async def answer(self, method, params, send):  # noqa: C901, PLR0911, PLR0912 - one for each way
         if method == "health":
             return b'{"ok":true,"result":{"status":"ok"}}'
         if method == "describe":
@@ -214,9 +224,18 @@ class Answers:
             return b'{"ok":true,"result":"%b"}' % (b"x" * 5000)
         if b'"op":"nap"' in params:
             self.begun.set()
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if self.late == b"":
+                    raise
+                return self.late
         if b'"op":"exit"' in params:
             os.sys.exit(3)  # type: ignore[attr-defined]
+        if b'"op":"base"' in params:
+            raise Stop("now")
+        if b'"op":"text"' in params:
+            return "{}"
         if b'"op":"broken"' in params:
             return b"{"
         raise ValueError("boom")

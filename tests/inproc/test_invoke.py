@@ -5,7 +5,7 @@ import contextvars
 import threading
 
 import pytest
-from tests.inproc.objects import CAPABILITIES, Plain
+from tests.inproc.objects import CAPABILITIES, Plain, Stop
 from tests.scopes import check_scopes
 
 from amplifier_core import BadRequest, Internal, KernelError, Timeout, Unreachable, UnsupportedOp
@@ -19,6 +19,10 @@ BOTH = pytest.mark.parametrize("kind", ["plain", "blocking"])
 def module(request, kind):
     """An object with `async` functions, or one with plain functions."""
     return request.getfixturevalue(kind)
+
+
+def opened(module, notify=None):
+    return open_transport(descriptor_of(module), notify)
 
 
 async def until(true):
@@ -47,6 +51,7 @@ async def test_values_are_copies(session, mount, module):
         ("deep", "result: nested more than 200 levels deep"),
         ("foreign", r"fail raised ValueError: no \\udc?800 text"),
         ("exit", "fail raised SystemExit: 3"),
+        ("base", "raised Stop: now"),
         ("kernel", "fail raised Unreachable: unreachable: the other one is gone"),
         ("details", "error.details.what: expected JSON, got object"),
     ],
@@ -225,6 +230,35 @@ async def test_an_async_function_that_hides_its_cancellation_holds_nobody_up(ses
     assert await session.invoke(path, "nap", {}) == "rested"
 
 
+async def test_events_that_come_too_late_are_dropped_and_counted(session, mount, plain, events):
+    path = await mount(plain)
+    with pytest.raises(Timeout):
+        await session.invoke(path, "nap", {"stubborn": True, "tell": 2}, timeout=0.05)
+    plain.let_go.set()
+    await until(lambda: events("events:dropped"))
+    (dropped,) = events("events:dropped")
+    assert dropped["data"] == {"count": 2, "first": {"event": "plain:late", "data": {}}}
+    assert dropped["error"]["code"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"ok":true,"result":0}', b"{", None, b'{"events":[{}],"x":"%b"}' % (b"x" * 300_000)]
+)
+async def test_of_a_late_reply_without_events_nothing_is_said(answers, text):
+    said = []
+    connection = opened(answers, lambda *event: said.append(event))
+    await connection.start((), None)
+    request = asyncio.ensure_future(connection.request("invoke", b'{"op":"nap"}'))
+    await answers.begun.wait()
+    answers.late = text
+    request.cancel()
+    await asyncio.wait((request,))
+    while connection._requests:
+        await asyncio.sleep(0)
+    assert not said
+    await connection.close()
+
+
 async def test_a_plain_function_runs_on_and_the_caller_is_told_so(session, mount, blocking):
     path = await mount(blocking)
     with pytest.raises(Timeout) as caught:
@@ -272,7 +306,7 @@ async def test_a_thread_whose_loop_is_closed_ends(blocking):
 
     def program():
         async def main():
-            connection = open_transport(descriptor_of(blocking))
+            connection = opened(blocking)
             await connection.start((), None)
             task = asyncio.ensure_future(connection.request("invoke", b'{"op":"nap","args":{}}'))
             while not blocking.begun.acquire(blocking=False):
@@ -292,7 +326,7 @@ async def test_a_thread_whose_loop_is_closed_ends(blocking):
 
 @BOTH
 async def test_requests_in_flight_are_unreachable_at_the_end(module):
-    connection = open_transport(descriptor_of(module))
+    connection = opened(module)
     await connection.start((), None)
     asked = [
         asyncio.ensure_future(connection.request("invoke", b'{"op":"%b","args":{}}' % op)) for op in (b"nap", b"nap")
@@ -311,16 +345,16 @@ async def test_requests_in_flight_are_unreachable_at_the_end(module):
 
 
 async def test_a_connection_that_never_started_closes(plain):
-    await open_transport(descriptor_of(plain)).close()
+    await opened(plain).close()
 
 
 async def test_a_reply_and_a_cancellation_in_one_turn_of_the_loop(blocking):
     """The thread has ended: nothing is said of it."""
-    connection = open_transport(descriptor_of(blocking))
+    connection = opened(blocking)
     await connection.start((), None)
     request = asyncio.ensure_future(connection.request("invoke", b'{"op":"nap","args":{}}'))
     await asyncio.sleep(0)
-    (work,) = connection._requests  # type: ignore[attr-defined]
+    (work,) = connection._requests
     work.add_done_callback(lambda _: request.cancel())
     blocking.release.set()
     with pytest.raises(asyncio.CancelledError) as caught:
@@ -348,6 +382,8 @@ async def test_an_object_may_answer_messages_itself(session, mount, answers):
         ("large", "reply: expected at most 4096 bytes"),
         ("broken", "reply: Input data was truncated"),
         ("exit", "invoke raised SystemExit: 3"),
+        ("base", "raised Stop: now"),
+        ("text", "reply: expected bytes of JSON, got str"),
         ("boom", "invoke raised ValueError: boom"),
     ],
 )
@@ -358,6 +394,20 @@ async def test_messages_that_are_none_are_internal(session, mount, answers, op, 
     assert await session.invoke(path, "echo", {}) == "here"
 
 
+@pytest.mark.parametrize("where", ["inproc", "close"])
+async def test_whatever_it_raises_at_its_start_or_end_ends_nobody_else(kernel, session, mount, answers, where):
+    def stop(*_):
+        raise Stop("now")
+
+    setattr(answers, where, stop)
+    if where == "inproc":
+        with pytest.raises(Internal, match="inproc raised Stop: now"):
+            await mount(answers)
+    else:
+        await mount(answers)
+    await kernel.close()
+
+
 async def test_a_request_of_such_an_object_ends_with_its_caller(session, mount, answers):
     path = await mount(answers)
     with pytest.raises(Timeout):
@@ -366,7 +416,7 @@ async def test_a_request_of_such_an_object_ends_with_its_caller(session, mount, 
 
 
 async def test_chunks_of_a_reader_that_is_gone(plain):
-    connection = open_transport(descriptor_of(plain))
+    connection = opened(plain)
     await connection.start((), None)
     chunks = Chunks()
     chunks.discard()

@@ -19,17 +19,17 @@ from ._plain import PlainModule
 
 if TYPE_CHECKING:
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Connection
+    from amplifier_core.hookspecs import Connection, Notify
 
 __all__ = ["Answering", "Context", "InprocModule", "PlainModule", "descriptor_of", "open_transport"]
 
 
 @hookimpl
-def open_transport(descriptor: ModuleDescriptor) -> Connection:
+def open_transport(descriptor: ModuleDescriptor, notify: Notify) -> Connection:
     """Check the descriptor's ``transport`` and make a connection; nothing is imported yet.
 
     Raises ``Forbidden`` for a descriptor that a module sent: it would run with all rights of the embedder.
     """
     if descriptor.caller is not None:
         raise Forbidden(f"{descriptor.source}: a module mounts nothing in the embedder's own process")
-    return InprocConnection(descriptor, find_object(descriptor))
+    return InprocConnection(descriptor, find_object(descriptor), notify)

@@ -7,10 +7,11 @@ its replies, which are held to the bounds of any other module's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from amplifier_core import BadRequest, Forbidden, Internal, Unreachable
-from amplifier_core.hookspecs import LARGE, Connection, NotJson, add_clues, decode_message, decode_message_large
+from amplifier_core import BadRequest, Cancelled, Forbidden, Internal, Unreachable
+from amplifier_core.hookspecs import LARGE, Connection, NotJson, add_clues, causes, decode_message, decode_message_large
 
 from ._answering import AnsweringObject
 from ._context import Sender
@@ -18,12 +19,13 @@ from ._plain import PlainObject
 from ._thread import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from amplifier_core import ModuleDescriptor
-    from amplifier_core.hookspecs import Chunks, Confinement, Message
+    from amplifier_core.hookspecs import Chunks, Confinement, Message, Notify
 
 _GRACE = 1.0  # seconds that cancelled tasks have at the end
+_LATE = "events: they came with the reply to a request that had been cancelled"
 
 
 class _Served(Protocol):
@@ -43,9 +45,10 @@ class InprocConnection(Connection):
 
     local = True
 
-    def __init__(self, descriptor: ModuleDescriptor, find: Callable[[], object]) -> None:
-        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
+    def __init__(self, descriptor: ModuleDescriptor, find: Callable[[], object], notify: Notify) -> None:
+        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith(("sys:", "x-")))
         self._descriptor = descriptor
+        self._notify = notify
         self._limit = descriptor.message_bytes
         self._find = find
         self._served: _Served | None = None
@@ -62,7 +65,7 @@ class InprocConnection(Connection):
         """Find the object, in a thread: an import may take long."""
         target: Any = await in_thread(self._find)
         if callable(getattr(target, "inproc", None)):
-            served: _Served = AnsweringObject(target.inproc())
+            served: _Served = _answering(target)
         elif all(callable(getattr(target, name, None)) for name in ("describe", "invoke")):
             served = PlainObject(target)
         else:
@@ -105,7 +108,8 @@ class InprocConnection(Connection):
         if tasks := [work for work in self._requests if isinstance(work, asyncio.Task)]:
             await asyncio.wait(tasks, timeout=_GRACE)
         if served is not None:
-            await served.close()
+            with _contained("close"):
+                await served.close()
 
     @property
     def _given_up(self) -> int:
@@ -136,13 +140,24 @@ class InprocConnection(Connection):
             self._places.release()
         error = Internal("it cancelled itself") if work.cancelled() else work.exception()
         if reply.done():
-            return
-        if error is None:
+            if error is None and reply.cancelled():
+                self._tell_late(work.result())
+        elif error is None:
             reply.set_result(work.result())
         else:
-            reply.set_exception(error)
+            reply.set_exception(error if isinstance(error, (Exception, *_PASSED)) else _failure(error, "it"))
+
+    def _tell_late(self, text: bytes) -> None:
+        """Report the events of a reply that nobody waits for any more. Whether a large one has any, nobody looks."""
+        with contextlib.suppress(NotJson, TypeError):
+            message = decode_message(text) if len(text) <= LARGE else None
+            if message is not None and message.events:
+                dropped = {"count": len(message.events), "first": message.events[0]}
+                self._notify("events:dropped", dropped, Cancelled(_LATE))
 
     async def _read(self, text: bytes) -> Message:
+        if not isinstance(text, bytes | bytearray | memoryview):
+            raise Internal(f"reply: expected bytes of JSON, got {type(text).__name__}")
         if len(text) > self._limit:
             raise Internal(f"reply: expected at most {self._limit} bytes (limits.message_bytes), got {len(text)}")
         try:
@@ -151,3 +166,26 @@ class InprocConnection(Connection):
             return decode_message(text, self._limit)
         except NotJson as error:
             raise Internal(f"reply: {error}") from None
+
+
+def _answering(target: Any) -> AnsweringObject:
+    with _contained("inproc"):
+        return AnsweringObject(target.inproc())
+
+
+@contextlib.contextmanager
+def _contained(what: str) -> Iterator[None]:
+    """Make an error of what foreign code raises that would end the kernel's loop, or a ``try`` of the embedder's."""
+    try:
+        yield
+    except (Exception, *_PASSED):
+        raise
+    except BaseException as error:
+        raise _failure(error, what) from error
+
+
+def _failure(error: BaseException, what: str) -> Internal:
+    return Internal(f"{what} raised {causes(error)[0]}", details={"causes": causes(error)})
+
+
+_PASSED = (asyncio.CancelledError, KeyboardInterrupt)  # what these mean, they mean here
