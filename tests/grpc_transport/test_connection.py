@@ -34,6 +34,16 @@ async def test_a_module_is_mounted_and_invoked(serve, session, events):
     assert "secret" not in json.dumps(events())
 
 
+async def test_no_proxy_of_the_environment_is_used(serve, connect, monkeypatch):
+    nowhere = "127.0.0.1:1"
+    monkeypatch.setenv("GRPC_ADDRESS_HTTP_PROXY", nowhere)
+    monkeypatch.setenv("GRPC_ADDRESS_HTTP_PROXY_ENABLED_ADDRESSES", "127.0.0.0/8,::1/128")
+    for name in ("grpc_proxy", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, f"http://{nowhere}")
+    connection = await connect(await serve())
+    assert (await connection.request("invoke", params(n=1))).result == {"n": 1}
+
+
 async def test_it_conforms(serve):
     server = await serve(invoke=_conforming, stream=_conforming_stream, describe=_described(inputs={"good": {}}))
     checks = await check_module(descriptor(server.target), {"good": {"a": 1}})

@@ -1,12 +1,14 @@
 """What a descriptor may say of gRPC, and what it is told of what it may not."""
 
+from typing import Any
+
 import attrs
 import pytest
 from tests.grpc_transport.servers import descriptor
 
 from amplifier_core import BadRequest
 from amplifier_transport_grpc import open_transport
-from amplifier_transport_grpc._fields import read_fields
+from amplifier_transport_grpc._fields import Tls, read_fields
 
 HERE = "dns:///127.0.0.1:1"
 
@@ -21,7 +23,7 @@ HERE = "dns:///127.0.0.1:1"
     ],
 )
 def test_targets_and_their_endpoints(target, endpoint):
-    connection = open_transport(descriptor(target, capabilities=["net:connect:*", "sys:mounts"]))
+    connection = open_transport(descriptor(target, capabilities=["net:connect:*", "sys:mounts", "x-a:b"]))
     assert connection.endpoints == (endpoint,)
     assert connection.unenforced == ("net:connect:*",)
     assert not connection.local
@@ -44,7 +46,6 @@ def test_targets_that_are_none(target):
 TLS = {
     "a text": ("yes", r"tls: expected an object, or false"),
     "true": (True, r"tls: expected an object, or false"),
-    "null": (None, r"tls: expected an object, or false"),
     "an unknown field": ({"verify": False}, r"tls\.verify: expected one of ca, cert, key, server_name"),
     "a number as file": ({"ca": 5}, r"tls\.ca: expected the path of a PEM file, got 5"),
     "an empty file name": ({"ca": ""}, r"tls\.ca: expected the path of a PEM file"),
@@ -60,6 +61,12 @@ TLS = {
 def test_tls_that_is_none(tls, why):
     with pytest.raises(BadRequest, match=why):
         open_transport(descriptor(HERE, tls=tls))
+
+
+@pytest.mark.parametrize("tls", [None, dict.fromkeys(("ca", "cert", "key", "server_name"))])
+def test_null_is_as_good_as_left_out(tls):
+    connection: Any = open_transport(descriptor(HERE, tls=tls))
+    assert connection._fields.tls == Tls(ca=None, cert=None, key=None, server_name=None)  # it is encrypted
 
 
 METADATA = {

@@ -45,7 +45,8 @@ _OPTIONS = (
     ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
     ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small packed message could unpack to any size
     ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),  # it would be read from the environment
+    ("grpc.enable_http_proxy", 0),  # it would be read from the environment, as the next one would
+    ("grpc.address_http_proxy_enabled_addresses", ""),
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.use_local_subchannel_pool", 1),  # each module has a connection of its own
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -69,7 +70,7 @@ class GrpcConnection(Connection):
     local = False
 
     def __init__(self, descriptor: ModuleDescriptor, fields: GrpcFields) -> None:
-        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith("sys:"))
+        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith(("sys:", "x-")))
         self.endpoints = fields.endpoints
         self._limit = descriptor.message_bytes
         self._fields = fields
