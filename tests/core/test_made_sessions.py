@@ -254,6 +254,20 @@ async def test_hooks_have_their_number_in_each_session(start):
     ok(await make(call("register_hook", event="a:b", endpoint_ref=CALLER, priority=0)))
 
 
+async def test_hooks_of_modules_in_all_sessions_that_were_made_in_one_have_a_number(start, session):
+    make = await start()
+    for _ in range(16):
+        made = await create(make)
+        ok(await make(mounting(session_id=made)))
+        hook = call("register_hook", event="a:b", endpoint_ref=M, priority=0, session_id=made)
+        assert all(each["ok"] for each in await make(*[hook] * 64))
+        await fork(make, made)  # it has the same hooks
+    refused = await make(call("register_hook", event="a:b", endpoint_ref=CALLER, priority=0))
+    where = f"session {session.session_id} and in those that were made in it"
+    assert error(refused) == ("bad_request", f"register_hook: modules have registered 1024 hooks in {where}: the limit")
+    await session.register_hook("a:b", CALLER)  # the embedder's own do not count
+
+
 # --- policy
 
 

@@ -142,10 +142,10 @@ class Namespace:
         self.observers = _inserted(self.observers, hook)
         self._observers_of = {}
 
-    def made_by_modules(self) -> Iterator[Module]:
-        """Give for each hook that a module registered that module."""
+    def made_by_modules(self) -> Iterator[PolicyHook | ObserverHook]:
+        """Give each hook that a module registered."""
         hooks: Iterator[PolicyHook | ObserverHook] = chain(self.policy, self.observers)
-        return (hook.maker for hook in hooks if hook.maker is not None)
+        return (hook for hook in hooks if hook.maker is not None)
 
     def observers_of(self, event: str) -> Sequence[Observer]:
         """List the observers of an event's name, in order. The lists are cached, since most names are the kernel's."""

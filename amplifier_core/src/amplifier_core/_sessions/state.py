@@ -71,6 +71,10 @@ class SessionState(msgspec.Struct, eq=False):
             state = state.creator
         return state is not None
 
+    def root(self) -> SessionState:
+        """Give the session of the embedder in which this one was made, perhaps through others; or this one."""
+        return self if self.creator is None else self.creator.root()
+
     def descendants(self) -> Iterator[SessionState]:
         """Give the sessions that are open and were made in this one, or in one that was."""
         found = list((self.created or {}).values())

@@ -39,7 +39,10 @@ class Hook(Protocol):
 
 
 HOOKS_MAX = 64
-"""The most hooks that one module registers in a session, and a quarter of those of all its modules."""
+"""The most hooks that one module registers in a session.
+
+It is a quarter of those of all its modules, and a sixteenth of those in all sessions that were made in one.
+"""
 
 _PRIORITY_MAX = 2**63 - 1
 
@@ -72,11 +75,16 @@ def register_hook(
 
 def _check_quota(state: SessionState, maker: Module) -> None:
     """Refuse a module that has too many hooks in this session, or whose neighbours have."""
-    makers = list(state.namespace.made_by_modules())
-    if sum(each is maker for each in makers) >= HOOKS_MAX:
+    made = list(state.namespace.made_by_modules())
+    if sum(each.maker is maker for each in made) >= HOOKS_MAX:
         raise BadRequest(f"register_hook: {maker.path} has registered {HOOKS_MAX} hooks in this session: the limit")
-    if len(makers) >= 4 * HOOKS_MAX:
+    if len(made) >= 4 * HOOKS_MAX:
         raise BadRequest(f"register_hook: the modules of this session have registered {4 * HOOKS_MAX} hooks: the limit")
+    root = state.root()
+    namespaces = {id(each.namespace): each.namespace for each in (root, *root.descendants())}  # forks share them
+    if len({id(hook) for each in namespaces.values() for hook in each.made_by_modules()}) >= 16 * HOOKS_MAX:
+        where = f"session {root.session_id} and in those that were made in it"
+        raise BadRequest(f"register_hook: modules have registered {16 * HOOKS_MAX} hooks in {where}: the limit")
 
 
 def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, name: str, maker: Module | None) -> None:
