@@ -45,10 +45,10 @@ async def test_a_policy_hook_sees_what_is_wanted(session, wanting):
         return {"decision": "allow"}
 
     await session.register_hook("policy:request", hook)
-    await session.mount("/mnt/tools", wanting(version="1.0.0"), trusted=True)
+    await session.mount("/mnt/tools", wanting(version="0.1.0"), trusted=True)
     await session.invoke(ECHO, "echo", {"n": 1})
     mount, invoke = seen
-    common = {"path": ECHO, "name": "echo", "kind": "tool", "version": "1.0.0", "trusted": True}
+    common = {"path": ECHO, "name": "echo", "kind": "tool", "version": "0.1.0", "trusted": True}
     wanted = {"capabilities": [WANTED], "unenforced": [WANTED]}
     descriptor = mount.data.pop("args")["descriptor"]
     assert descriptor["transport"]["command"][1].endswith("echo.py")
