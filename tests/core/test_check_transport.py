@@ -117,7 +117,7 @@ CLOSE = "close ends everything, and may be called twice"
         ("MixesUp", AT_ONCE, "replies went to other requests: ["),
         ("NoDetails", ERRORS, "bad_request came as ErrorBody("),
         ("NoState", PENDING, "it came as Pending("),
-        ("NoEvents", EVENTS, "they came as UNSET"),
+        ("NoEvents", EVENTS, "they came as None"),
         ("RaisesWhatever", BROKEN, "it gave NotJson("),
         ("BreaksOnce", BROKEN, "the next request gave TypeError"),
         ("Backwards", CHUNKS, "not each one once and in order, before the reply: [99, 98,"),

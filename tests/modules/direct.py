@@ -3,7 +3,7 @@
 import asyncio
 
 from amplifier_core import Internal, Unreachable
-from amplifier_core.hookspecs import UNSET, Connection, Message, decode, decode_message, hookimpl
+from amplifier_core.hookspecs import Connection, Message, decode, decode_message, hookimpl
 from amplifier_core.testing import ProbeModule
 
 
@@ -154,7 +154,7 @@ class MixesUp(Direct):
 class NoDetails(Direct):
     def read(self, text):
         message = super().read(text)
-        if message.error is not UNSET:
+        if message.error:
             message.error.details = {}
         return message
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs import Connection
 
 _AT_ONCE = 16
-_GRACE = 1.0  # seconds in which a cancelled request ends, and half of those in which its module is told
+_GRACE = 1.0  # seconds in which a cancelled request ends
+_ON_ITS_WAY = 0.3  # seconds after which a request has left
 _LARGE = 1 << 20  # bytes of a message, if `limits.message_bytes` lets it pass
 _CHUNKS, _KIB = 200, 64  # together they are more than a reader's buffer
 _VALUES = {"text": 'ä "\u2028\n', "numbers": [0, -1, 2**53 + 1, 1.5, 1e300], "more": [None, True, {}, {"": []}]}
@@ -175,11 +176,10 @@ class _Probe:
             if problem := await self._give_up(op):
                 beside.cancel()
                 return f"{op}: {problem}"
-        async with asyncio.timeout(_GRACE):
-            await self._invoke("meet", {"of": 2})
-            await beside
+        await self._invoke("meet", {"of": 2})
+        await beside
         loop = asyncio.get_running_loop()
-        until, count = loop.time() + 2 * _GRACE, before
+        until, count = loop.time() + 3 * _GRACE, before
         while count != before + 2:
             count = (await self._invoke("cancelled")).result["count"]
             if loop.time() > until:
@@ -189,7 +189,7 @@ class _Probe:
 
     async def _give_up(self, op: str) -> str:
         task = asyncio.ensure_future(self._invoke(op))
-        await asyncio.wait((task,), timeout=_GRACE / 5)  # it is on its way
+        await asyncio.wait((task,), timeout=_ON_ITS_WAY)  # it is on its way
         task.cancel("given up")
         await asyncio.wait((task,), timeout=_GRACE)
         if not task.done():
@@ -212,12 +212,12 @@ class _Probe:
         Where each request has a connection of its own, those beside go on: then they meet a third one.
         """
         beside = [asyncio.ensure_future(self._outcome("meet", {"of": 3})) for _ in range(2)]
-        await asyncio.wait(beside, timeout=_GRACE / 5)
+        await asyncio.wait(beside, timeout=_ON_ITS_WAY)
         ended = [await self._outcome("die")]
         await asyncio.wait(beside, timeout=_GRACE)
         if not all(each.done() for each in beside):
             third = asyncio.ensure_future(self._outcome("meet", {"of": 3}))
-            await asyncio.wait((*beside, third), timeout=_GRACE)
+            await asyncio.wait((*beside, third), timeout=3 * _GRACE)
             lost = [each for each in (*beside, third) if not each.done()]
             for each in lost:
                 each.cancel()
@@ -247,7 +247,7 @@ class _Probe:
     async def close(self) -> str:
         """What is in flight fails; a second close does nothing; nothing runs on, and no request is sent any more."""
         beside = asyncio.ensure_future(self._outcome("wait"))
-        await asyncio.wait((beside,), timeout=_GRACE / 5)
+        await asyncio.wait((beside,), timeout=_ON_ITS_WAY)
         for _ in range(2):
             await bounded(self._connection.close(), "close")
         if not isinstance(await beside, Unreachable):
