@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 FLAW = sys.argv[1] if len(sys.argv) > 1 else "none"
@@ -38,7 +39,8 @@ DESCRIPTIONS: dict[str, dict] = {  # members of the description
     "describe-latest": {"version": "latest"},
     "describe-capability": {"capabilities": ["sys:mounts", "env:HOME"]},
     "describe-nonsense": {"inputs": {**INPUTS, "count": {"type": "nonsense"}}},
-    "describe-draft-7": {"outputs": {**OUTPUTS, "call": DRAFT_7}},
+    "describe-draft-7": {"outputs": {**OUTPUTS, "call": {**DRAFT_7, "type": "nonsense"}}},
+    "dialects": {"outputs": {**OUTPUTS, "count": {**DRAFT_7, **WORDS}, "fail": {"$schema": "x:other", "type": 5}}},
     "describe-no-op": {"outputs": {op: schema for op, schema in OUTPUTS.items() if op != "count"}},
     "describe-text": {"inputs": "none"},
     "describe-protocol": {"protocol": 2},
@@ -234,7 +236,9 @@ def serve_lines():
             os.close(1)
         elif FLAW != "health-dead" and not (FLAW == "no-params" and "params" not in request):
             threading.Thread(target=handle, args=(request,), daemon=True).start()
-    if FLAW == "stays":
+    stayed = Path("stayed")
+    if FLAW == "stays" or (FLAW == "stays-once" and not stayed.exists()):
+        stayed.touch()
         time.sleep(60)
 
 

@@ -1,6 +1,7 @@
 """Over any other transport, the check looks at what its connection hands on."""
 
 import pytest
+from tests.conftest import missing_here
 from tests.core.conftest import site  # noqa: F401  a fixture
 
 SOURCE = """
@@ -84,7 +85,12 @@ def test_a_module_that_does_not_start_could_not_be_checked(odd):
     assert "nobody is there" in checked.stderr
 
 
-def test_a_local_one_is_confined_or_trusted(odd):
+def test_a_local_one_is_confined_or_trusted(odd, need):
+    need("bwrap")
+    confined = odd("none", "--isolation", "bwrap", local=True)
+    if confined.status == 2:
+        missing_here(confined.stderr)
+    assert confined.report["runs_as"].startswith("confined by bwrap")
     assert odd("none", "--trusted", local=True).report["runs_as"].startswith("trusted")
     refused = odd("none", "--isolation", "nonsense", local=True)
     assert refused.status == 2

@@ -137,7 +137,12 @@ def test_the_program_without_a_flaw_is_sound(over_stdio, over_http):
 
 
 def test_what_is_unusual_and_no_flaw_is_found_sound(over_stdio, over_http):
-    for run, oddity in ((over_stdio, "nearly-too-large"), (over_http, "http-unended-line")):
+    for run, oddity in (
+        (over_stdio, "nearly-too-large"),
+        (over_stdio, "dialects"),
+        (over_stdio, "stays-once"),
+        (over_http, "http-unended-line"),
+    ):
         checked = run(oddity, *OPS, "--strict")
         assert checked.ids == []
         assert checked.status == 0

@@ -25,7 +25,7 @@ AGENT = {
     "provider_script": {"complete": {"messages": [{"role": "user", "content": "Anything."}]}},
 }
 MODULE = """
-from amplifier_module import Context, Module
+from amplifier_module import Context, Module, ModuleError
 
 module = Module("words", version="1.0.0", kind="orchestrator", capabilities=["sys:mounts"])
 
@@ -46,6 +46,17 @@ def stream(text: str, context: Context) -> int:
 @module.op
 async def mounted(context: Context) -> list[str]:
     return [each["path"] for each in await context.mounts()]
+
+
+@module.op
+async def many(context: Context) -> int:
+    refused = 0
+    for _ in range(6):
+        try:
+            await context.mounts()
+        except ModuleError:
+            refused += 1
+    return refused
 
 
 module.run()
@@ -78,8 +89,7 @@ def test_the_modules_of_the_agent_are_sound(check, need, this_python, tmp_path, 
 
 def test_the_wordcount_of_the_examples_is_sound(check, this_python):
     words = ops({"count": {"text": "a b"}})
-    report = sound(check(ROOT / "examples/modules/wordcount-stdio.json", *words, "--trusted", "--strict"))
-    assert report["runs"] == {"count": 16}
+    sound(check(ROOT / "examples/modules/wordcount-stdio.json", *words, "--trusted", "--strict"))
 
 
 def test_the_wordcount_over_http_is_sound(check):
@@ -105,7 +115,7 @@ def test_a_module_of_the_kit_is_sound(check, tmp_path):
     (tmp_path / "words.py").write_text(MODULE)
     told = subprocess.run([sys.executable, tmp_path / "words.py", "--descriptor"], capture_output=True, check=True)
     (tmp_path / "words.json").write_bytes(told.stdout)
-    examples = {"count": {"text": "a b"}, "stream": {"text": "a b"}, "mounted": {}}
+    examples = {"count": {"text": "a b"}, "stream": {"text": "a b"}, "mounted": {}, "many": {}}
     refused = ["--op", 'count={"text": 5}=bad_request']
     report = sound(check(tmp_path / "words.json", *ops(examples), *refused, "--trusted", "--strict"))
     skipped = {rule["id"] for rule in report["requirements"] if rule["status"] == "skipped"}

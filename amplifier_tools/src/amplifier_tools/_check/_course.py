@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Course"]
 
 _PATIENCE = 1.0  # seconds after which the next step does not wait for this one
-_WAITING_MAX = 4  # steps that go on beside each other
+_WAITING_MAX = 3  # steps that go on beside each other
 
 
 class Course:

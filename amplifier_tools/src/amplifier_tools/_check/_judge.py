@@ -76,8 +76,9 @@ class Judge:
         described: Any = reply.get("result")
         if isinstance(described, dict):
             self.description = described
-            described = {name: part for name, part in described.items() if part is not None or name == "version"}
-            if (version := described.pop("protocol", _VERSION)) != _VERSION:
+            described = {name: part for name, part in described.items() if part is not None}
+            version = described.pop("protocol", _VERSION)
+            if isinstance(version, bool) or version != _VERSION:
                 lane.broke("DESCRIBE-06", f"protocol is {line_of(str(version), _SHOWN)}", line=answer.line)
         if why := "the reply is no success" if "result" not in reply else misfit("describe", described):
             lane.broke("DESCRIBE-01", why, line=answer.line)
@@ -115,11 +116,6 @@ class Judge:
             lane.broke("HOOK-01", why, line=answer.line, op=op)
 
     def _compare(self, lane: Lane, described: Any, answer: Answer) -> None:
-        expected = self._descriptor.version
-        if expected is not None and described["version"] != expected:
-            told = line_of(str(described["version"]), _SHOWN)
-            lane.broke("DESCRIBE-02", f"version: the descriptor says {expected}, got {told}", line=answer.line)
-            return
         try:
             check_description(described, self._descriptor, "the module")
         except Forbidden as error:

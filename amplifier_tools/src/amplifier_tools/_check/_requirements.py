@@ -39,7 +39,7 @@ HEALTH-01   2         MUST    health answers {"status": "ok"}
 DESCRIBE-01 2         MUST    a description fits its schema
 DESCRIBE-02 2         MUST    name, kind and version are those of the descriptor
 DESCRIBE-03 2         MUST    a description claims no capability that the descriptor does not declare
-DESCRIBE-04 2         MUST    inputs and outputs are JSON Schemas of draft 2020-12
+DESCRIBE-04 2         MUST    inputs and outputs are JSON Schemas, of 2020-12 if they name no other dialect
 DESCRIBE-05 2         MUST    inputs and outputs name each operation
 DESCRIBE-06 2         MUST    a description that names a version of the protocol names this one
 OP-01       5         MUST    an unknown operation is unsupported_op

@@ -9,7 +9,7 @@ import functools
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator, Draft201909Validator, Draft202012Validator
 from jsonschema.exceptions import SchemaError, best_match
 from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
@@ -25,6 +25,12 @@ __all__ = ["misfit", "own_misfit", "schema_fault"]
 
 _URN = "urn:amplifier:protocol:1:"
 _SHOWN = 200  # characters
+_DEFAULT = "https://json-schema.org/draft/2020-12/schema"
+_DIALECTS: dict[str, Any] = {
+    _DEFAULT: Draft202012Validator,
+    "https://json-schema.org/draft/2019-09/schema": Draft201909Validator,
+    "http://json-schema.org/draft-07/schema": Draft7Validator,
+}
 
 
 def misfit(reference: str, value: object) -> str:
@@ -33,12 +39,11 @@ def misfit(reference: str, value: object) -> str:
 
 
 def schema_fault(schema: object) -> str:
-    """Say in one line why a schema of a module is no JSON Schema of draft 2020-12; "" if it is one."""
-    dialect = schema.get("$schema") if isinstance(schema, dict) else None
-    if dialect is not None and str(dialect).rstrip("#") != Draft202012Validator.META_SCHEMA["$id"]:
-        return f"$schema is {line_of(str(dialect), _SHOWN)}"
+    """Say in one line why a schema of a module is none of its dialect; "" if it is one, or names another dialect."""
+    dialect = _dialect(schema)
     try:
-        Draft202012Validator.check_schema(schema)  # it knows true and false, too
+        if dialect is not None:
+            dialect.check_schema(schema)  # true and false are schemas, too
     except SchemaError as error:
         return _say(error)
     return ""
@@ -46,12 +51,19 @@ def schema_fault(schema: object) -> str:
 
 def own_misfit(schema: object, value: object) -> str:
     """Say in one line how a value misses a module's own schema; "" if it fits. The schema has no fault."""
+    dialect = _dialect(schema)
     try:
-        return _say(best_match(Draft202012Validator(schema, registry=Registry()).iter_errors(value)))
+        return "" if dialect is None else _say(best_match(dialect(schema, registry=Registry()).iter_errors(value)))
     except Unresolvable as error:
         return f"the schema refers to what is not in it: {line_of(str(error), _SHOWN)}"
     except RecursionError:
         return "the schema refers to itself without end"
+
+
+def _dialect(schema: object) -> Any:
+    """Give the validator of a schema's dialect; ``None`` for one that is not known here."""
+    named = schema.get("$schema", _DEFAULT) if isinstance(schema, dict) else _DEFAULT
+    return _DIALECTS.get(named.rstrip("#")) if isinstance(named, str) else Draft202012Validator
 
 
 def _say(error: ValidationError | SchemaError | None) -> str:
