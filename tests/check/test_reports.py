@@ -2,8 +2,10 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -232,6 +234,19 @@ def test_an_isolation_that_is_not_installed_is_named(file):
     done = run(file(flawed()), "--isolation", "nonsense")
     assert done.exit_code == 2
     assert "nonsense" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a console has its own way to interrupt")
+def test_an_interrupt_ends_the_processes(file, traced, tmp_path):
+    code = "import time; open('started', 'w').close(); time.sleep(60)"
+    transport = {"type": "stdio", "command": [sys.executable, "-c", code]}
+    command = [sys.executable, "-m", "amplifier_tools", "check", file(described(transport)), "--trusted"]
+    with subprocess.Popen([*command, "--timeout", "60"]) as process:
+        while not (tmp_path / "started").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
 
 
 def test_the_command_line_is_the_same(file):

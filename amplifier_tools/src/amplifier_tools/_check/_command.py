@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
-_FLAWED, _NOT_RUN = 1, 2
+_FLAWED, _NOT_RUN, _INTERRUPTED = 1, 2, 130
 _FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 _STDOUT = Path("-")
 
@@ -85,6 +85,8 @@ def check(  # noqa: PLR0913 - they are the options
     except (KernelError, OSError) as error:
         click.echo(f"amplifier-kernel check: could not be run: {printable(str(error))}", err=True)
         ctx.exit(_NOT_RUN)
+    except KeyboardInterrupt:  # click's own status for it would say that the module is flawed
+        ctx.exit(_INTERRUPTED)
     ctx.exit(_FLAWED if flawed else 0)
 
 
