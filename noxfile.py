@@ -19,6 +19,7 @@ CACHE = ROOT / ".cache"
 DISTRIBUTIONS = sorted(path.parent.name for path in ROOT.glob("amplifier_*/pyproject.toml"))
 LARGE = ["amplifier_transport_grpc", "amplifier_transport_mcp"]  # grpcio, and the SDK of MCP
 LIGHT = [name for name in DISTRIBUTIONS if name not in LARGE]
+IMPORTED = [name for name in DISTRIBUTIONS if name != "amplifier_tools"]  # it has a command, and no public name
 KIT = "amplifier_module"
 PYTHONS = ["3.11", "3.12", "3.13"]
 
@@ -165,9 +166,9 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(name="public-types")
 def public_types(session: nox.Session) -> None:
-    """Check that each public name of each distribution has a complete type, for whoever imports it."""
+    """Check that each public name of each distribution that has any has a complete type, for whoever imports it."""
     install(session, "public-types")
-    for name in DISTRIBUTIONS:
+    for name in IMPORTED:
         session.run("pyright", "--verifytypes", name, "--ignoreexternal")
 
 
