@@ -64,8 +64,9 @@ const phases = {
   // Make each op of each tool a function that the model may call, with the JSON Schema of the op.
   learn(state, descriptions) {
     const [tools, functions] = [{}, []]
-    for (const [n, { name: module, inputs }] of descriptions.entries()) {
+    for (const [n, { name: module, inputs, flawed }] of descriptions.entries()) {
       for (const [op, schema] of Object.entries(inputs)) {
+        if (flawed?.[op]) continue
         const name = `${module}_${op}`.replace(/[^\w-]/g, '_')
         tools[name] = { path: state.toolPaths[n], op }
         const parameters = { type: 'object', ...schema }

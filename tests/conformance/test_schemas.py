@@ -446,7 +446,7 @@ def test_policy_decision_in_the_text() -> None:
     agrees("policy-decision", {name: bool(mark) for name, mark in re.findall(r'"(\w+)"(\?)?:', shape)})
     properties = at("policy-decision")["properties"]
     choices = re.findall(r'"(\w+)"(?!\??:)', shape)
-    assert choices == properties["decision"]["enum"] + properties["scope"]["enum"]
+    assert [*choices, None] == properties["decision"]["enum"] + properties["scope"]["enum"]
 
 
 def test_event_table() -> None:

@@ -123,8 +123,8 @@ def well_formed(answer):
     return (
         isinstance(answer, dict)
         and answer.get("decision") in ("allow", "deny", "abstain")
-        and ("scope" not in answer or answer["scope"] in ("call", "session"))
-        and ("reason" not in answer or isinstance(answer["reason"], str))
+        and ("scope" not in answer or answer["scope"] in ("call", "session", None))
+        and ("reason" not in answer or isinstance(answer["reason"], str | None))
         and (
             "capabilities" not in answer
             or (isinstance(answer["capabilities"], list) and all(isinstance(c, str) for c in answer["capabilities"]))

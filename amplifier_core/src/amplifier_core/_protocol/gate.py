@@ -74,18 +74,19 @@ def read_answer(value: object, hook: str, base: Path | None, *, may_grant: bool)
     for key in islice(value, _KEYS_MAX):
         if key not in _KEYS and isinstance(key, str) and (near := meant(key, _KEYS)):
             raise ValueError(f"{short(key)} is unknown{near}")  # an allow may be wider than was meant
-    decision, scope, reason = value.get("decision"), value.get("scope", "call"), value.get("reason", "")
+    decision, scope, reason = value.get("decision"), value.get("scope"), value.get("reason")
     if decision not in ("allow", "deny", "abstain"):
         raise ValueError(f"decision: expected allow, deny or abstain, got {short(decision)}")
-    if scope not in ("call", "session"):
+    if scope not in (None, "call", "session"):
         raise ValueError(f"scope: expected call or session, got {short(scope)}")
+    reason = "" if reason is None else reason
     if not isinstance(reason, str):
         raise ValueError(f"reason: expected text, got {type(reason).__name__}")
     if len(reason) > REASON_MAX:
         raise ValueError(f"reason: expected at most {REASON_MAX} characters, got {len(reason)}")
     reason.encode()  # raises ValueError for a lone surrogate
     capabilities = _read_capabilities(value["capabilities"], base) if "capabilities" in value else None
-    return Answer(hook, decision, capabilities, scope, reason, may_grant)
+    return Answer(hook, decision, capabilities, scope or "call", reason, may_grant)
 
 
 def decide(wanted: Sequence[str], answers: Sequence[Answer]) -> Outcome:
