@@ -441,6 +441,54 @@ async def test_policy_is_asked_about_system_calls_unless_it_allowed_them_for_the
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "wanted", "allowed"),
+    [
+        ("register_hook", {"event": "*", "endpoint_ref": CALLER, "priority": 0}, "register_hook", "register_hook:a:b"),
+        ("emit", {"event": "a:b", "data": {}}, "emit:a:b", "emit:a:b:c"),
+        ("mounts", {}, "mounts", "mounts:/mnt/tools"),
+        ("unmount", {"path": "/mnt/orchestrators"}, "unmount:/mnt/orchestrators", "unmount:/mnt/orchestrators:a"),
+        ("context.get", {}, "context.get", "context.get:a"),
+    ],
+)
+async def test_a_system_call_of_which_policy_allows_a_part_is_not_made(
+    session, module, events, name, args, wanted, allowed
+):
+    async def policy(event):
+        part = {"capabilities": [f"sys:{allowed}"]} if event.data["action"] == name else {}
+        return {"decision": "allow", **part}
+
+    await session.register_hook("policy:request", policy)
+    capable = module("caller.py", kind="orchestrator", capabilities=[f"sys:{name}"])
+    await session.mount("/mnt/orchestrators", capable, trusted=True)
+    (refused,) = await make(session, call(name, **args))
+    assert refused["error"]["code"] == "forbidden"
+    assert f"sys:{wanted} was allowed in part, and is made whole or not at all" in refused["error"]["message"]
+    decision = next(each["data"] for each in events("policy:decision") if each["data"]["action"] == name)
+    assert (decision["decision"], decision["capabilities"]) == ("deny", [])
+    assert not events("hook:register")[1:]
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("register_hook", {"event": "*", "endpoint_ref": CALLER, "priority": 0}),
+        ("context.set_fragment", {"key": "*", "value": 1}),
+        ("context.set_fragment", {"key": "**", "value": 1}),
+    ],
+)
+@pytest.mark.parametrize("part", ["", "*"])
+async def test_a_system_call_about_an_asterisk_is_allowed_as_any_other(session, module, name, args, part):
+    async def policy(event):
+        return {"decision": "allow", **({"capabilities": [f"sys:{name}:*"]} if part else {})}
+
+    await session.register_hook("policy:request", policy)
+    capable = module("caller.py", kind="orchestrator", capabilities=[f"sys:{name}"])
+    await session.mount("/mnt/orchestrators", capable, trusted=True)
+    (made,) = await make(session, call(name, **args))
+    assert made["ok"], made
+
+
 async def test_a_decision_about_one_invocation_narrows_its_system_calls(session, module):
     async def policy(event):
         if event.data["action"] == "invoke" and event.data["path"] == CALLER:

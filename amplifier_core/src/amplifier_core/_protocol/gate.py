@@ -129,11 +129,19 @@ def decide_again(granted: Sequence[str], answers: Sequence[Answer]) -> Outcome:
         return decision
     for answer in answers:
         if answer.decision == "allow" and answer.capabilities is not None:
-            kept = reach(answer.capabilities)
-            lost = next((word for word in granted if not kept.covers(word)), None)
+            lost = not_whole(granted, answer.capabilities)
             if lost is not None:
                 return Outcome(allowed=False, reason=f"{answer.hook} did not allow {lost}, which was granted before")
     return Outcome(allowed=True, granted=tuple(granted), reason=decision.reason)
+
+
+def not_whole(wanted: Iterable[str], granted: Sequence[str]) -> str | None:
+    """Name the first capability that is wanted and not granted as a whole.
+
+    What is done at once cannot be narrowed: a listener to every event that may hear some is none of these.
+    """
+    kept = reach(granted)
+    return next((word for word in wanted if not kept.covers(word)), None)
 
 
 def narrowed_below(running: Sequence[str], granted: Sequence[str]) -> str | None:
@@ -142,8 +150,7 @@ def narrowed_below(running: Sequence[str], granted: Sequence[str]) -> str | None
     A decision about one invocation can narrow ``sys:``, which the kernel checks call by call. It cannot take a folder
     away from a process that has it. The caller has to turn such a decision into a denial.
     """
-    kept = reach(granted)
-    return next((word for word in running if not enforced_by_kernel(word) and not kept.covers(word)), None)
+    return not_whole((word for word in running if not enforced_by_kernel(word)), granted)
 
 
 def _read_capabilities(value: object, base: Path | None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, Unreachable, one_line
-from amplifier_core._protocol.gate import Answer, Outcome, decide, decide_again, narrowed_below, read_answer
+from amplifier_core._protocol.gate import Answer, Outcome, decide, decide_again, narrowed_below, not_whole, read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +57,10 @@ async def authorize(state: SessionState, question: Question, span: Span) -> Outc
         if lost is not None:
             reason = f"{lost} was granted at the mount and cannot be taken away for one invocation"
             decision = Outcome(allowed=False, granted=(), scope="call", reason=reason)
+    if decision.allowed and question.action not in (INVOKE, MOUNT):
+        lost = not_whole(question.wanted, decision.granted)
+        if lost is not None:
+            decision = Outcome(allowed=False, reason=f"{lost} was allowed in part, and is made whole or not at all")
     _conclude(state, question, data, decision, answers, span)
     return decision
 

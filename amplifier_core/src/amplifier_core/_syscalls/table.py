@@ -163,11 +163,11 @@ class _Call(NamedTuple):
 
 
 def _word(name: str, args: Args, resource: str | None) -> str:
-    """Write what a call needs as a capability."""
+    """Write what a call needs as a capability, in its one spelling: of ``*``, that is the call alone."""
     value = args.get(resource) if resource else None
     if isinstance(value, str) and len(value) > _TEXT_MAX:
         raise BadRequest(f"args.{resource}: expected at most {_TEXT_MAX} characters, got {len(value)}")
-    return f"sys:{name}:{value}" if isinstance(value, str) else f"sys:{name}"
+    return f"sys:{name}:{value}" if isinstance(value, str) and value != "*" else f"sys:{name}"
 
 
 def _check_args(name: str, args: Args, row: _Row) -> None:
