@@ -463,6 +463,22 @@ async def test_a_session_that_ends_during_a_call_ends_the_call_and_not_the_calle
     assert error(await make(call("mounts", session_id=made)))[1] == f"args.session_id: no session {made!r} is open"
 
 
+async def test_a_session_that_ends_while_policy_is_asked_ends_the_call(start, session):
+    answered = asyncio.Event()
+
+    async def judge(event):
+        if event.data["action"] == "emit":
+            await answered.wait()
+        return {"decision": "allow"}
+
+    make = await start(hook=judge)
+    made = await create(make)
+    emitting = call("emit", event="a:b", data={}, session_id=made)
+    asked, ended = await asyncio.wait_for(make(emitting, call("session.end", session_id=made)), 4)  # policy has 5 s
+    assert ended["ok"]
+    assert error([asked]) == ("cancelled", f"session {made} has ended")
+
+
 async def test_the_end_of_the_callers_session_reaches_calls_in_others(start, kernel, session, events):
     make = await start()
     made = await create(make)

@@ -191,10 +191,13 @@ async def _ask_policy(caller: Invocation, state: SessionState, mount: Mount, cal
     args = Raw(encode_checked(call.args))
     told = {} if state is caller.state else {"caller_session_id": caller.state.session_id}
     question = Question(call.name, caller.module, [call.word], args=args, **told)
-    if asked:
-        await authorize_again(state, question, caller.span, asked)
-    else:
-        await authorize(state, question, caller.span)
+    seconds = max(0.001, caller.deadline.seconds_left())
+    with state.runtime.deadlines.within(seconds, "the policy hooks", state) as asking:  # it ends with that session
+        asking.phase = "policy"
+        if asked:
+            await authorize_again(state, question, caller.span, asked)
+        else:
+            await authorize(state, question, caller.span)
     check_granted(caller, (call.word,))
 
 
