@@ -251,3 +251,50 @@ async def test_what_is_closed_in_a_fork_is_the_socket():
         connection._stream.after_fork()
         await asyncio.wait_for(server.left.wait(), 10)
         await connection.close()
+
+
+class Slow(SocketConnection):
+    """A connection that is greeted once it is there, as by a proxy: ``greet`` does that."""
+
+    def __init__(self, port, reports, greet):
+        descriptor = {"name": "m", "kind": "tool", "capabilities": [], "transport": {"type": "slow"}}
+        super().__init__(ModuleDescriptor.from_mapping(descriptor), reports, "there")
+        self._port, self._greet = port, greet
+
+    async def connect(self, protocol):
+        await asyncio.get_running_loop().create_connection(protocol, "127.0.0.1", self._port)
+        await self._greet()
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+async def test_a_connection_that_ends_before_it_is_used_is_unreachable_at_once(how):
+    """Nobody would ever fail the request that was sent on it."""
+    reports = Reports()
+
+    async def greet():
+        while len(reports) < 2:
+            await asyncio.sleep(0)
+
+    async def end(_, writer):
+        getattr(writer.transport, how)()
+
+    async with await asyncio.start_server(end, "127.0.0.1", 0) as server:
+        connection = Slow(server.sockets[0].getsockname()[1], reports, greet)
+        with pytest.raises(Unreachable, match="the module closed the connection"):
+            await asyncio.wait_for(connection.start((), None), 5)
+        assert [event for event, *_ in reports] == ["module:start", "module:exit"]
+        await connection.close()
+
+
+@pytest.mark.parametrize("raised", [OSError(5, "no greeting"), Internal("no greeting"), asyncio.CancelledError()])
+async def test_a_connection_that_is_refused_after_all_is_closed(raised):
+    async def greet():
+        raise raised
+
+    async with Server(echo) as server:
+        connection = Slow(server.port, Reports(), greet)
+        expected = Unreachable if isinstance(raised, OSError) else type(raised)
+        with pytest.raises(expected, match=None if expected is asyncio.CancelledError else "no greeting"):
+            await connection.start((), None)
+        await asyncio.wait_for(server.left.wait(), 5)
+        await connection.close()

@@ -66,12 +66,16 @@ class SocketConnection(LineConnection):
             return made[0]
 
         correlator = Correlator(start, self._notify)
+        (stream,) = made
         try:
-            await self.connect(lambda: made[0])
-        except OSError as error:
-            raise Unreachable(f"{self._place}: {error.strerror or error}") from error
-        self._stream = made[0]
-        self._notify("module:start", {"place": self._place})
+            await self.connect(lambda: stream)
+        except BaseException as error:
+            stream.abandon()
+            if isinstance(error, OSError):
+                raise Unreachable(f"{self._place}: {error.strerror or error}") from error
+            raise
+        stream.check()
+        self._stream = stream
         return correlator
 
     def clues(self) -> dict[str, Any]:
@@ -122,6 +126,17 @@ class SocketStream(LineStream, asyncio.Protocol):
         """End the connection, and wait for nobody."""
         self._transport.abort()
 
+    def abandon(self) -> None:
+        """End the connection, if there is one already: nobody will use it."""
+        if hasattr(self, "_transport"):
+            self.kill(Unreachable("the connection was given up"))
+
+    def check(self) -> None:
+        """Raise the cause if the connection has ended already: no request would ever hear of it."""
+        if not self.alive:
+            why = self._why or Unreachable(self.closed)
+            raise type(why)(why.message, details=why.details)
+
     def ending(self) -> None:
         """Send no more requests: the end of the connection follows."""
         self._stop(None)
@@ -145,6 +160,7 @@ class SocketStream(LineStream, asyncio.Protocol):
         """Take the connection."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
         self._transport = transport
+        self._notify("module:start", {"place": self._place})
         watch_forks(self)
 
     def data_received(self, data: bytes) -> None:
