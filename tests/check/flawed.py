@@ -180,7 +180,7 @@ def handle(request):
     IN_FLIGHT.remove(request_id)
     if FLAW == "crossed" and crowd > 8:
         request_id = IN_FLIGHT[-1] if IN_FLIGHT else request_id
-    if reply and not (FLAW == "some-at-most" and crowd > 8):
+    if reply:
         write_reply(op, {"id": request_id, **reply})
 
 

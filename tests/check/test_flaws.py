@@ -82,7 +82,6 @@ ON_LINES = {
     "pretty": "STDIO-05",
     "python-repr": "STDIO-01",
     "separators": "STDIO-09",
-    "some-at-most": "OP-06",
     "stays": "STDIO-11",
     "too-large": "MSG-07",
     "twice": "STDIO-04",

@@ -15,6 +15,8 @@ from tests.conftest import missing_here
 
 from amplifier_tools._cli import main
 
+pytestmark = pytest.mark.newest
+
 OPS = ["--op", EXAMPLES["count"]]
 
 

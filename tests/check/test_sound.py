@@ -11,6 +11,8 @@ import pytest
 from tests.conftest import MODULES, missing_here
 from tests.polyglot.toolchains import LANGUAGES, ToolchainMissing, prepare
 
+pytestmark = pytest.mark.newest
+
 ROOT = Path(__file__).parents[2]
 ASKED = {"action": "invoke", "path": "/mnt/tools/files", "name": "files", "kind": "tool", "op": "list"}
 EVENT = {"id": "evt_1", "ts": 1.0, "event": "policy:request", "component": "kernel"}

@@ -15,6 +15,8 @@ import pytest
 from amplifier_core._events.jsonl import JsonlSink
 from amplifier_core.testing import check_sink
 
+pytestmark = pytest.mark.newest
+
 OUTSIDE = Path(__file__).parents[1] / "thirdparty" / "amplifier-thirdparty-example" / "src"
 
 

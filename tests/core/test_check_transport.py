@@ -15,6 +15,8 @@ from amplifier_core import ModuleDescriptor
 from amplifier_core.hookspecs import TRANSPORTS
 from amplifier_core.testing import ProbeModule, check_transport
 
+pytestmark = pytest.mark.newest
+
 SECRET = "s3cret-token"
 HERE = Path(__file__).parent
 OUTSIDE = HERE.parent / "thirdparty" / "amplifier-thirdparty-example" / "src" / "amplifier_thirdparty_example"

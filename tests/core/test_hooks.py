@@ -2,11 +2,14 @@ import asyncio
 import functools
 import json
 import time
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from tests.core.scripted import SCRIPTED, scripted
 
-from amplifier_core import BadRequest, Forbidden, Kernel, Plan
+from amplifier_core import BadRequest, Forbidden, Kernel, Plan, Unreachable
+from amplifier_core._syscalls.invoke import ask_module
 from amplifier_core.hookspecs import TRANSPORTS
 
 ECHO = "/mnt/tools/echo"
@@ -620,6 +623,13 @@ async def test_a_policy_module_that_is_unmounted_denies_what_goes_on(session, mo
     await session.unmount("/mnt/hooks/hook")
     with pytest.raises(Forbidden, match="/mnt/hooks/hook is no longer mounted"):
         await call
+
+
+async def test_a_module_that_no_session_holds_is_not_asked(session):
+    """An unmount marks its hooks first, so that nobody comes here: this is the second of two locks."""
+    gone: Any = SimpleNamespace(path="/mnt/hooks/hook")
+    with pytest.raises(Unreachable, match="/mnt/hooks/hook is no longer mounted"):
+        await ask_module(session._state, session._state, gone, cast("Any", None), cast("Any", None))
 
 
 async def test_many_hooks_are_registered_in_the_order_of_their_priority_and_soon(session):

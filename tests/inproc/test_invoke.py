@@ -394,14 +394,15 @@ async def test_messages_that_are_none_are_internal(session, mount, answers, op, 
     assert await session.invoke(path, "echo", {}) == "here"
 
 
+@pytest.mark.parametrize("error", [Stop("now"), ValueError("now")], ids=["base", "usual"])
 @pytest.mark.parametrize("where", ["inproc", "close"])
-async def test_whatever_it_raises_at_its_start_or_end_ends_nobody_else(kernel, session, mount, answers, where):
+async def test_whatever_it_raises_at_its_start_or_end_ends_nobody_else(kernel, session, mount, answers, where, error):
     def stop(*_):
-        raise Stop("now")
+        raise error
 
     setattr(answers, where, stop)
     if where == "inproc":
-        with pytest.raises(Internal, match="inproc raised Stop: now"):
+        with pytest.raises(Internal, match=f"raised {type(error).__name__}: now"):
             await mount(answers)
     else:
         await mount(answers)

@@ -14,7 +14,7 @@ from amplifier_core import Forbidden, Unreachable
 from amplifier_core.hookspecs import AREAS, Confinement, Isolation
 from amplifier_core.testing import _attacks, _isolation, check_isolation
 
-pytestmark = pytest.mark.usefixtures("linux")
+pytestmark = [pytest.mark.usefixtures("linux"), pytest.mark.newest]
 
 
 class Plain(Isolation):

@@ -6,6 +6,7 @@ A program lies in .cache/polyglot/LANGUAGE, where the descriptor finds it, besid
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
@@ -56,12 +57,23 @@ def prepare(name: str) -> Path:
     """Compile the module in that language where it has changed, and return its descriptor file."""
     language = LANGUAGES[name]
     for command in language.commands:
-        if shutil.which(command) is None:
+        if find(command) is None:
             raise ToolchainMissing(f"{command} is not installed")
     if language.compiler:
         with _locked(name):
             _compile(name, language)
     return HERE / name / "words.json"
+
+
+@functools.cache
+def find(command: str) -> str | None:
+    """Give the path of a command. One of rustup's without a toolchain, which runs nothing, is passed over."""
+    found = (shutil.which(command, path=folder) for folder in os.get_exec_path())
+    return next((each for each in found if each and (command != "rustc" or _runs(each))), None)
+
+
+def _runs(program: str) -> bool:
+    return subprocess.run([program, "--version"], capture_output=True, check=False).returncode == 0
 
 
 @contextlib.contextmanager
@@ -80,14 +92,14 @@ def _compile(name: str, language: Language) -> None:
     done.unlink(missing_ok=True)
     shutil.rmtree(out := CACHE / name, ignore_errors=True)
     out.mkdir()
-    command = [word.replace("OUT", str(out)) for word in language.compiler]
+    command = [str(find(language.compiler[0])), *(word.replace("OUT", str(out)) for word in language.compiler[1:])]
     subprocess.run(command, cwd=HERE / name, env=_environment(), check=True)
     done.write_text(made_of)
 
 
 def _digest(name: str, language: Language) -> str:
     """Name the contents of what a program is made of, and the compiler by its path and its date."""
-    compiler = Path(shutil.which(language.compiler[0]) or "").resolve()
+    compiler = Path(find(language.compiler[0]) or "").resolve()
     parts = [(HERE / name / language.source).read_bytes(), SHARED.read_bytes()]
     parts += [repr((language.compiler, compiler, compiler.stat().st_mtime)).encode()]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()

@@ -9,6 +9,8 @@ import pytest
 
 from amplifier_core import Kernel, Plan
 
+pytestmark = pytest.mark.newest
+
 COMMAND = [sys.executable, "-m", "amplifier_tools", "trace", "export"]
 T0 = 1_800_000_000.0
 

@@ -17,6 +17,8 @@ import pytest
 from amplifier_core import Kernel, KernelError, Plan
 from amplifier_tools._trace.log import Log, _is_same
 
+pytestmark = pytest.mark.newest
+
 COMMAND = [sys.executable, "-m", "amplifier_tools", "trace"]
 T0 = 1_800_000_000.0
 

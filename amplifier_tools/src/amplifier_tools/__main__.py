@@ -2,5 +2,4 @@
 
 from ._cli import main
 
-if __name__ == "__main__":
-    main(prog_name="amplifier-kernel")
+main(prog_name="amplifier-kernel")
