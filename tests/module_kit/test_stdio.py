@@ -315,11 +315,21 @@ def test_too_many_requests_in_progress_are_refused(process):
 
 def test_stdout_may_be_a_file(command, tmp_path):
     request = {"id": "r1", "method": "invoke", "params": {"op": "noisy"}}
-    with (tmp_path / "out").open("wb") as out:
-        told = json.dumps(request).encode()
-        done = subprocess.run(command, input=told + b"\n", stdout=out, stderr=subprocess.PIPE, check=True)
-    assert json.loads((tmp_path / "out").read_bytes()) == {"id": "r1", "ok": True, "result": "quiet"}
-    assert "printed ✓" in done.stderr.decode()
+    written = tmp_path / "out"
+    with (
+        written.open("wb") as out,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.PIPE) as process,
+    ):
+        assert process.stdin
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+        deadline = time.monotonic() + 30
+        while not written.read_bytes().endswith(b"\n"):  # after the end of stdin a request has half a second
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        _, errors = process.communicate(timeout=30)
+    assert json.loads(written.read_bytes()) == {"id": "r1", "ok": True, "result": "quiet"}
+    assert "printed ✓" in errors.decode()
 
 
 def test_what_was_printed_before_goes_to_stderr_too(process, tmp_path, monkeypatch):

@@ -266,6 +266,14 @@ def test_a_file_that_is_renamed_before_it_is_opened_is_read_all_the_same(log, la
     assert list(renaming.lines()) == [b"one", b"two", *([] if late else [b"three"])]
 
 
+def test_a_follower_goes_on_to_the_next_file_without_waiting(log):
+    log.with_name(f"{log.name}.1").write_bytes(b"one\n")
+    log.write_bytes(b"two\n")
+    lines = Log(log, follow=True).lines()
+    assert [next(lines), next(lines)] == [b"one", b"two"]
+    lines.close()  # type: ignore[attr-defined]
+
+
 def test_a_file_that_vanishes_at_a_look_is_none_that_is_open(log):
     log.write_bytes(b"one\n")
     with log.open("rb") as file:
