@@ -159,6 +159,11 @@ async def test_a_message_that_is_too_large_ends_the_connection():
         await connection.close()
 
 
+async def within(seconds, connection):
+    async with asyncio.timeout(seconds):
+        return await connection.request("invoke", b"{}")
+
+
 async def test_a_cancel_without_an_answer_ends_the_connection():
     async def hang(request, writer):
         if request["method"] == "health":
@@ -167,7 +172,7 @@ async def test_a_cancel_without_an_answer_ends_the_connection():
     async with Server(hang) as server:
         connection, reports = await started(server.port)
         waiting = asyncio.create_task(connection.request("invoke", b"{}", Chunks()))
-        beside = asyncio.ensure_future(asyncio.wait_for(connection.request("invoke", b"{}"), 10))
+        beside = asyncio.create_task(within(10, connection))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         waiting.cancel()
