@@ -455,7 +455,7 @@ def test_event_table() -> None:
 
 
 def test_taxonomy() -> None:
-    names = [word for word in words(passage(7, "Taxonomy", "**The log.**")) if ":" in word]
+    names = [word for word in words(passage(7, "Taxonomy", "**Start and end.**")) if ":" in word]
     assert names == at("event#/$defs/taxonomy")["enum"]
     emitted = re.search(r"`([^`]*)` and `([^`]*)` are open to modules", section(8))
     assert emitted

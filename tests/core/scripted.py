@@ -17,7 +17,9 @@ class Scripted(Connection):
         told = descriptor.transport
         self.local = told.get("local", False)
         self.endpoints = told.get("endpoints", ())
-        self.unenforced = tuple(word for word in descriptor.capabilities if not word.startswith(("sys:", "x-")))
+        words = [word for word in descriptor.capabilities if not word.startswith(("sys:", "x-"))]
+        self.confined = told.get("confined", False)
+        self.unenforced = tuple(word for word in words if word not in told.get("enforced", ()))
         self._descriptor = descriptor
         self._notify = notify
 

@@ -1,6 +1,7 @@
 """Budgets of memory and CPU time, with real processes that exceed them. The bounds allow for a busy machine."""
 
 import asyncio
+import sys
 import time
 
 import pytest
@@ -27,6 +28,7 @@ async def hog(session, module):
     return mount
 
 
+@pytest.mark.windows
 @pytest.mark.parametrize("op", ["grow", "child"])
 async def test_a_module_over_its_memory_budget_is_killed_with_its_children(hog, events, op):
     session = await hog(memory_bytes=120 * MEGABYTE)
@@ -34,7 +36,8 @@ async def test_a_module_over_its_memory_budget_is_killed_with_its_children(hog, 
         await session.invoke(HOG, op, {})
     assert caught.value.details["limit"] == 120 * MEGABYTE < caught.value.details["memory_bytes"]
     assert await session.invoke(HOG, "fine", {}) == "fine"
-    assert [event["data"]["signal"] for event in events("module:exit")] == ["SIGKILL"]
+    (exit_,) = (event["data"] for event in events("module:exit"))
+    assert exit_.get("signal") == "SIGKILL" or (sys.platform == "win32" and exit_["exit_code"] == 1)
 
 
 async def test_memory_that_children_share_counts_once(hog, events):
@@ -51,6 +54,7 @@ async def test_what_is_costly_to_weigh_does_not_hold_the_loop(hog):
     assert gap.worst < 0.15
 
 
+@pytest.mark.windows
 async def test_an_idle_module_is_watched_too(hog, events):
     session = await hog(memory_bytes=120 * MEGABYTE)
     await session.invoke(HOG, "later", {})
@@ -60,6 +64,7 @@ async def test_an_idle_module_is_watched_too(hog, events):
     assert await session.invoke(HOG, "fine", {}) == "fine"
 
 
+@pytest.mark.windows
 async def test_an_invocation_over_the_cpu_budget_ends_and_the_next_is_not_charged(hog):
     session = await hog(cpu_ms=200)
     began = time.monotonic()

@@ -14,11 +14,13 @@ from tests.conftest import MODULES
 from amplifier_core import ModuleDescriptor
 from amplifier_core.hookspecs import TRANSPORTS
 from amplifier_core.testing import ProbeModule, check_transport
+from amplifier_transport_inproc import descriptor_of
 
 pytestmark = pytest.mark.newest
 
 SECRET = "s3cret-token"
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 OUTSIDE = HERE.parent / "thirdparty" / "amplifier-thirdparty-example" / "src" / "amplifier_thirdparty_example"
 PROBE = [sys.executable, str(MODULES / "probe.py")]
 ENV = {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), "TOKEN": SECRET}
@@ -30,10 +32,10 @@ def over(plugin, **fields):
 
 
 @contextlib.contextmanager
-def served(*options):
+def served(*options, program=PROBE):
     """Serve the module of the check in a process, and give what it says that it listens on."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*PROBE, *options], env=os.environ | ENV, stdin=pipe, stdout=pipe, text=True) as process:
+    pipe, env = subprocess.PIPE, os.environ | ENV
+    with subprocess.Popen([*program, *options], cwd=ROOT, env=env, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdin
         assert process.stdout
         try:
@@ -67,6 +69,38 @@ async def test_a_transport_over_another_stream_passes(site):
 async def test_http_passes():
     with served("--http") as port:
         await passes(over("http", url=f"http://127.0.0.1:{port}", headers={"authorization": SECRET}))
+
+
+class Inproc:
+    """The module of the check as an object in this process, which nothing ends."""
+
+    def __init__(self):
+        self._module = ProbeModule()
+
+    def describe(self):
+        return {"name": "probe", "kind": "tool", "capabilities": []}
+
+    def inproc(self):
+        return self
+
+    async def answer(self, method, params, send):
+        reply = await self._module.answer(method, json.loads(params), lambda text: send(text.encode()))
+        return (reply or "").encode()
+
+    async def close(self):
+        pass
+
+
+async def test_inproc_passes():
+    found, problems = await check(descriptor_of(Inproc(), limits={"message_bytes": 2 << 20}), without=[ENDS])
+    assert problems == {}
+    assert len(found) == 16
+
+
+async def test_grpc_passes(grpc_is_up):
+    with served(program=[sys.executable, "-m", "tests.grpc_transport.probe"]) as port:
+        fields = {"target": f"dns:///127.0.0.1:{port}", "tls": False, "metadata": {"authorization": SECRET}}
+        await passes(over("grpc", **fields))
 
 
 async def test_a_transport_from_outside_passes(site, tmp_path):

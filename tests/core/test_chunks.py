@@ -81,6 +81,15 @@ async def test_the_idle_time_stops_while_a_request_is_held_and_begins_when_it_is
     assert touched == ["rest", "sign"]
 
 
+def test_what_was_dropped_elsewhere_is_counted_for_the_reader():
+    reader = Chunks()
+    watched = TimedChunks(reader, lambda: None, lambda: None)
+    reader.count_dropped(1)
+    watched.count_dropped(2)
+    TimedChunks(None, lambda: None, lambda: None).count_dropped(3)
+    assert reader.dropped == 3
+
+
 async def test_a_callback_registered_many_times_is_called_once():
     touched = []
     chunks = Chunks()

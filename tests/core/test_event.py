@@ -26,15 +26,18 @@ from amplifier_core._protocol.json import encode_checked
 
 # The taxonomy of section 7, as it is written there.
 TAXONOMY = [
-    *("session:start", "session:fork", "session:end", "mount:add", "mount:remove", "hook:register"),
+    *("kernel:start", "kernel:end"),
+    *("session:start", "session:fork", "session:end", "session:span", "mount:add", "mount:remove", "hook:register"),
     *("context:get", "context:set", "context:pre_compact", "context:post_compact", "module:invoke", "policy:decision"),
+    "module:pre_invoke",
     *("artifact:write", "artifact:read", "module:start", "module:exit", "module:noise", "module:changed"),
-    *("hook:error", "sink:error", "events:dropped"),
+    *("hook:error", "sink:error", "events:dropped", "mount:pre_add", "module:wait", "module:reply"),
+    *("module:chunk", "policy:request", "policy:answer", "kernel:resume", "kernel:fork"),
 ]
 
 
 def test_every_name_of_the_taxonomy_is_the_kernels_own_or_one_that_modules_emit_too():
-    taxonomy = {*TAXONOMY, "policy:request"}
+    taxonomy = {*TAXONOMY}
     assert {
         "artifact:write",
         "artifact:read",
@@ -45,7 +48,9 @@ def test_every_name_of_the_taxonomy_is_the_kernels_own_or_one_that_modules_emit_
     assert all(is_event_name(name) and is_event_pattern(name) for name in taxonomy)
 
 
-@pytest.mark.parametrize("pattern", ["policy:requests", "module:invoked", "session:started", "events:drop"])
+@pytest.mark.parametrize(
+    "pattern", ["policy:requests", "module:invoked", "session:started", "events:drop", "kernel:begin"]
+)
 def test_a_misspelt_name_of_the_kernels_own_is_no_pattern(pattern):
     assert not is_event_pattern(pattern)
 

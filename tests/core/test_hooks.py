@@ -651,3 +651,108 @@ async def test_a_priority_has_a_size(session, priority):
 
     with pytest.raises(BadRequest, match="priority: expected an integer of at most 64 bits, got one of 6"):
         await session.register_hook("my:event", hook, priority=priority)
+
+
+# --- how long it took
+
+
+class MovedClock:
+    """A clock that stands still until somebody moves it."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def time(self):
+        return 1_700_000_000.0
+
+    def monotonic(self):
+        return self.now
+
+    def taking(self, seconds, then):
+        """Make a hook for which this clock passes so many seconds."""
+
+        async def hook(event):
+            self.now += seconds
+            return await then(event) if then else {"decision": "abstain"}
+
+        return hook
+
+
+def times(decision):
+    """Give the time of a decision, and what each hook answered in which time."""
+    told = [(each["decision"], each["duration_ms"]) for each in decision["data"]["hooks"]]
+    return decision["duration_ms"], told
+
+
+async def failing(event):
+    raise RuntimeError("mine")
+
+
+async def test_a_decision_says_how_long_it_took_and_what_each_hook_took(log, wanting, events):
+    clock = MovedClock()
+    async with Kernel(event_log=log, clock=clock) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        for seconds, then in ((0.25, answer("allow")), (0, None), (1.5, answer("allow", scope="session"))):
+            await session.register_hook("policy:request", clock.taking(seconds, then))
+        await session.mount("/mnt/tools", wanting(), trusted=True)
+        await session.register_hook("policy:request", clock.taking(2, failing))
+        with pytest.raises(Forbidden):
+            await session.invoke(ECHO, "echo", {})
+        mounted, invoked = events("policy:decision")
+    answers = [("allow", 250), ("abstain", 0), ("allow", 1500)]
+    assert times(mounted) == (1750, answers)
+    assert times(invoked) == (3750, [*answers, ("deny", 2000)])
+
+
+async def test_a_decision_without_hooks_took_no_time(log, wanting, events):
+    async with Kernel(event_log=log, clock=MovedClock()) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        with pytest.raises(Forbidden):
+            await session.mount("/mnt/tools", wanting(), trusted=True)
+        (decision,) = events("policy:decision")
+    assert times(decision) == (0, [])
+
+
+async def test_a_hook_that_is_late_or_that_nobody_waits_for_any_more_is_in_the_decision(log, module, events):
+    clock = MovedClock()
+    asked = asyncio.Event()
+
+    async def never(event):
+        asked.set()
+        await asyncio.get_running_loop().create_future()
+
+    async with Kernel(event_log=log, clock=clock, policy_timeout=0.05) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        await session.register_hook("policy:request", clock.taking(0.5, answer("allow")))
+        await session.register_hook("policy:request", clock.taking(0.125, never))
+        with pytest.raises(Forbidden, match="the hook failed"):
+            await session.mount("/mnt/tools", module("echo.py"), trusted=True)
+    async with Kernel(event_log=False, sinks=[sink := Told()], clock=clock) as kernel:
+        session = await kernel.session.create(Plan("x"))
+        await session.register_hook("policy:request", clock.taking(0.5, answer("allow")))
+        await session.register_hook("policy:request", clock.taking(0.125, never))
+        asked.clear()
+        mounting = asyncio.create_task(session.mount("/mnt/tools", module("echo.py"), trusted=True))
+        await asked.wait()
+        mounting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await mounting
+    (late,), (cancelled,) = events("policy:decision"), sink.decisions
+    for decision in (late, cancelled):
+        assert times(decision) == (625, [("allow", 500), ("deny", 125)])
+    assert cancelled["data"]["hooks"][1]["reason"] == "had not answered when the wait for it ended"
+
+
+class Told:
+    """A sink that keeps the decisions."""
+
+    def __init__(self):
+        self.decisions = []
+
+    def write(self, line):
+        event = json.loads(line)
+        if event["event"] == "policy:decision":
+            self.decisions.append(event)
+
+    def close(self):
+        pass

@@ -53,7 +53,7 @@ async def test_mount_verifies_and_records_it(session, module, events):
     assert mounted == {"name": "echo", "path": "/mnt/tools/echo"}
     (add,) = events("mount:add")
     assert (add["module"], add["status"]) == ("/mnt/tools/echo", "ok")
-    assert add["data"] == {"kind": "tool", "version": "0.1.0", "capabilities": []}
+    assert add["data"] == {"kind": "tool", "version": "0.1.0", "transport": "stdio", "capabilities": []}
     assert add["duration_ms"] > 0
     assert (await session.mounts())[0]["version"] == "0.1.0"
 

@@ -147,10 +147,16 @@ async def test_the_error_of_an_unknown_name_has_the_installed_names_and_no_packa
     assert add["error"]["message"] == error.message
 
 
-def test_an_unknown_name_where_nothing_is_installed(site, monkeypatch):
+OURS = sorted(path.parent.name for path in Path(__file__).parents[2].glob("amplifier_*_*/pyproject.toml"))
+
+
+@pytest.mark.parametrize("folder", [each for each in OURS if each.split("_")[1] in ("transport", "isolation", "sink")])
+def test_a_plugin_of_ours_that_is_not_installed_is_named(site, monkeypatch, folder):
+    _, noun, name = folder.split("_")
     monkeypatch.setattr(sys, "path", [])
-    with pytest.raises(BadRequest, match=r"\(installed: none\); try: pip install amplifier-transport-stdio\Z"):
-        Plugins().hook(TRANSPORTS, "stdio")
+    expected = r"\(installed: none\); try: pip install " + folder.replace("_", "-")
+    with pytest.raises(BadRequest, match=rf"{expected}\Z"):
+        Plugins().hook(f"amplifier_core.{noun}s", name)
 
 
 async def test_a_plugin_that_is_installed_later_is_found(site, session):
@@ -471,8 +477,8 @@ async def test_the_built_in_sink_needs_a_path(path):
 async def test_the_error_of_an_unknown_sink_has_the_installed_names(site, name, near):
     site.install(SINKS, "lines", SINK)
     error = await refused_sinks([{"type": name}])
-    assert only_line(error) == f"sink {name!r} is not installed (installed: jsonl, lines){near}"
-    assert error.details["installed"] == ["jsonl", "lines"]
+    assert only_line(error) == f"sink {name!r} is not installed (installed: jsonl, lines, otel){near}"
+    assert error.details["installed"] == ["jsonl", "lines", "otel"]
 
 
 async def test_a_transport_is_no_sink(site):
@@ -532,7 +538,7 @@ async def test_a_sink_that_fails_need_not_be_hashable(site):
     unhashable = SINK.replace("class Lines:\n", "class Lines:\n    __hash__ = None\n\n")
     failing = unhashable.replace('Path(path).open("wb")', "Path(path)").replace("self._file.close()", "pass")
     site.install(SINKS, "lines", failing)
-    with pytest.raises(Internal, match="lost 2 events"):
+    with pytest.raises(Internal, match="lost 4 events"):
         async with Kernel(event_log=False, sinks=[{"type": "lines", "path": ""}]) as kernel:
             await kernel.session.create(Plan(goal="test", inputs={}))
 
@@ -601,7 +607,7 @@ async def test_what_an_async_method_gives_is_no_written_event_and_no_closed_sink
     kernel = Kernel(event_log=log, sinks=[Hidden(Awaited())])
     await kernel.open()
     await kernel.session.create(Plan("x"))
-    with pytest.raises(Internal, match="lost 2 events"):
+    with pytest.raises(Internal, match="lost 4 events"):
         await kernel.close()
     (told,) = events("sink:error")
     assert "write is async, and the kernel does not await it" in told["error"]["message"]
@@ -615,4 +621,4 @@ async def test_a_sink_may_give_what_a_file_gives(tmp_path):
     with (tmp_path / "events").open("wb") as file:
         async with Kernel(event_log=False, sinks=[file]) as kernel:
             await kernel.session.create(Plan("x"))
-    assert (tmp_path / "events").read_bytes().count(b"\n") == 2
+    assert (tmp_path / "events").read_bytes().count(b"\n") == 4

@@ -191,7 +191,7 @@ async def test_a_name_that_is_no_event_name_is_recorded_as_dropped(session, even
     assert dropped["data"] == {"event": str(name), "count": 1}
 
 
-@pytest.mark.parametrize("name", ["module:invoke", "policy:decision", "session:end", "policy:request"])
+@pytest.mark.parametrize("name", ["module:invoke", "policy:decision", "session:end", "policy:request", "kernel:end"])
 async def test_the_kernels_own_events_cannot_be_forged(session, events, name):
     session.emit(name, {"a": 1})
     assert not events(name)

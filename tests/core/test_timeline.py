@@ -210,4 +210,4 @@ async def test_an_isolation_that_fails_when_it_is_asked_what_it_enforces_fails_t
     async with Kernel(event_log=log, isolation="waiting") as kernel:
         session = await kernel.session.create(Plan("x"))
         with pytest.raises(Internal, match="isolation 'waiting' raised OSError: no idea"):
-            await session.mount("/mnt/tools", scripted("m", local=True))
+            await session.mount("/mnt/tools", scripted("m", ["env:HOME"], local=True))

@@ -1,6 +1,7 @@
 """Modules that call the kernel: pending, resume, and the result of each system call."""
 
 import asyncio
+import sys
 import time
 
 import attrs
@@ -310,7 +311,12 @@ async def test_the_events_of_a_session_are_in_the_span_of_the_system_call(mounte
 
 async def test_a_module_can_not_trust_what_it_mounts(mounted, session):
     await mounted(*ALL)
-    descriptor = {"name": "m", "kind": "tool", "capabilities": [], "transport": {"type": "stdio", "command": ["cat"]}}
+    descriptor = {
+        "name": "m",
+        "kind": "tool",
+        "capabilities": [],
+        "transport": {"type": "stdio", "command": [sys.executable]},
+    }
     (result,) = await make(session, call("mount", path="/mnt/tools", descriptor=descriptor))
     assert result["error"]["code"] == "forbidden"
 

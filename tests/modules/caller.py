@@ -10,18 +10,18 @@ twice  {"keep": bool}               lists the mounts; the result is its second p
 raw    {"reply": …}                 replies with exactly that
 """
 
-import argparse
 import json
 import sys
 
 
 def description():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--name", default="caller")
-    parser.add_argument("--kind", default="orchestrator")
-    parser.add_argument("--capabilities", default=[], type=json.loads)
+    told = {"name": "caller", "kind": "orchestrator", "capabilities": []}
+    for name in told:
+        if (option := f"--{name}") in sys.argv:  # argparse takes as long to import as json
+            value = sys.argv[sys.argv.index(option) + 1]
+            told[name] = json.loads(value) if name == "capabilities" else value
     schemas = {"call": {}, "turns": {}, "relay": {}, "emit": {}, "raw": {}, "twice": {}}
-    return {**vars(parser.parse_args()), "version": "0.1.0", "inputs": schemas, "outputs": schemas}
+    return {**told, "version": "0.1.0", "inputs": schemas, "outputs": schemas}
 
 
 def pending(syscalls, state):

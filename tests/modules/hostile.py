@@ -1,16 +1,19 @@
 """A module that behaves, but for one message: in one place of it, it puts more than anybody asked for.
 
-hostile.py TRANSPORT METHOD TEMPLATE TIMES FILLER SIZE: TRANSPORT is stdio, hook, http, mcp or mcp-http. It answers
+hostile.py TRANSPORT METHOD TEMPLATE TIMES FILLER SIZE: TRANSPORT is stdio, hook, http, mcp, mcp-http or nats:PORT, with
+the port of a server of NATS. It answers
 METHOD with TEMPLATE, in which @ stands for SIZE bytes of FILLER and # for the id of the request. The arguments of an
 invocation choose their own. It sends this TIMES times and then, if TEMPLATE ends in a line feed, the usual answer. A
-server prints its port. Only the standard library is here.
+server, and a worker of NATS, prints its port. Only the standard library is here.
 """
 
 import contextlib
 import json
 import os
+import socket
 import socketserver
 import sys
+import threading
 
 FILLERS = {
     "text": lambda size: b'"' + b"x" * size + b'"',
@@ -44,6 +47,7 @@ MCP = {
 }
 
 transport, METHOD, TEMPLATE, TIMES, FILLER, SIZE = sys.argv[1:]
+transport, _, PORT = transport.partition(":")
 
 
 def told(request_id, params):
@@ -152,5 +156,60 @@ def serve():
         server.serve_forever()
 
 
+CONTROL = b"_INBOX.hostile.1"  # one subject for all requests, which come one after the other
+
+
+def nats():
+    """Serve the subject m, as a worker."""
+    with socket.create_connection(("127.0.0.1", int(PORT))) as wire, wire.makefile("rb") as lines:
+        wire.sendall(b'CONNECT {"verbose":false,"headers":true}\r\nSUB m.* q 1\r\nSUB %b 2\r\nPING\r\n' % CONTROL)
+        body, inbox, read = b"", b"", 0
+        for line in lines:
+            word, *words = line.split()
+            if word == b"PONG":
+                print(PORT, flush=True)
+            elif word == b"PING":
+                wire.sendall(b"PONG\r\n")
+            elif word in (b"MSG", b"HMSG"):
+                head, data = cut(lines.read(int(words[-1]) + 2)[:-2], int(words[-2]) if word == b"HMSG" else 0)
+                if words[0] != CONTROL:
+                    method, inbox, body, read = words[0].rpartition(b".")[2].decode(), words[2], b"", 0
+                if b"cancel" in head:
+                    continue
+                body, read = body + data, read + len(data) + 256
+                if b"part" in head:
+                    publish(wire, inbox, b"NATS/1.0\r\nAmplifier: read %d\r\n\r\n" % read, b"")
+                if b"part" not in head or len(body) == int(head.split()[-1]):
+                    answer_nats(wire, method, json.loads(body), inbox)
+
+
+def cut(text, at):
+    return text[:at], text[at:]
+
+
+def answer_nats(wire, method, params, inbox):
+    """Answer one request. A template may begin with headers."""
+    if is_meant(method, params):
+        made = []
+        making = threading.Thread(target=lambda: made.append(told("", params)))
+        making.start()
+        while making.is_alive():  # some take longer than a worker may be silent
+            publish(wire, inbox, b"NATS/1.0\r\nAmplifier: alive\r\n\r\n", b"")
+            making.join(1)
+        head, _, data = made[0].rpartition(b"\r\n\r\n")
+        for _ in range(int(TIMES)):
+            publish(wire, inbox, head + b"\r\n\r\n" if head else b"", data)
+        if not TEMPLATE.endswith("\n"):
+            return
+    good = usual(method) if method == "invoke" else {"ok": True, "result": usual(method)}
+    publish(wire, inbox, b"", json.dumps(good).encode())
+
+
+def publish(wire, inbox, head, data):
+    sizes = b"%d %d" % (len(head), len(head) + len(data)) if head else b"%d" % len(data)
+    wire.sendall(b"%b %b %b %b\r\n" % (b"HPUB" if head else b"PUB", inbox, CONTROL, sizes))
+    wire.sendall(head + data + b"\r\n")
+
+
 if __name__ == "__main__":
-    {"stdio": stdio, "hook": stdio, "mcp": mcp}.get(transport, serve)()
+    {"stdio": stdio, "hook": stdio, "mcp": mcp, "nats": nats}.get(transport, serve)()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import threading
 
 from amplifier_core.testing import ProbeModule
 
@@ -40,10 +41,20 @@ async def answer(request, write, end):
         await send(reply)
 
 
+def feed(reader, loop):
+    """Read stdin for the loop."""
+    while data := os.read(0, 2**16):
+        loop.call_soon_threadsafe(reader.feed_data, data)
+    loop.call_soon_threadsafe(reader.feed_eof)
+
+
 async def on_pipes():
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=2**26)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    if sys.platform == "win32":  # asyncio reads no stdin there
+        threading.Thread(target=feed, args=(reader, loop), daemon=True).start()
+    else:
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     lock = asyncio.Lock()
 
     async def write(line):

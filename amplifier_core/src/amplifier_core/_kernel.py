@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from ._events.bus import CLOSED, NOT_AWAITED, Bus
 from ._events.inbox import Inbox
 from ._modules.deadline import Deadlines, running_loop, seconds_of
+from ._protocol.description import PROTOCOL
 from ._protocol.errors import BadRequest, Internal, KernelError, short
 from ._protocol.event import DATA_LIMIT, SizeLimit
-from ._protocol.ids import Ids
+from ._protocol.ids import Ids, ms_since
 from ._session import Sessions
 from ._sessions.registry import Registry, end_session
 from ._sessions.runtime import Runtime, Settings
@@ -30,9 +32,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from ._events.redaction import Redaction
     from ._protocol.ids import Clock
     from ._sessions.state import SessionState
-    from .hookspecs import Sink
+    from .hookspecs import Connection, Isolation, Sink
+
+
+VERSION: str = "0.1.0"
+"""The version of the distribution. To ask for that of the installed one takes 20 ms, and it may be another one."""
 
 
 class Kernel:
@@ -40,15 +47,25 @@ class Kernel:
 
     ``event_log``: path of the log (section 7). ``None``: a new file in the user's state folder. ``False``: no log.
     ``sinks``: further sinks: objects with ``write`` and ``close``, or ``{"type": name, …}`` for a plugin.
-    ``isolation``: confines the modules on this host (section 6): the name of a plugin, or ``{"type": name, …}``.
-    ``None``: the one that is installed; of several, one has to be named. ``False``: no isolation.
+    ``isolation``: confines the modules on this host (section 6): the name of a plugin, ``{"type": name, …}``, or an
+    object. ``None``: the one that is installed; of several, one has to be named. ``False``: no isolation.
+    ``isolations``: others, each in one of these ways, by the names that ``mount(…, isolation=…)`` gives.
     ``event_log_bytes``: file size at which the log continues in a new file; old ones become ``PATH.1``, ``PATH.2`` …
     ``event_limit``: a value of more bytes of JSON is left out of an event's ``data``. ``None``: no limit.
     ``event_sha256``: an event has the SHA-256 of a value that is left out, beside its size.
+    ``event_starts``: a call has the event ``module:pre_invoke`` when it is sent to its module, so that the log of a
+    kernel that was killed shows what was in flight.
+    ``redact``: what no log and no observer may see (section 7): a list of JSON paths, such as ``$..password``, or a
+    function. It gets each event as a dict, and has to return it, perhaps with other ``data`` and ``error``. It runs on
+    the event loop, which it holds, and must not call the kernel. If it fails, the event has neither.
     ``timeout``: seconds for an invocation or a mount, if neither caller nor descriptor gives a time.
     ``policy_timeout``: seconds for the answer of a policy hook. A hook that asks a person needs more.
     ``observer_queue``: events that may wait for one observer. ``fragment_bytes``: bytes of JSON of one fragment.
-    ``clock``, ``entropy``: sources of time and randomness. With fixed ones, two equal runs write equal logs.
+    ``recording``: the log is complete, so that the run can be done again (section 7): no value is left out.
+    ``open_transport``: opens connections, with the arguments of that hook, in the place of the transport plugins. The
+    plugin opens the one that it gives ``None`` for.
+    ``clock``, ``entropy``: sources of time and randomness. With fixed ones, two equal runs write equal logs, but
+    for the ``pid`` in ``kernel:start``: that of each process is another one. ``ids``: draws each id, in their place.
 
     Raises ``BadRequest`` for an argument that does not fit.
     """
@@ -59,36 +76,50 @@ class Kernel:
         event_log: str | Path | Literal[False] | None = None,
         event_log_bytes: int | None = None,
         sinks: Sequence[Sink | Mapping[str, Any]] = (),
-        isolation: str | Mapping[str, Any] | Literal[False] | None = None,
+        isolation: str | Mapping[str, Any] | Isolation | Literal[False] | None = None,
+        isolations: Mapping[str, str | Mapping[str, Any] | Isolation] | None = None,
         event_limit: int | None = DATA_LIMIT,
         event_sha256: bool = False,
+        event_starts: bool = False,
+        redact: Callable[[dict[str, Any]], dict[str, Any]] | Sequence[str] | None = None,
         timeout: float = 30.0,
         policy_timeout: float = 5.0,
         observer_queue: int = 1024,
         fragment_bytes: int = 1024 * 1024,
+        recording: bool = False,
+        open_transport: Callable[..., Connection | None] | None = None,
         clock: Clock = time,
         entropy: Callable[[int], bytes] = os.urandom,
+        ids: Ids | None = None,
     ) -> None:
         _check_count("observer_queue", observer_queue)
         _check_count("fragment_bytes", fragment_bytes)
         _check_count("event_limit", event_limit, optional=True)
         _check_count("event_log_bytes", event_log_bytes, optional=True)
+        _check_choice("event_starts", event_starts)
+        _check_choice("recording", recording)
+        if recording and redact is not None:
+            raise BadRequest("recording: a log without the values that redact takes out cannot be done again")
+        self._redaction = None if redact is None else _redaction(redact, digests=event_sha256)
         self._event_log = event_log
         self._event_log_bytes = event_log_bytes
         self._sinks = sinks
         from ._modules.host import KernelHost  # noqa: PLC0415 - as for `SystemCalls` below
         from ._modules.plugins import Plugins  # noqa: PLC0415
 
-        self._plugins = Plugins()
-        self._host = KernelHost(self._plugins, isolation)
-        self._limit = SizeLimit(math.inf if event_limit is None else event_limit, event_sha256)
-        self._settings = Settings(seconds_of(timeout, 0), seconds_of(policy_timeout, 0), observer_queue, fragment_bytes)
+        self._plugins = Plugins(open_transport)
+        self._host = KernelHost(self._plugins, isolation, isolations)
+        self._limit = SizeLimit(math.inf if event_limit is None or recording else event_limit, event_sha256)
+        times = seconds_of(timeout, 0), seconds_of(policy_timeout, 0)
+        self._settings = Settings(*times, observer_queue, fragment_bytes, event_starts or recording, recording)
         self._clock = clock
-        self._ids = Ids(entropy)
+        self._ids = Ids(entropy, in_order=recording) if ids is None else ids
         self._runtime: Runtime | None = None
         self._states: dict[str, SessionState] = {}
         self._registry = Registry(self._open_runtime, self._states)
         self._closed = ""  # or why
+        self._status = "ok"  # of its end
+        self._began = 0.0
         self._closing: asyncio.Task[list[str]] | None = None
         self.log_path: Path | None = None
         """The path of the JSONL log while and after the kernel is open. ``None``: there is no log."""
@@ -115,7 +146,7 @@ class Kernel:
             raise BadRequest("a kernel can be opened once; make another one")
         from ._syscalls.table import SystemCalls  # noqa: PLC0415 - it keeps the import of the package short
 
-        bus = Bus(self._clock, self._ids, self._open_sinks(), self._limit)
+        bus = Bus(self._clock, self._ids, self._open_sinks(), self._limit, self._redaction)
         calls = SystemCalls(self._registry)
         parts = (
             self._clock,
@@ -129,7 +160,9 @@ class Kernel:
             calls,
         )
         self._runtime = Runtime(*parts)
-        if doubt := self._host.doubt():
+        self._began = self._clock.monotonic()
+        bus.begin(_describe(bus.tag, self._settings))
+        for doubt in self._host.doubts():
             bus.warn(doubt, doubt)
         watch_forks(bus)
         watch_forks(self._runtime.deadlines)
@@ -138,6 +171,8 @@ class Kernel:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            self._status = "error"
         try:
             await self.close()
         except KernelError as failure:
@@ -184,6 +219,7 @@ class Kernel:
         await runtime.host.close()
         runtime.deadlines.close()
         runtime.inbox.close(CLOSED)
+        runtime.bus.end(self._status, ms_since(self._clock, self._began))
         return runtime.bus.close()
 
     def _open_sinks(self) -> list[Sink]:
@@ -235,6 +271,26 @@ class Kernel:
         return self._runtime
 
 
+_RECORDED = ("timeout", "policy_timeout", "observer_queue", "fragment_bytes")  # settings that a replay needs
+
+
+def _describe(tag: str, settings: Settings) -> dict[str, Any]:
+    """Build the ``data`` of ``kernel:start`` (section 7)."""
+    versions = {"amplifier-kernel": VERSION, "python": sys.version.partition(" ")[0]}
+    told = {"kernel": tag, "pid": os.getpid(), "protocol": PROTOCOL, "versions": versions, "platform": sys.platform}
+    if settings.recording:
+        told["recording"] = {name: getattr(settings, name) for name in _RECORDED}
+    return told
+
+
+def _redaction(redact: Any, *, digests: bool) -> Redaction:
+    if digests:
+        raise BadRequest("event_sha256: expected False where redact is given: a digest would tell of what it takes out")
+    from ._events.redaction import Redaction  # noqa: PLC0415 - few kernels have one
+
+    return Redaction(redact)
+
+
 async def _finish(closing: asyncio.Task[list[str]]) -> list[str]:
     """Wait for a task that ends in bounded time. A cancellation of the caller is raised after that."""
     cancelled: asyncio.CancelledError | None = None
@@ -259,6 +315,11 @@ def _check_not_async(sink: Sink) -> None:
 def _close(sink: Sink) -> None:
     if not inspect.iscoroutinefunction(sink.close):
         sink.close()
+
+
+def _check_choice(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise BadRequest(f"{name}: expected True or False, got {short(value)}")
 
 
 def _check_count(name: str, number: object, *, optional: bool = False) -> None:

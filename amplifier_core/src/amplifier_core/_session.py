@@ -5,12 +5,14 @@ Owns the signatures and the defaults. The work is done by `_syscalls` and `_sess
 
 from __future__ import annotations
 
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Self
 
 from ._modules.deadline import seconds_of
 from ._protocol.errors import BadRequest
 from ._protocol.json import decode_checked
+from ._sessions.current import current_span
 from ._syscalls.context import get as get_fragments
 from ._syscalls.context import set_fragment
 from ._syscalls.describe import describe
@@ -18,6 +20,7 @@ from ._syscalls.emit import Emitter
 from ._syscalls.hooks import register_hook
 from ._syscalls.invoke import InvokeRequest, invoke
 from ._syscalls.mount import MountRequest, mount, mounts, unmount
+from ._syscalls.span import SessionSpan
 from ._syscalls.stream import Stream
 
 if TYPE_CHECKING:
@@ -130,16 +133,18 @@ class Session:
         descriptor: ModuleDescriptor | Mapping[str, Any],
         *,
         trusted: bool = False,
+        isolation: str | None = None,
         timeout: float | None = None,
     ) -> dict[str, str]:
         """Ask policy, start a module, verify it and add it below a mount path, in at most ``timeout`` seconds.
 
         ``descriptor`` has the shape of section 1. ``trusted=True`` runs a local module without isolation; the log names
-        it. Returns ``{"name": …, "path": …}`` with the module's full path. Raises ``KernelError`` with the cause; then
-        nothing is left of the module.
+        it. ``isolation`` confines it in place of the usual one: a name in the kernel's ``isolations``, or that of an
+        installed one. Returns ``{"name": …, "path": …}`` with the module's full path. Raises ``KernelError`` with the
+        cause; then nothing is left of the module.
         """
         seconds = seconds_of(timeout, self._state.runtime.settings.timeout)
-        return await mount(self._state, MountRequest(path, descriptor, seconds, trusted))
+        return await mount(self._state, MountRequest(path, descriptor, seconds, trusted, isolation))
 
     async def unmount(self, path: str, name: str | None = None) -> dict[str, list[str]]:
         """Remove one module, or all modules at a mount path without ``name``. Return ``{"removed": paths}``."""
@@ -159,24 +164,50 @@ class Session:
         return description
 
     def invoke(
-        self, path: str, op: str, args: dict[str, Any], *, timeout: float | None = None
+        self,
+        path: str,
+        op: str,
+        args: dict[str, Any],
+        *,
+        timeout: float | None = None,
+        traceparent: str | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Invoke ``op`` of the module at ``path`` and return its result, any JSON value.
 
         ``args`` is JSON: dict with text as keys, list or tuple, str, int, finite float, bool, ``None``. A ``UUID`` is
         its text, and a member of an ``Enum`` its value. Anything else, a subclass too, is refused with its path.
         ``timeout`` is in seconds; it cannot exceed the descriptor's ``timeout_ms``. Raises ``KernelError`` (section 5).
+        ``traceparent`` is that of ``span``, for this one invocation.
         """
-        return invoke(self._state, InvokeRequest(path, op, args, timeout))
+        return invoke(self._state, InvokeRequest(path, op, args, timeout, None, traceparent))
 
-    def stream(self, path: str, op: str, args: dict[str, Any], *, timeout: float | None = None) -> Stream:
+    def stream(
+        self,
+        path: str,
+        op: str,
+        args: dict[str, Any],
+        *,
+        timeout: float | None = None,
+        traceparent: str | None = None,
+    ) -> Stream:
         """Invoke ``op`` and read its chunks as they come: ``async for chunk in session.stream(…)``.
 
-        ``timeout`` is that of ``invoke``; the time that the reader takes counts. The stream raises ``KernelError``.
+        ``timeout`` and ``traceparent`` are those of ``invoke``; the time that the reader takes counts. The stream
+        raises ``KernelError``.
         """
         state = self._state
         check_loop = state.runtime.deadlines.check_loop
-        return Stream(lambda chunks: invoke(state, InvokeRequest(path, op, args, timeout, chunks)), check_loop)
+        request = partial(InvokeRequest, path, op, args, timeout, traceparent=traceparent)
+        return Stream(lambda chunks: invoke(state, request(chunks)), check_loop)
+
+    def span(self, name: str, *, data: Mapping[str, Any] | None = None, traceparent: str | None = None) -> SessionSpan:
+        """Make a span of the embedder's own, such as one step of its agent: ``with session.span("agent.step"):``.
+
+        What the block calls becomes a part of it in the log (section 7). ``name`` has at most 128 characters; the log
+        has ``data``, JSON, beside it. ``traceparent`` is the W3C trace context of a caller outside of the kernel, as
+        its HTTP request has it: the span continues that trace. One that is not valid is ignored, with a warning.
+        """
+        return SessionSpan(self._state, name, data, traceparent)
 
     def emit(self, event: str, data: Mapping[str, Any] | None = None) -> None:
         """Record an event. Returns at once, and never raises while the kernel is open.
@@ -191,10 +222,11 @@ class Session:
         runtime = state.runtime
         if runtime.bus.closed:
             raise BadRequest(runtime.bus.closed)
+        emitter = Emitter(state, span=current_span(runtime))
         if runtime.inbox.thread == get_ident():
-            Emitter(state).emit_or_drop(event, data)
+            emitter.emit_or_drop(event, data)
         else:
-            runtime.inbox.leave(Emitter(state).prepare(event, data))
+            runtime.inbox.leave(emitter.prepare(event, data))
 
     async def register_hook(self, event: str, endpoint_ref: str | Hook, *, priority: int = 0) -> dict[str, Any]:
         """Register an async callable, or the module at a path, as observer of events: ``name``, ``prefix:*`` or ``*``.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import convert, structs
 
 from amplifier_core._protocol.errors import Internal, KernelError, causes, one_line
-from amplifier_core._protocol.event import TAILS, Event, event_id
+from amplifier_core._protocol.event import LEAST_SIZE, TAILS, Event, event_id
 from amplifier_core._protocol.json import encode_checked, printable_json, scrub
 from amplifier_core.hookspecs._fork import FORKED
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs import Sink
 
     from .observer import Observer
+    from .redaction import Redaction
 
 CLOSED = "the kernel is closed"
 NOT_AWAITED = "is async, and the kernel does not await it: make it a plain function, which may feed a queue"
@@ -47,16 +48,23 @@ def refuse_coroutine(given: object, method: str) -> None:
 class Bus:
     """The events of one kernel. Call it from the thread of the event loop alone."""
 
-    def __init__(self, clock: Clock, ids: Ids, sinks: Sequence[Sink], limit: SizeLimit) -> None:
+    def __init__(
+        self, clock: Clock, ids: Ids, sinks: Sequence[Sink], limit: SizeLimit, redaction: Redaction | None = None
+    ) -> None:
         self._clock = clock
-        self._tag = ids.hex16()[:8]
+        self.tag: str = ids.hex16()[:8]
+        """The end of each event's id: it tells kernels apart."""
         self._sinks = tuple(sinks)
         self._opened = len(self._sinks)
         self._lost: dict[int, int] = {}  # by identity: a sink need not be hashable
         self._faults: list[tuple[str, Exception]] = []  # the first one of each sink that failed
-        self.warn: Warnings = Warnings()
+        self._ending = False
+        self._told = True  # each of them, by `sink:error`
+        self._redaction = redaction
+        self.warn: Warnings = Warnings(quoting=redaction is None)
         self._seq = 0
         self.limit = limit
+        self._heavy = 8 * max(limit.size, LEAST_SIZE)  # bytes of an event that is cut before its redaction
         self.closed: str = ""
         """Why no event is taken any more; empty while the bus is open."""
 
@@ -64,9 +72,9 @@ class Bus:
         """Give the id, time and number of the next event, which has to be published before any other."""
         self._seq = seq = self._seq + 1
         ts = self._clock.time()
-        return event_id(ts, seq, self._tag), ts, seq
+        return event_id(ts, seq, self.tag), ts, seq
 
-    def publish(
+    def publish(  # noqa: C901 - further calls would cost each event more than what they do
         self, event: Event, observers_of: Callable[[str], Sequence[Observer]] = no_observers, *, bounded: bool = False
     ) -> None:
         """Write an event that has its stamp to every sink, and offer it to the observers of its name.
@@ -77,6 +85,14 @@ class Bus:
             line = encode_checked(event)
         except (TypeError, ValueError, RecursionError):  # foreign text in an error or in a transport's report
             event = convert(scrub(structs.asdict(event)), Event)
+            line = encode_checked(event)
+        faults: Sequence[str] = ()
+        if self._redaction is not None:
+            if len(line) > self._heavy:
+                event = self._lightened(event)
+                line = encode_checked(event)
+            event, faults = self._redaction.apply(event, line)
+            bounded = False
             line = encode_checked(event)
         if len(line) > self.limit.size:
             line = self._shortened(event, bounded=bounded)
@@ -93,8 +109,24 @@ class Bus:
                 failed += ((sink, failure),)
         for observer in observers_of(event.event):
             observer.offer(event.event, line)
+        for fault in faults:  # now: whoever hears of it may emit an event, which comes after this one
+            self.warn("redact", fault)
         for sink, reason in failed:
             self._sink_failed(sink, reason, observers_of)
+
+    def begin(self, data: dict[str, Any]) -> None:
+        """Record ``kernel:start``, the first event in each sink."""
+        self._record("kernel:start", data)
+
+    def end(self, status: str, ms: float) -> None:
+        """Record ``kernel:end``, the last event in each sink: that one fails now is told by ``loss`` alone."""
+        self._ending, lost = True, self.lost()
+        self._record("kernel:end", {"lost": lost} if lost else {}, "error" if lost else status, ms)
+
+    def _record(self, event: str, data: dict[str, Any], status: str | None = None, ms: float | None = None) -> None:
+        """Record an event of the kernel itself. It is of no session, so no observer hears of it."""
+        ident, ts, seq = self.stamp()
+        self.publish(Event(ident, ts, event, "kernel", seq, status=status, duration_ms=ms, data=data))
 
     def after_fork(self) -> None:
         """Take no event any more in a process that was forked from the kernel's."""
@@ -104,7 +136,7 @@ class Bus:
         """Make the envelope of a question to hooks, such as ``policy:request``. It is not logged and has no ``seq``."""
         ts = self._clock.time()
         return Event(
-            event_id(ts, self._seq, self._tag + span.span_id), ts, event, "kernel", None, None, None, None,
+            event_id(ts, self._seq, self.tag + span.span_id), ts, event, "kernel", None, None, None, None,
             session_id, span.request_id, span.span_id, span.parent_span_id, data,
         )  # fmt: skip
 
@@ -117,7 +149,7 @@ class Bus:
         if not (lost := self.lost()):
             return None
         reasons = "; ".join(f"{name}: {one_line(fault)}" for name, fault in self._faults)
-        told = len(self._lost) < self._opened  # by `sink:error`, in the other sinks
+        told = self._told and len(self._lost) < self._opened  # by `sink:error`, in the other sinks
         why = "; sink:error has the reason" if told else f": {reasons}"
         cause = self._faults[0][1]
         details = {"lost": lost, "causes": causes(cause)}
@@ -134,6 +166,17 @@ class Bus:
             except Exception as error:  # foreign code, and the other sinks have to be closed
                 failures.append(f"sink {type(sink).__name__}: {one_line(error)}")
         return failures
+
+    def _lightened(self, event: Event) -> Event:
+        """Leave out values that are too large, each as a whole, so that no module decides how long a redaction takes.
+
+        Text of stderr stays until it is redacted: at a cut, half a secret would be left.
+        """
+        data = self.limit.leave_out(event.data, TAILS) if isinstance(event.data, Mapping) else event.data
+        error = event.error
+        if error and isinstance(error.get("details"), Mapping):
+            error = {**error, "details": self.limit.leave_out(error["details"], TAILS)}
+        return structs.replace(event, data=data, error=error)
 
     def _shortened(self, event: Event, *, bounded: bool) -> bytes:
         """Encode an event without the values that are too large."""
@@ -153,6 +196,9 @@ class Bus:
         name = type(sink).__name__
         self._faults.append((f"sink {name}", failure))
         self.warn(f"sink {name}", f"sink {name} lost an event, and others may follow: {one_line(failure)}")
+        if self._ending:
+            self._told = False
+            return
         sinks, self._sinks = self._sinks, tuple(other for other in self._sinks if id(other) not in self._lost)
         error = KernelError(f"sink {name}: {one_line(failure)}")
         ident, ts, seq = self.stamp()

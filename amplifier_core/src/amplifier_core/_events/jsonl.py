@@ -7,10 +7,10 @@ at any point loses none.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
 import os
 import stat
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING, Any
 from amplifier_core._protocol.errors import BadRequest, path_of, reason_of, short
 from amplifier_core.hookspecs import hookimpl, watch_forks
 
+if sys.platform == "win32":  # pragma: no cover
+    from .windows_file import locked, open_to_append
+else:
+    from .posix_file import locked, open_to_append
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from io import FileIO
 
-fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # Windows
 _LOOKS = 1000
 _LOCK_ROUNDS, _LOCK_PAUSE = 50, 0.002  # seconds
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-for _name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"):  # the last: a pipe without a reader does not block
-    _FLAGS |= getattr(os, _name, 0)
 
 
 class JsonlSink:
@@ -44,7 +45,7 @@ class JsonlSink:
             self._torn = _ends_torn(self.path)
             self._rotate_bytes = rotate_bytes
             self._number = 1
-            self._take(os.open(self.path, _FLAGS, 0o600))
+            self._take(open_to_append(self.path))
             watch_forks(self)
         except (OSError, ValueError) as error:
             raise BadRequest(f"event log {path_of(path)}: {reason_of(error)}") from error
@@ -126,13 +127,13 @@ class JsonlSink:
 
     def _next_file(self) -> int:
         """Open the next file. The old one is renamed first, unless another kernel with the same log has done so."""
-        with _locked(self._fd):
+        with locked(self._fd):
             if not self.path.exists() or not self._is_current(self.path.stat()):
-                return os.open(self.path, _FLAGS, 0o600)
+                return open_to_append(self.path)
             kept = self._free_name()
             self.path.rename(kept)
             try:
-                return os.open(self.path, _FLAGS, 0o600)
+                return open_to_append(self.path)
             except OSError:
                 os.link(kept, self.path)  # fails if another kernel has made the file meanwhile
                 kept.unlink()
@@ -171,26 +172,12 @@ def _byte_at(file: FileIO, place: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _locked(fd: int) -> Iterator[None]:
-    """Keep other kernels from rotating the same file meanwhile. ``OSError`` if one of them is rotating it."""
-    if fcntl is None:
-        yield
-        return
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # the file was rotated, and its lock is gone with its descriptor
-            fcntl.flock(fd, fcntl.LOCK_UN)
-
-
-@contextlib.contextmanager
 def _locked_soon(fd: int) -> Iterator[None]:
     """Wait for the same lock, for a moment: whoever has it for longer is no kernel."""
     with contextlib.ExitStack() as stack:
         for _ in range(_LOCK_ROUNDS):
             with contextlib.suppress(BlockingIOError):
-                stack.enter_context(_locked(fd))
+                stack.enter_context(locked(fd))
                 break
             time.sleep(_LOCK_PAUSE)
         yield

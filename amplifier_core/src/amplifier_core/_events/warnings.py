@@ -16,13 +16,22 @@ _TEXT_MAX = 1000  # characters
 
 
 class Warnings:
-    """The warnings of one kernel. Call it with who is concerned, and with one line."""
+    """The warnings of one kernel. Call it with who is concerned, and with one line.
 
-    def __init__(self) -> None:
+    ``quoting``: a line may quote what an event has in its data or its error.
+    """
+
+    def __init__(self, *, quoting: bool = True) -> None:
         self._counts: dict[str, int] = {}
+        self._quoting = quoting
 
-    def __call__(self, who: str, text: str) -> None:
-        """Warn: the first, the tenth, the hundredth time that it is about this one, and so on."""
+    def __call__(self, who: str, text: str, bare: str = "") -> None:
+        """Warn: the first, the tenth, the hundredth time that it is about this one, and so on.
+
+        ``bare`` says the same, if the text quotes an event: without that.
+        """
+        if bare and not self._quoting:
+            text = f"{bare}: the log says more"
         count = self._counts.get(who, 0) + 1
         if count == 1 and len(self._counts) >= _WHO_MAX:
             return

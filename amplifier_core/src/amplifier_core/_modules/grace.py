@@ -11,13 +11,12 @@ import contextlib
 import contextvars
 import math
 import types
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from amplifier_core._protocol.errors import add_clues
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
 _Result = TypeVar("_Result")
 
@@ -30,9 +29,11 @@ def bounded(call: Awaitable[_Result], what: str) -> Awaitable[_Result]:
 
     Then ``call`` is closed where it stands, and the ``CancelledError`` says that ``what`` had not ended it.
     """
+    if type(call) is types.CoroutineType:
+        return _driven(call, what)
     if asyncio.isfuture(call) and not _may_go_on(call):
         return call
-    return _Driven(call if asyncio.iscoroutine(call) else _awaited(call), what).run()
+    return _driven(call if asyncio.iscoroutine(call) else _awaited(call), what)
 
 
 def is_cancelled() -> bool:
@@ -50,52 +51,69 @@ def _may_go_on(future: object) -> bool:
     return isinstance(future, asyncio.Task) or type(future).__name__ == "_GatheringFuture"
 
 
-class _Driven:
-    """A coroutine that is run step by step, in the task of the caller, so that it can be left."""
+@types.coroutine
+def _driven(call: Coroutine[Any, Any, _Result], what: str) -> Generator[Any, Any, _Result]:
+    """Run a coroutine step by step, in the task of the caller, so that it can be left.
 
-    def __init__(self, call: Coroutine[Any, Any, Any], what: str) -> None:
-        self._call = call
+    Nothing of the grace is made before it is needed: most calls are neither cancelled nor wait for a task.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    grace: _Grace | None = None
+    step: Callable[[Any], Any] = call.send
+    sent: BaseException | None = None
+    try:
+        while True:
+            waits_for = step(sent)
+            step, sent = call.send, None
+            if grace is None and type(waits_for) is not _Future and _may_go_on(waits_for):
+                grace = _Grace(what, task, before)
+            try:
+                if grace is None:
+                    yield waits_for
+                else:
+                    yield from grace.wait(waits_for)
+            except asyncio.CancelledError as error:
+                grace = grace or _Grace(what, task, before)
+                grace.begin(error)
+                step, sent = call.throw, error
+            except Exception as error:  # noqa: BLE001 - a future has failed, and the call may handle it
+                step, sent = call.throw, error
+            if grace is not None:
+                grace.check()
+    except StopIteration as end:
+        result: _Result = end.value
+        return result
+    except BaseException:
+        with contextlib.suppress(Exception):  # foreign code, which is left
+            call.close()
+        raise
+
+
+_Future = asyncio.Future  # what most calls wait for
+
+
+class _Grace:
+    """The bound on one call from its first cancellation on, and the waits that can be left then."""
+
+    def __init__(self, what: str, task: asyncio.Task[Any] | None, before: int) -> None:
         self._what = what
         self._loop = asyncio.get_running_loop()
         self._cancelled: asyncio.CancelledError | None = None
         self._until = math.inf
-        self._task: asyncio.Task[Any] | None = None
-        self._before = 0  # cancellations of the task that are not about this call
+        self._task = task
+        self._before = before  # cancellations of the task that are not about this call
         self._over: asyncio.Future[None]  # what the task waits for in place of a future of foreign code
 
-    @types.coroutine
-    def run(self) -> Generator[Any, Any, Any]:
-        self._task = asyncio.current_task()
-        self._before = self._task.cancelling() if self._task else 0
-        go_on = partial(self._call.send, None)
-        step = go_on
-        try:
-            while True:
-                waits_for = step()
-                step = go_on
-                self._forget_its_own()
-                try:
-                    if self._cancelled is None and not _may_go_on(waits_for):
-                        yield waits_for
-                    else:
-                        yield from self._wait(waits_for)
-                except asyncio.CancelledError as error:
-                    self._begin(error)
-                    step = partial(self._call.throw, error)
-                except Exception as error:  # noqa: BLE001 - a future has failed, and the call may handle it
-                    step = partial(self._call.throw, error)
-                if self._cancelled is not None and self._loop.time() >= self._until:
-                    raise self._give_up(self._cancelled)
-        except StopIteration as end:
-            return end.value
-        finally:
-            with contextlib.suppress(Exception):  # foreign code, which is left
-                self._call.close()
-
-    def _begin(self, error: asyncio.CancelledError) -> None:
+    def begin(self, error: asyncio.CancelledError) -> None:
         """Note the first cancellation: the grace begins."""
         if self._cancelled is None:
             self._cancelled, self._until = error, self._loop.time() + SECONDS
+
+    def check(self) -> None:
+        """Raise the first cancellation once the grace is over."""
+        if self._cancelled is not None and self._loop.time() >= self._until:
+            raise self._give_up(self._cancelled)
 
     def _forget_its_own(self) -> None:
         """End the grace if nobody cancels the call any more: foreign code had cancelled itself, as its timeouts do."""
@@ -108,10 +126,14 @@ class _Driven:
         cancelled.add_note(told)
         return cancelled
 
-    def _wait(self, future: Any) -> Generator[Any, Any, None]:
-        """Wait as a task does for a future of foreign code, or for a turn of the loop, until the grace is over."""
-        if future is None:
-            yield
+    def wait(self, future: Any) -> Generator[Any, Any, None]:
+        """Wait as a task does for a future of foreign code, or for a turn of the loop, until the grace is over.
+
+        A future that cannot go on is left to the task, unless the grace has begun.
+        """
+        self._forget_its_own()
+        if future is None or (self._cancelled is None and not _may_go_on(future)):
+            yield future
             return
         future._asyncio_future_blocking = False  # noqa: SLF001 - as a task does
         future.add_done_callback(self._wake, context=contextvars.copy_context())
@@ -121,7 +143,7 @@ class _Driven:
             try:
                 yield from self._over
             except asyncio.CancelledError as error:
-                self._begin(error)
+                self.begin(error)
                 if not future.cancel(*error.args):
                     raise
             finally:

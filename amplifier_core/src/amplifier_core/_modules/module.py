@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -20,6 +21,7 @@ from amplifier_core.hookspecs import Connection
 
 from .confinement import left_open_by
 from .grace import bounded, is_cancelled
+from .thread import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from amplifier_core.hookspecs import Chunks, Confinement, Host, Isolation
 
     from .budget import Budget
+    from .confinement import CheckedConfinement
 
 
 _CLOSE_SECONDS = 5.0
@@ -42,6 +45,9 @@ class Permit(Protocol):
     async def renew(self) -> None:
         """Ask. Raises the error with which the request ends, if the answer is no."""
 
+    def note_wait(self) -> None:
+        """Note that the request has to wait for its turn."""
+
 
 class Module(msgspec.Struct, eq=False):
     """One mounted module. A session and its forks may share it."""
@@ -54,7 +60,7 @@ class Module(msgspec.Struct, eq=False):
     unenforced: tuple[str, ...] = ()  # those of its capabilities that nothing enforces here
     unconfined: tuple[str, ...] = ()  # in what its isolation does not confine it, as `isolation.AREA`
     granted: tuple[str, ...] = ()
-    confinement: Confinement | None = None  # planned at the mount, if it has an isolation
+    confinement: CheckedConfinement | None = None  # planned at the mount, if it has an isolation
     description: bytes = b""  # JSON, as verified at the mount, or since
     changes: int = 0  # of its description that its connection has reported
     described: int = 0  # how many of them the description knows of
@@ -76,22 +82,18 @@ class Module(msgspec.Struct, eq=False):
         """Whether the module has said that its description is another one now."""
         return self.changes != self.described
 
+    async def survey(self) -> None:
+        """Let the connection look at where a remote module runs. Raises a ``KernelError``."""
+        with self._blamed("survey"):
+            await bounded(self.connection.survey(), self._label())
+
     async def start(self, host: Host) -> None:
         """Start the module through its transport, with the granted capabilities. The host has the kernel's meter."""
         limits = self.descriptor.limits
-        try:
+        with self._blamed("start"):
             await bounded(self.connection.start(self.granted, self.confinement), self._label())
             wanted = limits.memory_bytes is not None or limits.cpu_ms is not None
             measured = wanted and self.connection.usage(exact=False) is not None
-        except KernelError as error:
-            self.name_in(error)
-            raise
-        except asyncio.CancelledError as error:
-            if is_cancelled():
-                raise
-            raise Internal(f"{self._label()} cancelled a start that the kernel had not cancelled") from error
-        except Exception as error:
-            raise KernelError.from_exception(error, self._label()) from error
         if measured:
             from .budget import Budget  # noqa: PLC0415 - few modules have one
             from .meter import Meter  # noqa: PLC0415
@@ -137,6 +139,8 @@ class Module(msgspec.Struct, eq=False):
         return reply
 
     async def _take_slot(self, slots: asyncio.Semaphore, permit: Permit | None) -> None:
+        if permit is not None and slots.locked():
+            permit.note_wait()
         await self._acquire(slots)
         while permit is not None and permit.is_outdated():
             slots.release()  # who is asked may need one
@@ -166,15 +170,15 @@ class Module(msgspec.Struct, eq=False):
             yield above
             above = above.mounter
 
-    def find_unenforced(self, words: Iterable[str]) -> tuple[str, ...]:
+    async def find_unenforced(self, words: Iterable[str]) -> tuple[str, ...]:
         """List those of some capabilities that nothing enforces here: neither kernel nor transport nor isolation.
 
         Raises what the isolation raises, as a ``KernelError``.
         """
         open_ = tuple(word for word in dict.fromkeys(words) if self._is_left_open(word))
-        if self.isolation is None:
+        if self.isolation is None or not open_:
             return open_
-        return left_open_by(self.isolation, open_)
+        return await in_thread(partial(left_open_by, self.isolation, open_))
 
     def clues(self) -> dict[str, Any]:
         """Give the connection's clues why no reply comes, for the ``details`` of a timeout."""
@@ -188,12 +192,29 @@ class Module(msgspec.Struct, eq=False):
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await bounded(self.connection.close(), self._label())
+            if self.confinement is not None:
+                await self.confinement.end()
         except asyncio.CancelledError:
             if is_cancelled():
                 raise
         finally:
             for above in self.mounters():
                 above.mounted.discard(self)
+
+    @contextlib.contextmanager
+    def _blamed(self, what: str) -> Iterator[None]:
+        """Make a ``KernelError`` that names the module of whatever foreign code raises in what is no request."""
+        try:
+            yield
+        except KernelError as error:
+            self.name_in(error)
+            raise
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
+            raise Internal(f"{self._label()} cancelled a {what} that the kernel had not cancelled") from error
+        except Exception as error:
+            raise KernelError.from_exception(error, self._label()) from error
 
     def _is_left_open(self, word: str) -> bool:
         """Tell whether the transport leaves a capability to others. Of a narrowed one it is asked by what covers it."""
@@ -223,7 +244,7 @@ def as_connection(opened: Any) -> Connection:
     """
     if isinstance(opened, Connection):
         return opened
-    if opened.local and not hasattr(opened, "launch"):
+    if opened.local and not hasattr(opened, "launch") and not getattr(opened, "confined", False):
         raise Internal(f"the transport opened {type(opened).__name__}, which is local and has no launch")
     return _Adapter(opened)
 
@@ -233,11 +254,12 @@ class _Adapter(Connection):
 
     def __init__(self, inner: Any) -> None:
         self.local = inner.local
+        self.confined = getattr(inner, "confined", False)
         self.unenforced = inner.unenforced
         self.endpoints = getattr(inner, "endpoints", ())
         self._inner = inner
         measures = callable(getattr(inner, "usage", None)) and callable(getattr(inner, "kill", None))
-        for name in ("launch", "clues", *(("usage", "kill") if measures else ())):
+        for name in ("launch", "clues", "survey", *(("usage", "kill") if measures else ())):
             if callable(member := getattr(inner, name, None)):
                 setattr(self, name, member)
 

@@ -14,7 +14,7 @@ from amplifier_core._protocol.errors import BadRequest, Internal, KernelError, m
 from amplifier_core.hookspecs import ISOLATIONS, PROJECT, SINKS, TRANSPORTS, IsolationSpec, SinkSpec, TransportSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from importlib.metadata import EntryPoint, EntryPoints
 
 
@@ -27,10 +27,14 @@ _GROUPS: dict[str, tuple[type, str, tuple[str, ...]]] = {
 
 
 class Plugins:
-    """The plugins that one kernel has loaded, by group and name."""
+    """The plugins that one kernel has loaded, by group and name.
 
-    def __init__(self) -> None:
+    ``open_transport`` is the embedder's own function of that name. The plugin opens what it gives ``None`` for.
+    """
+
+    def __init__(self, open_transport: Callable[..., Any] | None = None) -> None:
         self._hooks: dict[tuple[str, str], Any] = {}
+        self._open_transport = open_transport
 
     def open(self, group: str, name: str, **arguments: Any) -> Any:
         """Call the plugin of that name to open a connection, a sink or an isolation.
@@ -41,7 +45,11 @@ class Plugins:
         what = f"{_noun(group)} {name!r}"
         _, opens, members = _GROUPS[group]
         try:
-            opened = getattr(self.hook(group, name), opens)(**arguments)
+            opened = None
+            if self._open_transport is not None and group == TRANSPORTS:
+                opened = self._open_transport(**arguments)
+            if opened is None:
+                opened = getattr(self.hook(group, name), opens)(**arguments)
         except Exception as error:
             if isinstance(error, KernelError):
                 raise
@@ -116,7 +124,11 @@ def _load(point: EntryPoint) -> object:
         ) from error
 
 
-_OURS = {"transport": ("stdio", "http", "mcp", "inproc"), "isolation": ("bwrap",), "sink": ()}
+_OURS = {
+    "transport": ("stdio", "http", "grpc", "inproc", "mcp", "nats", "wasm"),
+    "isolation": ("bwrap",),
+    "sink": ("otel",),
+}
 """The names for which there is a distribution of our own. A name that nobody owns yet invites others to take it."""
 
 

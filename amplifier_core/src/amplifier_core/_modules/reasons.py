@@ -28,6 +28,7 @@ _LINES = 20  # of stderr; `details` have more
 _WIDTH = 200  # characters of a line
 _TEXT_MAX = 16 * 1024  # characters
 _QUOTED = 3  # parts of a text with something in quotes
+_WHOLE_NETWORK = {"net:connect:*", "net:listen:*"}
 _READ_ONLY = re.compile(r"[Rr]ead-only file system")
 _NO_NETWORK = re.compile(
     r"ENETUNREACH|EAI_AGAIN|ENOTFOUND|[Nn]etwork is unreachable|[Nn]ame resolution|Name or service not known"
@@ -153,8 +154,10 @@ def _hints_of_text(text: str, module: Module) -> Iterator[str]:
     absent = (path for path in _NO_FILE.findall(text) if not path.startswith(shown))
     if path := next((path for path in absent if not granted.covers(f"fs:read:{path}")), ""):
         yield f"hint: not granted fs:read:{_line(path)}, and isolated"
-    if _NO_NETWORK.search(text) and not any(word.startswith("net:") for word in module.granted):
-        yield "hint: not granted net:connect:*, and isolated: there is no network"
+    if _NO_NETWORK.search(text) and not granted.words & _WHOLE_NETWORK:
+        hosts = [word.removeprefix("net:connect:") for word in module.granted if word.startswith("net:connect:")]
+        there = f"nothing is there but {_line(', '.join(hosts))}" if hosts else "there is no network"
+        yield f"hint: not granted net:connect:*, and isolated: {there}"
     if found := _NO_PACKAGE.search(text):
         name = _line(found[1] or found[2])
         yield f"hint: isolated: where {name} is installed has to be granted, as fs:read:FOLDER"

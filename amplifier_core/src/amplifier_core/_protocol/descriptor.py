@@ -67,6 +67,13 @@ def _is_list_of_text(value: object) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
 
 
+def _are_ops(value: object) -> bool:
+    """Tell whether a value describes operations: an object each, in which ``idempotent`` is true or false."""
+    return isinstance(value, Mapping) and all(
+        isinstance(told, Mapping) and isinstance(told.get("idempotent"), bool | None) for told in value.values()
+    )
+
+
 def is_version(value: object) -> bool:
     """Tell whether a value is a semantic version of bounded length, or ``None``."""
     if not isinstance(value, str):
@@ -101,7 +108,8 @@ class ModuleDescriptor:
     names the file in errors. ``caller`` is the path of the module whose system call sent the descriptor, ``None`` if
     the embedder did: the kernel trusts only the embedder to say which files are the module's own. So the paths in the
     ``capabilities`` of a descriptor with a ``caller`` have to be absolute, and no file is looked at for them.
-    ``spellings`` are the words as they were given: what the module describes is compared with them first.
+    ``ops`` tells of an operation whether it is ``idempotent``: whether it may be repeated if nobody knows that it was
+    done. ``spellings`` are the words as they were given: what the module describes is compared with them first.
     """
 
     name: str
@@ -110,6 +118,7 @@ class ModuleDescriptor:
     capabilities: tuple[str, ...]
     version: str | None = None
     limits: Limits = attrs.field(factory=Limits)
+    ops: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     base: Path = attrs.field(factory=Path.cwd, eq=False)
     source: str = attrs.field(default="descriptor", eq=False)
     caller: str | None = attrs.field(default=None, eq=False)
@@ -208,6 +217,19 @@ class ModuleDescriptor:
             if name not in known:
                 raise self.misfit(f"{path}.{name[:_SHOWN]}", f"expected one of {', '.join(known)}")
 
+    def file(self, path: str, expected: str, value: object) -> Path | None:
+        """Read a field of ``transport`` that names a file of this host. Paths are relative to the descriptor's folder.
+
+        ``None`` names none. Raises ``BadRequest``, for each file that a module's descriptor names as well.
+        """
+        if value is None:
+            return None
+        if self.caller is not None:  # an error would tell whether the file is there
+            raise self.misfit(path, "expected none: a module wrote the descriptor, and names no file of this host")
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise self.misfit(path, expected, value)
+        return self.base / value
+
 
 def _no_object(given: object, source: str) -> BadRequest:
     more = "; load_descriptor(path) reads a file" if isinstance(given, str | os.PathLike) else ""
@@ -220,11 +242,13 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], object]]] = {
     "transport": ("an object whose type is text", _is_transport),
     "capabilities": ("a list of text", _is_list_of_text),
     "version": ("a semantic version like 1.2.0", is_version),
+    "ops": ("an object of objects, in each of which idempotent is true or false", _are_ops),
     "limits": ("limits", lambda value: isinstance(value, Limits)),
 }
 """For each field, the words of its error and its test. attrs' validators would take twice as long to import."""
 
-_OPTIONAL = ("version", "limits")  # null reads as absent in them, in each limit, and in each field of the transport
+_OPTIONAL = ("version", "limits", "ops")
+"""``null`` reads as absent in them, in each limit, and in each field of the transport."""
 
 
 def load_descriptor(path: str | Path) -> ModuleDescriptor:

@@ -25,19 +25,24 @@ TAILS = ("stderr", "earlier_stderr")
 NAME_MAX = 128
 """The most characters of an event's name, and of a pattern."""
 
-_LEAST_SIZE, _OMITTED_SIZE = 1024, 100  # bytes
+LEAST_SIZE = 1024
+"""Bytes: an event's data has room for eight times as much, however small the limit is."""
+
+_OMITTED_SIZE, _SPARE = 100, 200  # bytes
 _PIECE = 64 * 1024  # characters
 _IN_TWO = b'"\\\b\f\n\r\t'  # escaped with two characters; other control characters take six
 _IN_SIX = bytes(set(range(0x20)).difference(_IN_TWO))
 
 KERNEL_EVENTS = frozenset((
-    "session:start", "session:fork", "session:end", "mount:add", "mount:remove", "hook:register", "context:get",
-    "context:set", "module:invoke", "module:start", "module:exit", "module:noise", "module:changed", "policy:decision",
-    "hook:error", "sink:error", "events:dropped", "policy:request",
+    "kernel:start", "kernel:resume", "kernel:fork", "kernel:end", "session:start", "session:fork", "session:end",
+    "session:span", "mount:pre_add", "mount:add", "mount:remove", "hook:register", "context:get", "context:set",
+    "module:pre_invoke", "module:invoke", "module:start", "module:exit", "module:noise", "module:changed",
+    "module:reply", "module:chunk", "module:wait",
+    "policy:decision", "policy:request", "policy:answer", "hook:error", "sink:error", "events:dropped",
 ))  # fmt: skip
 """Names that the kernel alone emits, so that no module can forge the audit trail."""
 
-_KERNEL_NAMESPACES = frozenset(("session", "mount", "hook", "module", "policy", "sink", "events"))
+_KERNEL_NAMESPACES = frozenset(("kernel", "session", "mount", "hook", "module", "policy", "sink", "events"))
 _NAME = r"[a-z0-9][a-z0-9_.-]*(?::[a-z0-9][a-z0-9_.-]*)+"
 _PATTERN = r"(?:\*|(?:[a-z0-9][a-z0-9_.-]*:)+(?:\*|[a-z0-9][a-z0-9_.-]*))"
 
@@ -116,13 +121,19 @@ class SizeLimit(msgspec.Struct, frozen=True):
 
         return {"$omitted": len(text), "$sha256": sha256(text).hexdigest()}
 
-    def apply(self, data: Mapping[str, Any], tails: Sequence[str] = ()) -> dict[str, Any]:
+    def leave_out(self, data: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
+        """Do as ``apply``, but for text under the names ``kept``, and with some room for what comes in later."""
+        texts = {name: data[name] for name in kept if type(data.get(name)) is str}
+        rest = {name: value for name, value in data.items() if name not in texts}
+        return {**texts, **self.apply(rest, spare=_SPARE + len(texts) * (self.size + _SPARE))}
+
+    def apply(self, data: Mapping[str, Any], tails: Sequence[str] = (), spare: float = 0) -> dict[str, Any]:
         """Replace each value that is too large. Of text under one of the names ``tails``, the end is kept.
 
         Once eight times the limit is full, the other members are left out, and their number is told.
         """
         kept: dict[str, Any] = {}
-        left = 8 * max(self.size, _LEAST_SIZE)
+        left = 8 * max(self.size, LEAST_SIZE) - spare
         for key, value in data.items():
             if len(key) > left:  # to count the bytes of a long one takes time
                 break

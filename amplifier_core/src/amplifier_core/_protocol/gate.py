@@ -52,6 +52,7 @@ class Answer(msgspec.Struct, frozen=True):
     scope: Scope = "call"
     reason: str = ""
     may_grant: bool = True  # False for a hook that a fork registered itself: its allow adds nothing
+    duration_ms: float | None = None  # that it took
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -83,6 +83,17 @@ def _look_and_encode(value: object, where: str) -> bytes:
     return encode_checked(value)
 
 
+def encode_deeper(value: object, where: str, more: int) -> bytes:
+    """Encode as ``encode`` does what may be nested so many levels ``more``."""
+    text = _encoded(value, _shape(value))
+    if text is None:
+        if fault := _fault(value, -more):
+            path, problem = fault
+            raise NotJson(problem, where + path)
+        text = encode_checked(value)
+    return text
+
+
 def _encoded(value: object, shape: int) -> bytes | None:
     """Encode a value if it is strict JSON for sure. ``None``: it has to be looked at."""
     try:

@@ -14,6 +14,7 @@ import msgspec
 
 from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, Unreachable, one_line
 from amplifier_core._protocol.gate import Answer, Outcome, decide, decide_again, narrowed_below, not_whole, read_answer
+from amplifier_core._protocol.ids import ms_since
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from msgspec import Raw
 
     from amplifier_core._modules.module import Module
+    from amplifier_core._protocol.gate import Verdict
     from amplifier_core._protocol.ids import Span
 
     from .namespace import PolicyHook
@@ -47,11 +49,8 @@ async def authorize(state: SessionState, question: Question, span: Span) -> Outc
     The decision is in the log before this function returns or raises. When it returns, all hooks were asked that the
     session has then, those included that were registered meanwhile.
     """
-    data = _describe(question)
-    answers = await _ask_newer(state, question, data, span, ())
-    decision = decide(question.wanted, answers)
-    if question.action == MOUNT:
-        question.module.unenforced = question.module.find_unenforced((*question.wanted, *decision.granted))
+    asking = _Asking(state, question, span)
+    decision = await asking.decide()
     if decision.allowed and question.action == INVOKE:
         lost = narrowed_below(question.module.granted, decision.granted)
         if lost is not None:
@@ -61,7 +60,7 @@ async def authorize(state: SessionState, question: Question, span: Span) -> Outc
         lost = not_whole(question.wanted, decision.granted)
         if lost is not None:
             decision = Outcome(allowed=False, reason=f"{lost} was allowed in part, and is made whole or not at all")
-    _conclude(state, question, data, decision, answers, span)
+    asking.conclude(decision)
     return decision
 
 
@@ -73,44 +72,121 @@ async def authorize_again(
     They can deny it, which raises ``Forbidden``; their allow adds nothing, and one of less denies. Returns the hooks
     that now have been asked.
     """
-    data = _describe(question)
-    answers = await _ask_newer(state, question, data, span, asked)
-    decision = decide_again(question.wanted, answers)
-    _conclude(state, question, data, decision, answers, span)
+    asking = _Asking(state, question, span)
+    asking.conclude(decide_again(question.wanted, await asking.ask_newer(asked)))
     return state.policy
 
 
-def _conclude(
-    state: SessionState, question: Question, data: dict[str, Any], decision: Outcome, answers: list[Answer], span: Span
-) -> None:
-    """Record the decision, and raise unless it allows the action and there still is a session for it."""
-    _record(state, question, data, decision, answers, span)
-    if not decision.allowed:
-        action = f"{question.action} {question.module.path}{f' {question.op}' if question.op else ''}"
-        why = decision.reason if state.policy else f"{decision.reason}: none is registered on policy:request"
-        raise Forbidden(f"{action}: {why}", details={"capabilities": list(question.wanted)})
-    state.check_open()  # a hook may have outlived the session
+class _Asking:
+    """One question on its way to the hooks, from its beginning to the decision, which is an event."""
+
+    def __init__(self, state: SessionState, question: Question, span: Span) -> None:
+        self._state, self._question, self._span = state, question, span
+        self._clock = state.runtime.clock
+        self._began = self._clock.monotonic()
+        self._data = _describe(question)
+        self._answers: list[Answer] = []
+        self._untold: Answer | None = None  # of a callable, which no event tells of yet
+
+    async def decide(self) -> Outcome:
+        """Ask all hooks. At a mount, find out what of their answer cannot be enforced; hooks may come meanwhile."""
+        question, module = self._question, self._question.module
+        asked: tuple[PolicyHook, ...] = ()
+        while True:
+            answers, asked = await self.ask_newer(asked), self._state.policy
+            decision = decide(question.wanted, answers)
+            if question.action != MOUNT:
+                return decision
+            module.unenforced = await module.find_unenforced((*question.wanted, *decision.granted))
+            if self._state.policy is asked or not decision.allowed:
+                return decision
+
+    async def ask_newer(self, asked: tuple[PolicyHook, ...]) -> list[Answer]:
+        """Ask the hooks of the session but those that were ``asked`` already, until one denies or there is no other."""
+        state = self._state
+        if state.runtime.settings.recording and state.policy is not asked:
+            path = self._question.module.path
+            state.record("policy:request", self._span, module=path, data=self._data, observed=False)
+        while (policy := state.policy) is not asked:
+            known = set(map(id, asked))
+            asked = policy
+            for hook in policy:
+                if id(hook) not in known and await self._ask(hook) == "deny":
+                    return self._answers
+        return self._answers
+
+    async def _ask(self, hook: PolicyHook) -> Verdict:
+        self._tell_answer()
+        began = self._clock.monotonic()
+        try:
+            answer = await _ask(self._state, hook, self._question, self._data, self._span)
+        except asyncio.CancelledError:  # the caller went away, or its deadline passed
+            reason = "had not answered when the wait for it ended"
+            self._take(Answer(hook.name, "deny", reason=reason), began)
+            self._record(Outcome(allowed=False, reason=f"policy hook {hook.name} {reason}"))
+            raise
+        self._take(answer, began)
+        self._untold = answer if hook.module is None else None
+        return answer.decision
+
+    def _tell_answer(self) -> None:
+        """Record in a recording what a callable has answered, before another hook is asked, which may take long."""
+        answer, self._untold = self._untold, None
+        if answer is not None and self._state.runtime.settings.recording:
+            told = _shown(answer, whole=True)
+            del told["duration_ms"]
+            data = self._described() | {"answer": told}
+            self._state.record(
+                "policy:answer", self._span, module=self._question.module.path, data=data, observed=False
+            )
+
+    def _described(self) -> dict[str, Any]:
+        shown = {key: value for key, value in self._data.items() if key != "args"}
+        shown["wanted"] = shown.pop("capabilities")
+        return shown
+
+    def _take(self, answer: Answer, began: float) -> None:
+        self._answers.append(msgspec.structs.replace(answer, duration_ms=ms_since(self._clock, began)))
+
+    def conclude(self, decision: Outcome) -> None:
+        """Record the decision, and raise unless it allows the action and there still is a session for it."""
+        self._record(decision)
+        question, policy = self._question, self._state.policy
+        if not decision.allowed:
+            action = f"{question.action} {question.module.path}{f' {question.op}' if question.op else ''}"
+            why = decision.reason if policy else f"{decision.reason}: none is registered on policy:request"
+            raise Forbidden(f"{action}: {why}", details={"capabilities": list(question.wanted)})
+        self._state.check_open()  # a hook may have outlived the session
+
+    def _record(self, decision: Outcome) -> None:
+        question = self._question
+        shown = self._described()
+        shown["decision"] = "allow" if decision.allowed else "deny"
+        shown["capabilities"] = list(decision.granted)
+        shown["unenforced"] = shown["unenforced"] + [
+            word for word in decision.granted if word in question.module.unenforced and word not in question.wanted
+        ]
+        shown["scope"] = decision.scope
+        shown["reason"] = decision.reason
+        shown["hooks"] = [_shown(answer, whole=self._state.runtime.settings.recording) for answer in self._answers]
+        status = "ok" if decision.allowed else "error"
+        path = question.module.path
+        self._state.record("policy:decision", self._span, module=path, status=status, began=self._began, data=shown)
 
 
-async def _ask_newer(
-    state: SessionState, question: Question, data: dict[str, Any], span: Span, asked: tuple[PolicyHook, ...]
-) -> list[Answer]:
-    """Ask the hooks of the session but those that were ``asked`` already, until one denies or there is no other."""
-    answers: list[Answer] = []
-    while (policy := state.policy) is not asked:
-        known = set(map(id, asked))
-        asked = policy
-        for hook in policy:
-            if id(hook) not in known:
-                try:
-                    answers.append(await _ask(state, hook, question, data, span))
-                except asyncio.CancelledError:  # the caller went away, or its deadline passed
-                    reason = f"policy hook {hook.name} had not answered when the wait for it ended"
-                    _record(state, question, data, Outcome(allowed=False, reason=reason), answers, span)
-                    raise
-                if answers[-1].decision == "deny":
-                    return answers
-    return answers
+def _shown(answer: Answer, *, whole: bool) -> dict[str, Any]:
+    """Tell what a hook answered; ``whole`` as it is needed to answer the same again."""
+    told: dict[str, Any] = {
+        "hook": answer.hook,
+        "decision": answer.decision,
+        "reason": answer.reason,
+        "duration_ms": answer.duration_ms,
+    }
+    if whole and answer.decision != "deny":
+        told["scope"] = answer.scope
+        if answer.capabilities is not None:
+            told["capabilities"] = list(answer.capabilities)
+    return told
 
 
 def _describe(question: Question) -> dict[str, Any]:
@@ -141,6 +217,7 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
     try:
         with runtime.deadlines.within(runtime.settings.policy_timeout, f"policy hook {hook.name}") as asking:
             asking.phase = "policy"
+            runtime.ids.take_end(span, asking.fail)
             asked = _Asked(hook)
             try:
                 if hook.unmounted:
@@ -148,6 +225,8 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
                 value = await hook.ask(state, request, span)
             finally:
                 asked.close()
+            if hook.module is not None and (wait := runtime.ids.hold(span, hook.name)) is not None:
+                await wait
             await runtime.deadlines.catch_up()
         return _read(value, hook, question)
     except asyncio.CancelledError:
@@ -162,7 +241,8 @@ async def _ask(state: SessionState, hook: PolicyHook, question: Question, data: 
     except Exception as error:  # noqa: BLE001 - foreign code: each of its failures denies
         failure = KernelError.from_exception(error, f"policy hook {hook.name}")
     state.record("hook:error", span, status="error", data={"hook": hook.name, "event": "policy:request"}, error=failure)
-    runtime.bus.warn(f"policy {hook.name}", f"policy hook {hook.name} failed, which denies: {failure.message}")
+    text = f"policy hook {hook.name} failed, which denies"
+    runtime.bus.warn(f"policy {hook.name}", f"{text}: {failure.message}", text)
     return Answer(hook.name, "deny", reason=f"the hook failed: {failure.message}")
 
 
@@ -222,25 +302,3 @@ def _read(value: object, hook: PolicyHook, question: Question) -> Answer:
     except Exception as error:  # an answer may be any object
         reason = error if isinstance(error, ValueError) else one_line(error)
         raise Internal(f"policy hook {hook.name} gave no valid answer: {reason}") from error
-
-
-def _record(
-    state: SessionState,
-    question: Question,
-    data: dict[str, Any],
-    decision: Outcome,
-    answers: Sequence[Answer],
-    span: Span,
-) -> None:
-    shown = {key: value for key, value in data.items() if key != "args"} | {"unenforced": [*data["unenforced"]]}
-    shown["wanted"] = shown.pop("capabilities")
-    shown["decision"] = "allow" if decision.allowed else "deny"
-    shown["capabilities"] = list(decision.granted)
-    shown["unenforced"] += [
-        word for word in decision.granted if word in question.module.unenforced and word not in question.wanted
-    ]
-    shown["scope"] = decision.scope
-    shown["reason"] = decision.reason
-    shown["hooks"] = [{"hook": answer.hook, "decision": answer.decision, "reason": answer.reason} for answer in answers]
-    status = "ok" if decision.allowed else "error"
-    state.record("policy:decision", span, module=question.module.path, status=status, data=shown)

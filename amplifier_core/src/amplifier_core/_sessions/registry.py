@@ -12,6 +12,7 @@ from amplifier_core._protocol.errors import BadRequest, Cancelled, short
 from amplifier_core._protocol.json import encode_checked
 from amplifier_core._protocol.plan import Plan
 
+from .current import current_span
 from .namespace import Namespace
 from .state import SessionState
 
@@ -54,7 +55,8 @@ class Registry:
             _check_quota(creator, maker, plan, size)
         if not isinstance(plan, Plan):
             plan = Plan.from_mapping(plan)
-        state = self._add(runtime, plan, Namespace(), creator)
+        span = span or current_span(runtime)
+        state = self._add(runtime, plan, Namespace(), creator, span)
         state.maker, state.plan_bytes = maker, size
         data: dict[str, Any] = {"plan": {"goal": plan.goal, "inputs": plan.inputs}}
         if plan.unknown:
@@ -77,7 +79,8 @@ class Registry:
         parent.check_open()
         if creator is not None:
             _check_quota(creator, maker, parent.plan, parent.plan_bytes)
-        state = self._add(runtime, parent.plan, parent.namespace.share(), creator)
+        span = span or current_span(runtime)
+        state = self._add(runtime, parent.plan, parent.namespace.share(), creator, span)
         state.parent_id, state.maker, state.plan_bytes = parent_id, maker, parent.plan_bytes
         if state.policy is not parent.policy:  # that of sessions in which the parent was made, and this one was not
             state.own_namespace().policy = parent.policy
@@ -118,6 +121,7 @@ class Registry:
             raise BadRequest(f"status: expected text, got {type(status).__name__}")
         if len(status) > _STATUS_MAX:
             raise BadRequest(f"status: expected at most {_STATUS_MAX} characters, got {len(status)}")
+        span = span or current_span(state.runtime)
         ending = [each for each in (state, *state.descendants()) if each.begin_end()]
         await state.runtime.complete(self._end_all(ending, status, span, asyncio.current_task()))
 
@@ -136,8 +140,10 @@ class Registry:
             if state.creator is not None and state.creator.created is not None:
                 state.creator.created.pop(state.session_id, None)
 
-    def _add(self, runtime: Runtime, plan: Plan, namespace: Namespace, creator: SessionState | None) -> SessionState:
-        state = SessionState(runtime, "ses_" + runtime.ids.hex16(), plan, namespace)
+    def _add(
+        self, runtime: Runtime, plan: Plan, namespace: Namespace, creator: SessionState | None, span: Span | None
+    ) -> SessionState:
+        state = SessionState(runtime, runtime.ids.session(span), plan, namespace)
         if creator is not None:
             state.creator = creator
             if creator.created is None:

@@ -47,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True):
     policy_timeout: float
     observer_queue: int
     fragment_bytes: int
+    event_starts: bool = False
+    recording: bool = False
 
 
 class Runtime(msgspec.Struct, frozen=True, eq=False):

@@ -12,7 +12,7 @@ import msgspec
 from amplifier_core._events.bus import no_observers
 from amplifier_core._protocol.errors import BadRequest
 from amplifier_core._protocol.event import Event
-from amplifier_core._protocol.ids import RequestTree, Span
+from amplifier_core._protocol.ids import RequestTree, Span, ms_since
 
 from .namespace import together
 
@@ -117,6 +117,7 @@ class SessionState(msgspec.Struct, eq=False):
         module: str | None = None,
         status: str | None = None,
         began: float | None = None,
+        ms: float | None = None,
         data: Any = None,
         error: KernelError | None = None,
         bounded: bool = False,
@@ -124,10 +125,12 @@ class SessionState(msgspec.Struct, eq=False):
     ) -> None:
         """Record an event of this session: in the log and, unless ``observed`` is false, for its observers.
 
-        ``began`` is the monotonic clock at the start of what the event tells. ``bounded`` is that of ``Bus.publish``.
+        ``began`` is the monotonic clock at the start of what the event tells, which ends now; ``ms`` is how long it
+        took, if it has ended before. ``bounded`` is that of ``Bus.publish``.
         """
         runtime = self.runtime
-        ms = None if began is None else int((runtime.clock.monotonic() - began) * 1e6) / 1000
+        if began is not None:
+            ms = ms_since(runtime.clock, began)
         ident, ts, seq = runtime.bus.stamp()
         of = span or _NO_SPAN
         made = Event(

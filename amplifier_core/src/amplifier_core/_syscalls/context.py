@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from amplifier_core._protocol.errors import BadRequest, short
 from amplifier_core._protocol.json import NotJson, decode_checked, encode
+from amplifier_core._sessions.current import current_span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +36,7 @@ def get(state: SessionState) -> dict[str, Any]:
 def read(state: SessionState, span: Span | None = None) -> Mapping[str, bytes]:
     """Give the fragments as they are kept."""
     state.check_call()
-    state.record("context:get", span, status="ok", data={"keys": len(state.fragments)})
+    state.record("context:get", span or current_span(state.runtime), status="ok", data={"keys": len(state.fragments)})
     return state.fragments
 
 
@@ -63,5 +64,6 @@ def set_fragment(state: SessionState, key: object, value: object, span: Span | N
     if state.fragments_shared:
         state.fragments, state.fragments_shared = dict(state.fragments), False
     state.fragments[key], state.fragments_bytes = text, total
+    span = span or current_span(state.runtime)
     state.record("context:set", span, status="ok", data={"key": key, "value": value})
     return {}

@@ -5,6 +5,7 @@ Owns these bounds. `mount` does the mounting, and policy has to allow it as well
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ MOUNTS_MAX = 64
 """The most modules that run because a module mounted them, or one of those did."""
 
 _SHOWN = 200  # characters of a capability in an error
+_reach = lru_cache(maxsize=32)(reach)  # a module asks for its few grants again and again
 
 
 def check_granted(caller: Invocation, words: Sequence[str]) -> Mount:
@@ -44,7 +46,7 @@ def check_granted(caller: Invocation, words: Sequence[str]) -> Mount:
     if mount is None or mount.module is not caller.module:
         raise Forbidden(f"{path} is no longer mounted, and its grants have ended")
     for granted in (mount.granted,) if caller.granted is mount.granted else (mount.granted, caller.granted):
-        own = reach(granted)
+        own = _reach(tuple(granted))
         for word in words:
             if not own.covers(word):
                 shown = word if word.isprintable() and len(word) <= _SHOWN else short(word, _SHOWN)
@@ -58,7 +60,8 @@ def read_descriptor(mapping: Mapping[str, Any], caller: Invocation) -> ModuleDes
     if size > DESCRIPTOR_BYTES:
         raise BadRequest(f"descriptor: expected at most {DESCRIPTOR_BYTES} bytes of JSON, got {size}")
     module = caller.module
-    descriptor = ModuleDescriptor.from_mapping(mapping, base=Path("/"), caller=module.path)
+    root = Path("/").absolute()  # on Windows with the letter of a drive, without which no path is absolute
+    descriptor = ModuleDescriptor.from_mapping(mapping, base=root, caller=module.path)
     return attrs.evolve(descriptor, limits=_within(module, descriptor.limits))
 
 

@@ -12,9 +12,10 @@ import msgspec
 from msgspec import Raw
 
 from amplifier_core._protocol.description import check_description
-from amplifier_core._protocol.errors import BadRequest, failure_of, short
+from amplifier_core._protocol.errors import BadRequest, Unreachable, failure_of, short
 from amplifier_core._protocol.json import encode_checked, finish_in_turns
 from amplifier_core._protocol.message import result_of
+from amplifier_core._sessions.current import current_span
 
 if TYPE_CHECKING:
     from amplifier_core._modules.module import Module
@@ -39,6 +40,13 @@ async def describe(state: SessionState, path: str, caller: Invocation | None = N
                     await _describe_again(state, module, caller)
         module = _mounted(state, path)
     return Raw(module.description)
+
+
+async def check_health(module: Module) -> None:
+    """Ask a module whether it is well. Raises ``Unreachable`` if it is not."""
+    health = result_of(await module.call("health", b"{}"), f"{module.path} health")
+    if not isinstance(health, dict) or health.get("status") != "ok":
+        raise Unreachable(f'{module.path}: health: expected {{"status": "ok"}}, got {short(health)}')
 
 
 async def verify_description(module: Module) -> None:
@@ -90,12 +98,14 @@ async def _describe_again(state: SessionState, module: Module, caller: Invocatio
             "changed": [op for op in after if op in before and after[op] != before[op]],
             **flaws(module),
         }
+        if state.runtime.settings.recording:
+            data["description"] = Raw(module.description)
     except BaseException as error:
         failure = failure_of(error)
         failure.details.setdefault("module", module.path)
         raise
     finally:
-        status, span = "error" if failure else "ok", caller.span if caller else None
+        status, span = "error" if failure else "ok", caller.span if caller else current_span(state.runtime)
         state.record("module:changed", span, module=module.path, status=status, data=data, error=failure)
 
 

@@ -109,7 +109,8 @@ class Emitter(msgspec.Struct, frozen=True):
     def _record_dropped(self, data: dict[str, Any], error: KernelError) -> None:
         who, observed = self.component, not self.answering
         named = "" if who == "kernel" else f"{who}: "
-        self.state.runtime.bus.warn(f"dropped {named}", f"{named}an event was dropped: {error.message}")
+        text = f"{named}an event was dropped"
+        self.state.runtime.bus.warn(f"dropped {named}", f"{text}: {error.message}", text)
         self.state.record(
             "events:dropped", self.span, component=who, status="error", data=data, error=error, observed=observed
         )

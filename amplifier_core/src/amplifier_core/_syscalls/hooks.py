@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from amplifier_core._events.observer import Observer
 from amplifier_core._protocol.errors import BadRequest, meant, short
 from amplifier_core._protocol.event import KERNEL_EVENTS, Event, decode_event, is_event_pattern
+from amplifier_core._protocol.ids import of_embedder
 from amplifier_core._protocol.json import encode_checked
+from amplifier_core._sessions.current import current_span, enter, outside
 from amplifier_core._sessions.namespace import ObserverHook, PolicyHook
 
 from .invoke import ask_module, tell_module
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from amplifier_core._modules.module import Module
     from amplifier_core._protocol.errors import KernelError
     from amplifier_core._protocol.ids import Span
+    from amplifier_core._sessions.runtime import Runtime
     from amplifier_core._sessions.state import SessionState
 
     from .turns import Invocation
@@ -69,7 +72,8 @@ def register_hook(
         _check_quota(state, maker)
     _add(state, event, endpoint, priority, name, maker)
     data = {"event": event, "endpoint_ref": name, "priority": priority}
-    state.record("hook:register", caller.span if caller else None, status="ok", data=data)
+    span = caller.span if caller else current_span(state.runtime)
+    state.record("hook:register", span, status="ok", data=data)
     return {}
 
 
@@ -104,9 +108,10 @@ def _add(state: SessionState, event: str, endpoint: str | Hook, priority: int, n
     def report(event: str, data: Mapping[str, Any], error: KernelError | None) -> None:
         state.record(event, status="error" if error else None, data=data, error=error)
         text = error.message if error else f"{data['count']} events were dropped: it is too slow"
-        state.runtime.bus.warn(f"{event} {name}", f"observer {name}: {text.removeprefix(f'observer {name} ')}")
+        bare = f"observer {name} failed" if error else ""
+        state.runtime.bus.warn(f"{event} {name}", f"observer {name}: {text.removeprefix(f'observer {name} ')}", bare)
 
-    observer = Observer(name, tell, report, state.runtime.settings.observer_queue)
+    observer = outside(Observer, name, tell, report, state.runtime.settings.observer_queue)
     state.own_namespace().add_observer(ObserverHook(event, observer, priority, module.path if module else None, maker))
 
 
@@ -128,13 +133,15 @@ def _mounted(state: SessionState, path: object) -> Module:
     return mount.module
 
 
-async def _ask_callable(hook: Hook, name: str, state: SessionState, request: Event, _: Span) -> Any:
+async def _ask_callable(hook: Hook, name: str, state: SessionState, request: Event, span: Span) -> Any:
     # a copy through JSON: a hook cannot change the event of others
-    answer = _answer(hook, decode_event(encode_checked(request)))
+    answer = _answer(hook, decode_event(encode_checked(request)), state.runtime, span)
     return await state.runtime.run_foreign(answer, f"policy hook {name}")
 
 
-async def _answer(hook: Hook, event: Event) -> Any:
+async def _answer(hook: Hook, event: Event, runtime: Runtime, span: Span) -> Any:
+    """Call the hook, in a task of its own. What it calls is a part of what it is asked about."""
+    enter(runtime, of_embedder(span))
     return await hook(event)
 
 

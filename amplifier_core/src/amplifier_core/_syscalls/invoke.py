@@ -6,17 +6,21 @@ calls of the module.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from amplifier_core._modules.deadline import seconds_of
 from amplifier_core._protocol.errors import BadRequest, KernelError, Unreachable, failure_of, meant, short
+from amplifier_core._protocol.ids import read_traceparent
 from amplifier_core._protocol.json import NotJson, encode, encode_checked
 from amplifier_core._protocol.message import result_of, result_size
+from amplifier_core._sessions.current import current_span
 from amplifier_core._sessions.policy import INVOKE, Question, authorize
 
 from .emit import Emitter
+from .recording import record_reply
 from .turns import Invocation, take_turn, take_turns
 
 if TYPE_CHECKING:
@@ -32,13 +36,17 @@ if TYPE_CHECKING:
 
 
 class InvokeRequest(msgspec.Struct, frozen=True, gc=False):
-    """The arguments of the system call ``invoke`` (section 8). ``chunks`` is the reader of the module's chunks."""
+    """The arguments of the system call ``invoke`` (section 8). ``chunks`` is the reader of the module's chunks.
+
+    ``traceparent`` is the W3C trace context of a caller outside of the kernel, whose trace this continues.
+    """
 
     path: str
     op: str
     args: Mapping[str, Any] | msgspec.Raw
     timeout: float | None = None  # seconds
     chunks: Chunks | None = None
+    traceparent: str | None = None
 
 
 async def invoke(
@@ -54,10 +62,17 @@ async def invoke(
     runtime = state.runtime
     limit = runtime.bus.limit
     path, op, chunks = request.path, request.op, request.chunks
-    above = caller.span if caller else policy_span
-    span = runtime.ids.child(above) if above else runtime.ids.root()
-    began = runtime.clock.monotonic()
+    above = caller.span if caller else policy_span or current_span(runtime)
     data: dict[str, Any] = {"op": op}
+    remote = request.traceparent and read_traceparent(request.traceparent, runtime.bus.warn)
+    if remote:
+        span = runtime.ids.continued(remote)
+        data["traceparent"] = remote.header
+    elif policy_span:
+        span = runtime.ids.hook_call(policy_span)
+    else:
+        span = runtime.ids.child(above) if above else runtime.ids.root()
+    began = runtime.clock.monotonic()
     try:
         mount = state.namespace.mounts.get(path) if isinstance(path, str) else None
         if mount is None:
@@ -69,6 +84,7 @@ async def invoke(
             _check_depth(span)
         seconds = _time_limit(request.timeout, module, runtime.settings.timeout, caller)
         with runtime.deadlines.within(seconds, path, state) as deadline:
+            runtime.ids.take_end(span, deadline.fail)
             granted: Sequence[str] = mount.granted
             calling = caller.names_seen_from(state) if caller else _NOBODY
             policy = state.policy
@@ -76,6 +92,10 @@ async def invoke(
                 granted = await _authorize(state, mount, op, args, span, calling)
             asked = None if policy_span else state.policy
             invocation = Invocation(state, module, op, args, span, deadline, granted, chunks, asked, calling)
+            if runtime.settings.event_starts:
+                invocation.starts = partial(
+                    state.record, "module:pre_invoke", span, module=path, data=data, bounded=True
+                )
             message = await take_turn(invocation)
             if message.pending or message.events or invocation.asked is not state.policy:
                 message = await take_turns(invocation, message)
@@ -118,6 +138,8 @@ async def tell_module(state: SessionState, module: Module, line: bytes) -> None:
     with state.runtime.deadlines.within(state.runtime.settings.timeout, module.path):
         message = await module.call("invoke", params)
     if message.events:
+        if state.runtime.settings.recording:
+            record_reply(state, module, "on_event", message)
         await Emitter(state, module.path, answering=True).emit_all(message.events)
     result_of(message, module.path)
 

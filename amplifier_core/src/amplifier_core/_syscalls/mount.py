@@ -12,10 +12,12 @@ import msgspec
 
 from amplifier_core._protocol.descriptor import ModuleDescriptor
 from amplifier_core._protocol.errors import BadRequest, KernelError, failure_of, short
+from amplifier_core._sessions.current import current_span
 from amplifier_core._sessions.namespace import MOUNT_PATHS
 
 from .delegation import read_descriptor
 from .describe import flaws
+from .recording import describe_module, record_mount
 from .startup import Startup
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class MountRequest(msgspec.Struct, frozen=True):
     descriptor: ModuleDescriptor | Mapping[str, Any]
     timeout: float
     trusted: bool = False
+    isolation: str | None = None
 
 
 async def mount(state: SessionState, request: MountRequest, caller: Invocation | None = None) -> dict[str, str]:
@@ -44,21 +47,27 @@ async def mount(state: SessionState, request: MountRequest, caller: Invocation |
     """
     state.check_call()
     descriptor = _checked(request, caller)
+    state.runtime.host.check(request.isolation)
     full = f"{request.path}/{descriptor.name}"
     _doubt(state, descriptor, full)
     if full in state.namespace.mounts or full in state.mounting:
         raise BadRequest(f"{full}: a module of that name is mounted there already; unmount it first")
     runtime = state.runtime
-    span = runtime.ids.child(caller.span) if caller else runtime.ids.root()
+    above = caller.span if caller else current_span(runtime)
+    span = runtime.ids.child(above) if above else runtime.ids.root()
     began = runtime.clock.monotonic()
     failure: KernelError | None = None
+    startup: Startup | None = None
     unkept: Sequence[str] = ()
     flawed: dict[str, Any] = {}
     state.mounting |= {full}
+    if runtime.settings.recording:
+        record_mount(state, full, descriptor, span, trusted=request.trusted)
     try:
-        startup = Startup(state, full, descriptor, span, caller, trusted=request.trusted)
+        startup = Startup(state, full, descriptor, span, caller, trusted=request.trusted, isolation=request.isolation)
         try:
-            with runtime.deadlines.within(request.timeout, f"mounting {full}", state):
+            with runtime.deadlines.within(request.timeout, f"mounting {full}", state) as deadline:
+                runtime.ids.take_end(span, deadline.fail)
                 added = await startup.run()
         except BaseException as error:
             if isinstance(error, KernelError):
@@ -75,6 +84,8 @@ async def mount(state: SessionState, request: MountRequest, caller: Invocation |
     finally:
         state.mounting -= {full}
         data, status = _describe_mount(descriptor, unkept) | flawed, "error" if failure else "ok"
+        if startup is not None and runtime.settings.recording:
+            data |= describe_module(startup.module)
         state.record("mount:add", span, module=full, status=status, began=began, data=data, error=failure)
     return {"name": descriptor.name, "path": full}
 
@@ -98,6 +109,8 @@ def _checked(request: MountRequest, caller: Invocation | None) -> ModuleDescript
         raise BadRequest(f"path: expected one of {', '.join(MOUNT_PATHS)}, got {short(request.path)}")
     if not isinstance(request.trusted, bool):
         raise BadRequest(f"trusted: expected True or False, got {short(request.trusted)}")
+    if request.trusted and request.isolation is not None:
+        raise BadRequest(f"isolation: expected none for a module that is trusted, got {short(request.isolation)}")
     descriptor = request.descriptor
     if isinstance(descriptor, ModuleDescriptor):
         return descriptor
@@ -117,6 +130,7 @@ def _describe_mount(descriptor: ModuleDescriptor, unkept: Sequence[str]) -> dict
     data = {
         "kind": descriptor.kind,
         "version": descriptor.version,
+        "transport": descriptor.transport["type"],
         "capabilities": list(descriptor.capabilities),
         "unenforced": list(unkept),
         "unknown": list(descriptor.unknown),
@@ -135,6 +149,7 @@ async def unmount(state: SessionState, path: str, name: str | None, span: Span |
         raise BadRequest(f"path: nothing is mounted at {short(full)}")
     namespace = state.own_namespace()
     unheld = [namespace.remove(at) for at in removed]
+    span = span or current_span(state.runtime)
     for at in removed:
         state.record("mount:remove", span, module=at, status="ok")
     await state.runtime.close(*(list(chain.from_iterable(groups)) for groups in zip(*unheld, strict=True)))

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
-from amplifier_core._modules.confinement import CheckedConfinement, unconfined_by
+from amplifier_core._modules.confinement import CheckedConfinement, unconfined_by, why_left_open
 from amplifier_core._modules.module import Module, as_connection
 from amplifier_core._modules.thread import in_thread
-from amplifier_core._protocol.errors import Forbidden, Internal, KernelError, Timeout, Unreachable, short
+from amplifier_core._protocol.errors import BadRequest, Forbidden, Internal, KernelError, Timeout, Unreachable, short
 from amplifier_core._protocol.json import encode_checked
-from amplifier_core._protocol.message import result_of
 from amplifier_core._sessions.namespace import Mount
 from amplifier_core._sessions.policy import MOUNT, Question, authorize, authorize_again
 from amplifier_core.hookspecs import TRANSPORTS
 
 from .delegation import check_granted, handed_on, take_share, wanted_of
-from .describe import note_change, verify_description
+from .describe import check_health, note_change, verify_description
 from .secrets import without_secrets
 
 if TYPE_CHECKING:
@@ -56,7 +55,9 @@ class Startup:
         caller: Invocation | None,
         *,
         trusted: bool,
+        isolation: str | None = None,
     ) -> None:
+        self._isolation = isolation
         self._state, self._span, self._caller = state, span, caller
         self._waits_for = _ISOLATION
         self._report = _Reporter(state, path, span)
@@ -69,8 +70,12 @@ class Startup:
         )
         connection = as_connection(opened)
         mounter = caller.module if caller else None
-        self.module = Module(path, descriptor, connection, None, trusted=trusted and connection.local, mounter=mounter)
+        trusted = trusted and connection.local and not connection.confined
+        self.module = Module(path, descriptor, connection, None, trusted=trusted, mounter=mounter)
         self._report.module = self.module
+        if isolation is not None and (connection.confined or not connection.local):
+            where = "is confined by its transport" if connection.confined else "runs elsewhere"
+            raise BadRequest(f"isolation: {path} {where}, and {short(isolation)} cannot confine it")
         self._wanted = wanted_of(connection, descriptor)
         self._check_caller()
         take_share(self.module)
@@ -84,7 +89,7 @@ class Startup:
         decision = await authorize(self._state, self._question(wanted), self._span)
         policy = asked = self._state.policy
         module.granted = decision.granted
-        _check_enforceable(module)
+        check_enforceable(module)
         for step in self._steps():
             await step
             asked = await self._confirm(asked)
@@ -118,7 +123,7 @@ class Startup:
         self._waits_for = "its start"
         yield module.start(self._state.runtime.host)
         self._waits_for = "its answer to health"
-        yield _check_health(module)
+        yield check_health(module)
         self._waits_for = "its answer to describe"
         yield verify_description(module)
 
@@ -135,16 +140,22 @@ class Startup:
             check_granted(self._caller, handed_on(self._wanted))
 
     async def _choose_isolation(self) -> None:
-        """Give a local module that is not trusted its isolation. Raises ``Forbidden`` if there is none."""
+        """Give a local module that is not trusted its isolation, unless its transport is one.
+
+        Raises ``Forbidden`` if there is none.
+        """
         module = self.module
-        if module.connection.local and not module.trusted:
+        if module.connection.local and not module.connection.confined and not module.trusted:
             try:
-                module.isolation = await self._state.runtime.host.isolation()
+                module.isolation = await self._state.runtime.host.isolation(self._isolation)
             except Forbidden as error:
                 module.connection.launch()  # one that no isolation could confine says so
                 raise Forbidden(f"{module.path}: {error.message}", details=error.details) from None
             module.unconfined = unconfined_by(module.isolation)
-        module.unenforced = module.find_unenforced(self._wanted)
+        if self._caller is None and not module.connection.local:
+            self._waits_for = "what its host enforces"
+            await module.survey()
+        module.unenforced = await module.find_unenforced(self._wanted)
 
     def _question(self, wanted: Sequence[str]) -> Question:
         """Ask whether the module may be mounted, and with which capabilities."""
@@ -154,18 +165,22 @@ class Startup:
         return Question(MOUNT, module, wanted, args=msgspec.Raw(encode_checked(args)), **told)
 
 
-def _check_enforceable(module: Module) -> None:
-    """Refuse a grant that nobody can keep: the isolation cannot enforce it here, whatever was asked for.
+def check_enforceable(module: Module) -> None:
+    """Refuse a grant that nobody can keep: what confines the module cannot enforce it here, whatever was asked for.
 
     Who trusts a module, or one that runs elsewhere, was told.
     """
     refused = [word for word in module.granted if word in module.unenforced]
-    if module.isolation is not None and refused:
-        raise Forbidden(
-            f"{module.path}: {module.isolation.name} cannot enforce {', '.join(refused)} on this host; "
-            "mount(..., trusted=True) runs the module without isolation",
-            details={"capabilities": refused},
-        )
+    if not refused or not (module.isolation or module.connection.confined):
+        return
+    said = ", ".join(refused)
+    if module.isolation is None:
+        who, remedy = f"transport {module.descriptor.transport['type']!r}", ""
+    else:
+        said = ", ".join(why_left_open(module.isolation, word) for word in refused)
+        who, remedy = module.isolation.name, "; mount(..., trusted=True) runs the module without isolation"
+    told = f"{module.path}: {who} cannot enforce {said} on this host{remedy}"
+    raise Forbidden(told, details={"capabilities": refused})
 
 
 async def _plan(module: Module, descriptor: ModuleDescriptor) -> None:
@@ -212,12 +227,6 @@ def _shown(descriptor: ModuleDescriptor) -> dict[str, Any]:
     return {"name": descriptor.name, "kind": descriptor.kind, "transport": transport, "limits": limits}
 
 
-async def _check_health(module: Module) -> None:
-    health = result_of(await module.call("health", b"{}"), f"{module.path} health")
-    if not isinstance(health, dict) or health.get("status") != "ok":
-        raise Unreachable(f'{module.path}: health: expected {{"status": "ok"}}, got {short(health)}')
-
-
 class _Reporter:
     """A connection's ``Notify``: records its reports, in the span of the mount until the module is added."""
 
@@ -235,8 +244,10 @@ class _Reporter:
         status = "error" if error else "ok"
         self._state.record(event, self.span, module=self._path, status=status, data=data, error=error)
         if event == "module:noise":
-            text = f"lines of stdout that were no protocol: {data.get('count')}; the first: {short(data.get('first'))}"
-            self._state.runtime.bus.warn(f"noise {self._path}", f"{self._path}: {text}")
+            text = f"{self._path}: lines of stdout that were no protocol: {data.get('count')}"
+            quoted = f"{text}; the first: {short(data.get('first'))}"
+            self._state.runtime.bus.warn(f"noise {self._path}", quoted, text)
         elif event == "events:dropped":
-            text = f"{data.get('count')} events were dropped: {error.message if error else 'they came too late'}"
-            self._state.runtime.bus.warn(f"dropped {self._path}", f"{self._path}: {text}")
+            text = f"{self._path}: {data.get('count')} events were dropped"
+            quoted = f"{text}: {error.message if error else 'they came too late'}"
+            self._state.runtime.bus.warn(f"dropped {self._path}", quoted, text)

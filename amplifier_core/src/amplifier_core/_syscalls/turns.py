@@ -18,6 +18,7 @@ from amplifier_core._sessions.policy import INVOKE, Question, authorize_again
 from amplifier_core.hookspecs._chunks import TimedChunks
 
 from .emit import Emitter
+from .recording import record_reply, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -63,6 +64,13 @@ class Invocation(msgspec.Struct, eq=False):
     chunks: Chunks | None  # the reader of the module's chunks
     asked: tuple[PolicyHook, ...] | None  # about this invocation; ``None``: its module is a policy hook itself
     caller: Mapping[str, str]  # names the module whose system call this is, for the question to policy
+    starts: Callable[[], None] | None = None  # records that it is sent for the first time, if the embedder wants that
+
+    def note_wait(self) -> None:
+        """Record that the first request has to wait for its turn, if the run is recorded."""
+        if self.starts is not None and self.state.runtime.settings.recording:
+            data = {"op": self.op, "args": self.args}
+            self.state.record("module:wait", self.span, module=self.module.path, data=data, observed=False)
 
     def is_outdated(self) -> bool:
         """Tell whether a policy hook was registered that has not been asked about this invocation."""
@@ -87,13 +95,29 @@ def take_turn(invocation: Invocation, resume: msgspec.Raw | None = None) -> Coro
     deadline, module = invocation.deadline, invocation.module
     idle_ms = module.descriptor.limits.idle_ms
     chunks, sent = invocation.chunks, None
+    if chunks is not None and invocation.state.runtime.settings.recording:
+        chunks = recorded(invocation.state, module.path, invocation.span, chunks)
     if idle_ms is not None:
         deadline.idle_seconds = idle_ms / 1000
         chunks, sent = TimedChunks(chunks, deadline.restart_idle, deadline.pause_idle), deadline.restart_idle
+    if invocation.starts is not None:
+        sent = _starting(invocation, sent)
     params = _params(invocation, resume)
     if module.budget is not None:
         return _charged(module.budget, invocation, params, chunks, sent)
     return module.call("invoke", params, chunks, sent, invocation)
+
+
+def _starting(invocation: Invocation, sent: Callable[[], None] | None) -> Callable[[], None]:
+    """Give what to call when the first request of an invocation is sent."""
+
+    def start() -> None:
+        starts, invocation.starts = invocation.starts, None
+        for each in (starts, sent):
+            if each is not None:
+                each()
+
+    return start
 
 
 async def _charged(
@@ -105,7 +129,10 @@ async def _charged(
 
 async def take_turns(invocation: Invocation, message: Message) -> Message:
     """Make the system calls of a ``pending`` reply and call the module again, until a reply is final."""
+    recording = invocation.state.runtime.settings.recording
     while True:
+        if recording and (message.pending or message.events or invocation.is_outdated()):
+            record_reply(invocation.state, invocation.module, invocation.op, message, invocation.span)
         await invocation.renew()
         if message.events:
             await Emitter(invocation.state, invocation.module.path, invocation.span).emit_all(message.events)
@@ -116,17 +143,25 @@ async def take_turns(invocation: Invocation, message: Message) -> Message:
         state, calls = message.pending.state, message.pending.syscalls
         message = _NOTHING  # the kernel keeps no more than it needs: each may be large
         try:
+            await _hold(invocation)
             results = await _make_calls(invocation, calls)
         except asyncio.CancelledError as error:
             names = ", ".join(sorted({short(call.name) for call in calls[:_AT_ONCE]}))
             add_clues(error, phase="system calls", waited_for=f"{len(calls)} system calls ({names})")
             raise
+        await _hold(invocation)
         await invocation.renew()
         resume = encode_checked({"state": state, "results": results})
         del state, calls, results
         turn = take_turn(invocation, msgspec.Raw(resume))
         del resume
         message = await turn
+
+
+async def _hold(invocation: Invocation) -> None:
+    """Wait, in a replay, until the run comes to this."""
+    if (wait := invocation.state.runtime.ids.hold(invocation.span)) is not None:
+        await wait
 
 
 def _params(invocation: Invocation, resume: msgspec.Raw | None) -> bytes:

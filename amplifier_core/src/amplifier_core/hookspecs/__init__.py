@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from amplifier_core._protocol.descriptor import read_file
 from amplifier_core._protocol.errors import add_clues, causes
-from amplifier_core._protocol.ids import traceparent
+from amplifier_core._protocol.ids import Ids, RemoteParent, Span, traceparent
 from amplifier_core._protocol.json import LARGE, NotJson, decode, decode_large, encode
 from amplifier_core._protocol.message import (
     ErrorBody,
@@ -36,12 +36,14 @@ from ._lines import LineBuffer, LineTooLongError
 from ._markers import ISOLATIONS, PROJECT, SINKS, TRANSPORTS, hookimpl
 from ._program import why_not_started
 from ._sink import Sink, SinkSpec
+from ._tls import Tls, read_tls
 from ._transport import Connection, Notify, TransportSpec, Usage
 
 __all__ = [
     "AREAS", "ISOLATIONS", "LARGE", "PROJECT", "SINKS", "TRANSPORTS", "UNSET", "Chunks", "Confinement", "Connection",
-    "ErrorBody", "Forkable", "Host", "Isolation", "IsolationSpec", "Launch", "LineBuffer", "LineTooLongError",
-    "Message", "NotJson", "Notify", "Pending", "Sink", "SinkSpec", "SystemCall", "TransportSpec", "Usage", "add_clues",
-    "causes", "close_socket", "decode", "decode_large", "decode_message", "decode_message_large", "encode",
-    "encode_message", "hookimpl", "read_file", "traceparent", "watch_forks", "why_not_started",
+    "ErrorBody", "Forkable", "Host", "Ids", "Isolation", "IsolationSpec", "Launch", "LineBuffer", "LineTooLongError",
+    "Message", "NotJson", "Notify", "Pending", "RemoteParent", "Sink", "SinkSpec", "Span", "SystemCall",
+    "Tls", "TransportSpec", "Usage", "add_clues", "causes", "close_socket", "decode", "decode_large", "decode_message",
+    "decode_message_large", "encode", "encode_message", "hookimpl", "read_file", "read_tls", "traceparent",
+    "watch_forks", "why_not_started",
 ]  # fmt: skip

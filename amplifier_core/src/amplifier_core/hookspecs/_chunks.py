@@ -47,6 +47,10 @@ class Chunks:
             self._wake()
         return held < ENOUGH
 
+    def count_dropped(self, count: int) -> None:
+        """Count chunks that never came here, such as those that a worker elsewhere had to drop."""
+        self.dropped += count
+
     def when_room(self, call: Callable[[], None]) -> None:
         """Call ``call`` once the buffer has room or no reader, perhaps now. Registering it twice calls it once."""
         if self._size < ENOUGH or self.unread:
@@ -134,6 +138,10 @@ class TimedChunks(Chunks):
         self._rest()
         self._to.when_room(self._touch)
         return False
+
+    def count_dropped(self, count: int) -> None:
+        if self._to is not None:
+            self._to.count_dropped(count)
 
     def hold(self) -> None:
         """Stop the idle time."""

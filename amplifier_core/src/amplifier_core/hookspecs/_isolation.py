@@ -40,6 +40,9 @@ class Confinement(ABC):
         where it may write: it follows no name that leads elsewhere now. Raises ``Unreachable`` for what was replaced
         since the plan, ``Forbidden`` for what it cannot confine. If it raises anything, or gives no ``Launch``, nothing
         is started.
+
+        What it holds for the process until that has ended, it ends in ``Launch.end``: the kernel calls that once, and
+        waits for ten seconds.
         """
 
 
@@ -67,7 +70,12 @@ class Isolation(ABC):
         """List those of a module's capabilities that cannot be enforced here. Each of them refuses the module.
 
         It is not asked about ``sys:`` words, which the kernel enforces, nor about ``x-`` words, which policy judges.
+        The kernel calls it in a thread, since it may have to try something.
         """
+
+    def why_unenforced(self, capability: str) -> str:  # noqa: ARG002 - others look at it
+        """Say in one line why such a ``capability`` cannot be enforced here; "" if there is nothing more to say."""
+        return ""
 
     @abstractmethod
     def plan(self, launch: Launch, descriptor: ModuleDescriptor) -> Confinement:
@@ -80,8 +88,17 @@ class Isolation(ABC):
         """
 
     def describe(self) -> Mapping[str, Any]:
-        """Give as JSON what the isolation is, what it enforces here and what not: for ``Kernel.describe_host``."""
+        """Give as JSON what the isolation is, what it enforces here and what not: for ``Kernel.describe_host``.
+
+        The kernel calls it in a thread.
+        """
         return {}
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to end
+        """End what runs for all modules together. Idempotent; what is planned afterwards may start it again.
+
+        The kernel calls it at its end, in a thread, when all modules are closed, and waits for five seconds.
+        """
 
 
 class IsolationSpec:

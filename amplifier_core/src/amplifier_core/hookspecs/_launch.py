@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,6 +35,13 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     its end by signal as of an exit code."""
     shown: Mapping[str, Any] = {}
     """What an isolation opens to the module, as JSON for people. It is in the log."""
+    end: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
+    """Ends what an isolation has for this process outside of it, such as a container, and gives what there is to tell
+    of it, as JSON for people.
+
+    The transport awaits it when the process has ended, and adds what it gives to ``module:exit``. The kernel calls it
+    for each launch of a module that has been closed, started or not, unless the transport did. It never raises there.
+    """
 
     def start(self, **options: Any) -> subprocess.Popen[Any]:
         """Start the process, once. ``options`` of ``subprocess.Popen`` replace the launch's own.

@@ -61,7 +61,13 @@ class Connection(ABC):
     """
 
     local: bool
-    """Whether the module runs as processes on this host. Those have to be isolated or trusted (section 6)."""
+    """Whether the module runs as processes on this host. Those have to be confined or trusted (section 6)."""
+
+    confined: bool = False
+    """Whether the transport itself confines a local module in all of ``AREAS``, whatever it was granted.
+
+    Then the kernel asks no isolation, ``trusted`` means nothing, and what is ``unenforced`` cannot be granted.
+    """
 
     unenforced: tuple[str, ...]
     """Those of the descriptor's capabilities that the transport itself does not enforce (section 6).
@@ -75,6 +81,13 @@ class Connection(ABC):
     A module may mount this only if it was granted ``net:connect:HOST:PORT`` for each of them; if none is told here,
     only if it was granted ``net:connect:*``.
     """
+
+    async def survey(self) -> None:
+        """Look at where a remote module runs, before policy is asked: ``unenforced`` holds for what is found there.
+
+        The kernel calls it once, and only for a descriptor of the embedder's: for a module's it connects nowhere before
+        policy has allowed the mount. Raises ``Unreachable`` with the cause.
+        """
 
     @abstractmethod
     async def start(self, granted: Sequence[str], confinement: Confinement | None) -> None:
