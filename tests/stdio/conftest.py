@@ -1,6 +1,7 @@
-"""Every test of STDIO runs twice: on a loop that watches pipes, and on one that does not, as Windows' default one."""
+"""Every test of STDIO runs twice: on a loop that watches pipes, and on one that does not. On Windows no loop does."""
 
 import asyncio
+import sys
 import threading
 
 import pytest
@@ -16,6 +17,10 @@ class Blind(asyncio.SelectorEventLoop):
 
 
 def pytest_asyncio_loop_factories(config, item):
+    if sys.platform == "win32":
+        marker = item.get_closest_marker("asyncio")
+        names = (marker and marker.kwargs.get("loop_factories")) or ["threads"]
+        return dict.fromkeys(names, asyncio.ProactorEventLoop)
     return {"watched": asyncio.SelectorEventLoop, "threads": Blind}
 
 

@@ -1,11 +1,15 @@
 import os
 import re
+import sys
+from pathlib import Path
 
 import attrs
 import pytest
 
 from amplifier_core import BadRequest, ModuleDescriptor
 from amplifier_transport_stdio._fields import read_fields
+
+HERE = str(Path(__file__).parent)
 
 
 def describe(tmp_path, *, caller=None, **transport):
@@ -77,20 +81,21 @@ def test_a_relative_path_of_a_module_is_refused(tmp_path, transport, fault):
 
 
 def test_what_a_module_mounts_works_in_the_root_folder_unless_it_says_otherwise(tmp_path):
-    assert read_fields(describe(tmp_path, caller="/mnt/agents/a", command=["sh"])).cwd == "/"
-    fields = read_fields(describe(tmp_path, caller="/mnt/agents/a", command=["/bin/sh"], cwd="/srv"))
-    assert (fields.command, fields.cwd) == (("/bin/sh",), "/srv")
+    assert read_fields(describe(tmp_path, caller="/mnt/agents/a", command=["sh"])).cwd == tmp_path.anchor
+    fields = read_fields(describe(tmp_path, caller="/mnt/agents/a", command=[sys.executable], cwd=str(tmp_path)))
+    assert (fields.command, fields.cwd) == ((sys.executable,), str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("program", "expected"), [("node", "node"), ("./tool.sh", "{base}/tool.sh"), ("/bin/sh", "/bin/sh")]
+    ("program", "expected"),
+    [("node", "node"), ("./tool.sh", f"{{base}}{os.sep}tool.sh"), (sys.executable, sys.executable)],
 )
 def test_a_name_is_looked_up_on_path_and_a_path_is_below_the_descriptor(tmp_path, program, expected):
     fields = read_fields(describe(tmp_path, command=[program, "arg"]))
     assert fields.command == (expected.format(base=tmp_path), "arg")
 
 
-@pytest.mark.parametrize(("cwd", "expected"), [(None, "{base}"), ("sub", "{base}/sub"), ("/tmp", "/tmp")])
+@pytest.mark.parametrize(("cwd", "expected"), [(None, "{base}"), ("sub", f"{{base}}{os.sep}sub"), (HERE, HERE)])
 def test_the_working_folder_is_the_descriptors_unless_it_says_otherwise(tmp_path, cwd, expected):
     more = {"cwd": cwd} if cwd else {}
     assert read_fields(describe(tmp_path, command=["a"], **more)).cwd == expected.format(base=tmp_path)

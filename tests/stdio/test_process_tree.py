@@ -1,67 +1,22 @@
-"""Trees of processes, also where there are no process groups, as on Windows."""
+"""Trees of processes, also where neither ``waitid`` nor pidfds exist, as on macOS."""
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from amplifier_core import Timeout, Unreachable
 from amplifier_core.hookspecs import Launch
 from amplifier_transport_stdio._exit_status import is_signal, read_status
-from amplifier_transport_stdio._process_tree import ProcessTree, descendants, describe_kill
-
-PARENT = """
-import subprocess, sys
-depth = int(sys.argv[1])
-if depth:
-    with subprocess.Popen([sys.executable, __file__, str(depth - 1)]) as child:
-        print(child.pid, flush=True)
-        sys.stdin.read()
-print("leaf", flush=True)
-sys.stdin.read()
-"""
+from amplifier_transport_stdio._process_tree import ProcessTree
 
 
 @pytest.fixture
-def tree(tmp_path):
-    """A process, its child and its grandchild; gives their pids, the oldest first."""
-    file = tmp_path / "parent.py"
-    file.write_text(PARENT)
-    command = [sys.executable, str(file), "2"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
-        assert process.stdout
-        lines = [process.stdout.readline() for _ in range(3)]
-        yield [process.pid, *sorted(int(line) for line in lines if line != b"leaf\n")]
-        process.communicate()
-
-
-def test_descendants_are_found_and_nobody_else(tree):
-    root, *others = tree
-    born = psutil.Process(root).create_time()
-    assert sorted(each.pid for each in descendants(root, born)) == others
-    assert {os.getpid()} | set(tree) <= {os.getpid(), *(each.pid for each in descendants(os.getpid(), 0))}
-
-
-def test_who_is_older_than_the_parent_whose_pid_it_names_is_no_child(tree):
-    last = psutil.Process(tree[-1]).create_time()
-    assert not list(descendants(tree[0], last + 10))
-
-
-def runs(process):
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-@pytest.fixture
-def no_groups(monkeypatch):
-    """Take away what Windows does not have."""
-    for name in ("killpg", "waitid", "pidfd_open"):
+def no_waitid(monkeypatch):
+    """Take away what macOS does not have, with some Pythons."""
+    for name in ("waitid", "pidfd_open"):
         monkeypatch.delattr(os, name)
 
 
@@ -83,42 +38,22 @@ def test_a_root_is_awaited_and_ended(monkeypatch):
     finish(tree)
 
 
-def test_a_root_is_awaited_and_ended_without_groups(no_groups):
+def test_a_root_is_awaited_and_ended_without_waitid(no_waitid):
     tree = start("sleep", "60")
     assert not tree.has_ended()
     finish(tree)
     tree.send(signal.SIGKILL)  # nobody
 
 
-def test_an_end_that_nobody_has_noticed_is_seen(no_groups):
+def test_an_end_that_nobody_has_noticed_is_seen(no_waitid):
     tree = start("true")
     while not tree.has_ended():
         pass
     finish(tree)
 
 
-def test_what_a_root_left_is_ended_by_descent(no_groups, tree, monkeypatch):
-    """The root is a live one here: the system that keeps the parents of orphans is Windows."""
-    mine = start("true")
-    monkeypatch.setattr(mine.popen, "pid", tree[0])
-    monkeypatch.setattr(mine, "_began", psutil.Process(tree[0]).create_time())
-    others = [psutil.Process(pid) for pid in tree[1:]]
-    mine.kill_rest()
-    while any(map(runs, others)):
-        pass
-    monkeypatch.undo()
-    finish(mine)
-
-
-def test_without_psutil_nobody_else_is_ended(no_groups, monkeypatch):
-    assert describe_kill() == "ended by descent, with psutil"
-    monkeypatch.setitem(sys.modules, "psutil", None)  # not installed
-    assert describe_kill() == "not ended but for the root: psutil is not installed"
-    finish(start("sleep", "60"))
-
-
 @pytest.mark.asyncio(loop_factories=["threads"])
-async def test_modules_run_where_there_are_no_groups(session, module, no_groups):
+async def test_modules_run_where_there_is_no_waitid(session, module, no_waitid):
     await session.mount("/mnt/tools", module("echo.py"), trusted=True)
     echo = "/mnt/tools/echo"
     for n in range(2):
@@ -129,7 +64,7 @@ async def test_modules_run_where_there_are_no_groups(session, module, no_groups)
 
 
 @pytest.mark.asyncio(loop_factories=["threads"])
-async def test_a_module_that_cannot_be_started_says_why_without_groups(session, module, no_groups, tmp_path):
+async def test_a_module_that_cannot_be_started_says_why_without_waitid(session, module, no_waitid, tmp_path):
     descriptor = module("echo.py")
     transport = {"type": "stdio", "command": [str(tmp_path / "missing")]}
     with pytest.raises(Unreachable, match="missing: No such file"):
@@ -185,16 +120,6 @@ def test_an_ended_root_has_no_program_to_find():
     tree.wait()
     tree.reap()
     assert tree.find_program()
-    tree.after_fork()
-
-
-def test_a_root_is_reaped_where_there_is_no_waitpid(monkeypatch):
-    tree = run_python("raise SystemExit(7)")
-    tree.wait()
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "name", "nt")
-        tree.reap()
-    assert tree.exit_code == 7
     tree.after_fork()
 
 

@@ -126,8 +126,8 @@ def test_the_host_decides_how_it_is_measured(tmp_path, monkeypatch):
 
 
 def test_what_a_host_cannot_do_is_said(monkeypatch):
-    monkeypatch.setattr("amplifier_transport_stdio.measure_here", lambda: None)
-    monkeypatch.setattr("amplifier_transport_stdio.can_search", lambda: False)
+    monkeypatch.setattr("amplifier_transport_stdio._process_tree.measure_here", lambda: None)
+    monkeypatch.setattr("amplifier_transport_stdio._process_tree.can_search", lambda: False)
     assert describe_host() == {
         "budgets": "not kept: there is no /proc, and psutil is not installed",
         "trees": "ended by process group",

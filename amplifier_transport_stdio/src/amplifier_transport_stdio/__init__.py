@@ -1,8 +1,8 @@
 """STDIO JSON: modules that are child processes, one JSON object a line on stdin and stdout (protocol, section 3).
 
 ``SocketConnection`` is for transports that carry the same lines over another stream, such as a TCP or Unix socket.
-``Launcher``, ``ChildProcess`` with its ``LineStream``, ``find_ids`` and ``read_fields`` are for those that run child
-processes with other protocols.
+``StdioConnection`` is for those that run another program with the same lines; ``Launcher``, ``ChildProcess`` with its
+``LineStream``, ``find_ids`` and ``read_fields`` for those that run child processes with other protocols.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from ._fields import StdioFields, read_fields
 from ._framing import find_ids
 from ._launcher import Launcher
 from ._line_stream import LineReader, LineStream
-from ._orphan_search import can_search
 from ._orphans import OrphanKiller
-from ._process_tree import describe_kill
+from ._process import tree_here
 from ._socket import SocketConnection
-from ._usage import measure_here
 
 if TYPE_CHECKING:
     from amplifier_core import ModuleDescriptor
@@ -34,6 +32,7 @@ __all__ = [
     "LineStream",
     "OrphanKiller",
     "SocketConnection",
+    "StdioConnection",
     "StdioFields",
     "describe_host",
     "find_ids",
@@ -45,14 +44,7 @@ __all__ = [
 @hookimpl
 def describe_host() -> dict[str, str]:
     """Say how budgets are measured here, and which processes of a trusted module are killed at its end."""
-    measure = measure_here()
-    return {
-        "budgets": "measured with " + measure.__name__.removeprefix("by_")
-        if measure
-        else "not kept: there is no /proc, and psutil is not installed",
-        "trees": describe_kill(),
-        "orphans": "found by their mark" if can_search() else "not found: there is no /proc, or no pidfd",
-    }
+    return tree_here().describe()
 
 
 @hookimpl

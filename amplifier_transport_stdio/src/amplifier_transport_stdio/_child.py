@@ -86,7 +86,7 @@ class ChildProcess(LineStream, Process):
         outcome = self.outcome()
         self._stop(Unreachable(f"the module went away: {_how(outcome)}", details=outcome))
         self.report_noise(self._notify)
-        self._notify("module:exit", outcome)
+        self._notify("module:exit", {**self.told, **outcome})
 
 
 def _how(outcome: dict[str, Any]) -> str:

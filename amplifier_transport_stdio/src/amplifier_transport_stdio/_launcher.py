@@ -12,7 +12,6 @@ from amplifier_core.hookspecs import Usage
 
 from ._child import ChildProcess
 from ._unreaped import Unreaped
-from ._usage import measure_here
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,14 +92,11 @@ class Launcher:
     def usage(self, *, exact: bool, settling: bool) -> Usage | None:
         """Measure what the process and its descendants use; ``None`` if there is no process, or no way to measure.
 
-        It looks at ``/proc``, so call it in a thread. Raises ``Oom`` if there are too many processes.
+        It asks the system about each process, so call it in a thread. Raises ``Oom`` if there are too many processes.
         """
-        measure = measure_here()
         for child in self._children[-1:]:
-            if measure is not None and child.usable:
-                unreaped = None if exact else self._unreaped
-                cpu_ms, memory_bytes = measure(child.pid, exact=exact, unreaped=unreaped)
-                return Usage(cpu_ms, memory_bytes, settling=settling)
+            if child.usable and (used := child.measure(exact=exact, unreaped=self._unreaped)) is not None:
+                return Usage(*used, settling=settling)
         return None
 
     async def close(self) -> None:

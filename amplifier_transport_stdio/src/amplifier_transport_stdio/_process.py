@@ -16,10 +16,16 @@ from ._process_tree import KILL, TERMINATE, ProcessTree
 from ._thread_pipes import ThreadPipes
 from ._worker_thread import WorkerThread
 
+if sys.platform == "win32":  # pragma: no cover
+    from ._job_tree import JobTree
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from amplifier_core.hookspecs import Launch
 
     from ._orphans import OrphanKiller
+    from ._unreaped import Unreaped
 
 _TAIL = 8 * 1024  # bytes of stderr kept for the details of an error
 _END_OF_INPUT_GRACE = 1.0
@@ -45,6 +51,13 @@ class ByteReader(Protocol):
         """The process has ended, and everything that it wrote was received."""
 
 
+def tree_here() -> type[ProcessTree]:
+    """Give the class of process trees on this system."""
+    if sys.platform == "win32":  # pragma: no cover
+        return JobTree
+    return ProcessTree
+
+
 def can_watch_pipes(loop: asyncio.AbstractEventLoop) -> bool:
     """Tell whether a loop can watch pipes. On Windows no loop can: some watch sockets, the others nothing."""
     return sys.platform != "win32" and type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
@@ -61,8 +74,10 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._reader = reader
         self._orphans = orphans
+        self._end_isolation = launch.end
+        self._told: Mapping[str, Any] = {}  # of that end
         env, self._mark = orphans.mark(dict(launch.env)) if orphans else (launch.env, "")
-        self._tree = ProcessTree(launch, env)
+        self._tree = tree_here()(launch, env)
         self.pid: int = self._tree.popen.pid
         self._ending: asyncio.Task[None] | None = None
         self._tail = b""
@@ -121,6 +136,10 @@ class Process:
         self.kill()
         await asyncio.wait((self._gone,))
 
+    def measure(self, *, exact: bool, unreaped: Unreaped) -> tuple[float, int] | None:
+        """Measure the process with its descendants, in a thread: see ``ProcessTree``."""
+        return self._tree.measure(exact=exact, unreaped=unreaped)
+
     def outcome(self) -> dict[str, Any]:
         """Say how the process ended, with the tail of its stderr: the ``details`` of an error."""
         code = self._tree.exit_code
@@ -128,6 +147,11 @@ class Process:
         if code is not None:
             how = {"exit_code": code} if code >= 0 else {"signal": _SIGNALS.get(-code, str(-code))}
         return {"pid": self.pid, **how, **self.stderr()}
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """What an isolation tells of the ended process, for ``module:exit``."""
+        return self._told
 
     def stderr(self, since: int = 0) -> dict[str, str]:
         """Give the tail of stderr, if there is any, of what came after the first ``since`` bytes."""
@@ -178,6 +202,8 @@ class Process:
             self._tree.reap()
             self._ended.set_result(None)
             await self._reader.taken()
+            if self._end_isolation is not None:
+                self._told = await self._end_isolation()
             self._reader.exited()
             if self._orphans is not None and self._mark:
                 await self._orphans.kill(self._mark)

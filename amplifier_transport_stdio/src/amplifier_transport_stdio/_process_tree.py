@@ -1,7 +1,7 @@
 """The processes of a module: a root in a process group of its own, and all that it starts.
 
-Owns what differs between systems in starting, awaiting and killing them. POSIX kills a process group with one call.
-Windows has no such groups: there psutil finds the descendants, and without psutil only the root is killed.
+Owns how POSIX starts, awaits, kills and measures them: a process group is killed with one call. On Windows ``JobTree``
+does, which derives from this.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections import defaultdict
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +19,15 @@ from amplifier_core import Unreachable
 from amplifier_core.hookspecs import watch_forks, why_not_started
 
 from ._exit_status import is_signal, open_pidfd, read_status
-from ._usage import children_of, psutil_here
+from ._orphan_search import can_search
+from ._usage import children_of, measure_here
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from amplifier_core.hookspecs import Launch
+
+    from ._unreaped import Unreaped
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 """Ends a process at once: on Windows ``Popen`` does that for SIGTERM."""
@@ -46,8 +46,7 @@ class ProcessTree:
     """A root process with what it starts. Raises ``Unreachable`` if it cannot be started."""
 
     def __init__(self, launch: Launch, env: Mapping[str, str]) -> None:
-        self._began = time.time()
-        self.popen = _spawn(launch, env)
+        self.popen = self._started(launch, env)
         self.exit_code: int | None = None
         """How the ended root ended, as ``subprocess`` says it; ``None`` if nothing here can tell."""
         self._generations = launch.generations
@@ -55,6 +54,23 @@ class ProcessTree:
         self._program: int | None = None  # a pidfd of what an isolation has started
         self._status: int | None = None  # of the root, as `wait` has seen it: somebody else may reap it before us
         watch_forks(self)
+
+    @staticmethod
+    def describe() -> dict[str, str]:
+        """Say how budgets are measured here, and which processes of a trusted module are killed at its end."""
+        measure = measure_here()
+        return {
+            "budgets": "measured with " + measure.__name__.removeprefix("by_")
+            if measure
+            else "not kept: there is no /proc, and psutil is not installed",
+            "trees": "ended by process group",
+            "orphans": "found by their mark" if can_search() else "not found: there is no /proc, or no pidfd",
+        }
+
+    def start(self, launch: Launch, env: Mapping[str, str], **options: Any) -> subprocess.Popen[bytes]:
+        """Start the root. Raises ``OSError``; then no process runs."""
+        pipe = subprocess.PIPE
+        return launch.start(env=env, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True, **options)
 
     def after_fork(self) -> None:
         """Close the child's copies of the pipes, or the root would see no end of its input. It is no child's child."""
@@ -89,9 +105,6 @@ class ProcessTree:
 
     def reap(self) -> None:
         """Reap the ended root. What else runs in this program may have done so, and Linux if SIGCHLD is ignored."""
-        if os.name != "posix":
-            self.exit_code = self.popen.wait()
-            return
         try:
             status: int | None = os.waitpid(self.popen.pid, 0)[1]
         except ChildProcessError:
@@ -137,67 +150,31 @@ class ProcessTree:
         return self.popen.poll() is not None
 
     def send(self, number: int) -> None:
-        """Send a signal to the root's group, or to the root where there are no groups. It may have ended."""
+        """Send a signal to the root's group. It may have ended."""
         with contextlib.suppress(OSError):  # PermissionError: only zombies are left (macOS)
-            if hasattr(os, "killpg"):
-                os.killpg(self.popen.pid, number)
-            else:
-                self.popen.send_signal(number)
+            os.killpg(self.popen.pid, number)
 
     def kill_rest(self) -> None:
-        """Kill what an ended root has left. Without groups this looks at every process: call it in a thread."""
-        if hasattr(os, "killpg"):
-            self.send(KILL)
-            return
-        psutil = psutil_here()
-        for each in descendants(self.popen.pid, self._began) if psutil else ():
-            with contextlib.suppress(psutil.Error):
-                each.kill()
+        """Kill what an ended root has left."""
+        self.send(KILL)
 
+    def measure(self, *, exact: bool, unreaped: Unreaped) -> tuple[float, int] | None:
+        """Measure the root with its descendants: milliseconds of CPU time, bytes; ``None`` if there is no way to do so.
 
-def describe_kill() -> str:
-    """Say which processes of a tree are killed on this host."""
-    if hasattr(os, "killpg"):
-        return "ended by process group"
-    return "ended by descent, with psutil" if psutil_here() else "not ended but for the root: psutil is not installed"
+        ``unreaped`` has the samples before this one. Raises ``Oom`` if there are too many processes.
+        """
+        measure = measure_here()
+        return None if measure is None else measure(self.popen.pid, exact=exact, unreaped=None if exact else unreaped)
 
-
-def descendants(root: int, began: float) -> Iterator[Any]:
-    """Find the descendants of a process that was started at ``began``, and may have ended.
-
-    Windows keeps the pid of an ended parent, and reuses it: no child is older than its parent.
-    """
-    children = defaultdict(list)
-    for each in psutil_here().process_iter(["ppid", "create_time"]):
-        children[each.info["ppid"]].append(each)
-    ahead = [(root, began)]
-    while ahead:
-        parent, born = ahead.pop()
-        for child in children.pop(parent, ()):
-            if (child.info["create_time"] or 0) >= born:
-                ahead.append((child.pid, child.info["create_time"]))
-                yield child
-
-
-def _spawn(launch: Launch, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    found = shutil.which(launch.command[0], path=env.get("PATH")) if sys.platform == "win32" else None  # npx is npx.cmd
-    try:
-        return launch.start(
-            args=(found or launch.command[0], *launch.command[1:]),
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,  # Windows does not know this
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )
-    except OSError as error:
-        if not Path(launch.cwd).is_dir():
-            why = f"folder {launch.cwd}: {error.strerror}{_tilde(launch.cwd)}"
-        else:
-            why = f"command {launch.command[0]}: {_reason(launch.command[0], launch.cwd, env, error)}"
-        raise Unreachable(why, details={"command": shown_command(launch.command)}) from error
+    def _started(self, launch: Launch, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        try:
+            return self.start(launch, env)
+        except OSError as error:
+            if not Path(launch.cwd).is_dir():
+                why = f"folder {launch.cwd}: {error.strerror}{_tilde(launch.cwd)}"
+            else:
+                why = f"command {launch.command[0]}: {_reason(launch.command[0], launch.cwd, env, error)}"
+            raise Unreachable(why, details={"command": shown_command(launch.command)}) from error
 
 
 def _reason(command: str, cwd: str, env: Mapping[str, str], error: OSError) -> str:

@@ -28,7 +28,7 @@ class Unreaped:
     """Compares the samples of one tree. ``lost_ms`` is the estimate so far."""
 
     def __init__(self) -> None:
-        self.lost_ms = 0.0
+        self.lost_ms: float = 0.0
         self._total_ms = 0.0
         self._last: dict[int, Seen] = {}
         self._parents: dict[tuple[int, bytes], tuple[float, float]] = {}  # waited at first; used by the ended children
