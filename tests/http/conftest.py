@@ -16,19 +16,16 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-async def serve():
+def serve(later):
     """Start a server for the length of a test: ``await serve(answer)``."""
-    opened = []
 
     async def start(answer, **options):
         server = Server(answer)
         await server.start(**options)
-        opened.append(server)
+        later.push_async_callback(server.stop)
         return server
 
-    yield start
-    for server in opened:
-        await server.stop()
+    return start
 
 
 @pytest.fixture
@@ -58,19 +55,16 @@ def in_a_thread():
 
 
 @pytest.fixture
-async def connect():
+def connect(later):
     """Open and start connections that are closed after the test: ``await connect(server)``."""
-    opened = []
 
     async def start(server, **fields):
         connection = open_transport(describe_remote(getattr(server, "url", server), **fields))
-        opened.append(connection)
+        later.push_async_callback(connection.close)
         await connection.start((), None)
         return connection
 
-    yield start
-    for connection in opened:
-        await connection.close()
+    return start
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ async def test_http2_over_tls(connect, tmp_path):
 
 async def test_a_request_cancelled_on_http2_is_told_when_it_was_alone(connect):
     module = Module()
-    async with serving(module) as place, asyncio.timeout(10):
+    async with serving(module) as place, asyncio.timeout(60):
         connection = await connect(f"http://{place}", transport={"http2": True})
         waiting = asyncio.create_task(connection.request("invoke", b'{"args":"wait"}'))
         await module.asked.wait()
@@ -203,7 +203,7 @@ async def test_a_request_cancelled_on_http2_is_told_when_it_was_alone(connect):
 
 async def test_a_request_cancelled_on_http2_disturbs_no_other(connect):
     module = Module()
-    async with serving(module) as place, asyncio.timeout(10):
+    async with serving(module) as place, asyncio.timeout(60):
         connection = await connect(f"http://{place}", transport={"http2": True})
         first, second = (asyncio.create_task(connection.request("invoke", b'{"args":"wait"}')) for _ in range(2))
         await module.asked.wait()
@@ -330,6 +330,23 @@ async def test_an_http2_connection_that_the_server_has_left_is_not_used_again(le
     assert len(made) == 4
 
 
+@pytest.mark.parametrize("leaving", [False, True], indirect=True, ids=["plain", "tls"])
+@pytest.mark.parametrize("pings", [0, 600])  # beyond what is read at once
+async def test_a_good_bye_that_arrives_with_an_answer_is_heard(leaving, pings):
+    made, connection = leaving
+    held = asyncio.create_task(ask(connection, "hold"))
+    while not made or not made[0].held:
+        await asyncio.sleep(0)
+    made[0].answer()
+    for _ in range(pings):
+        made[0].h2.ping(b"are you?")
+    made[0].flush()
+    made[0].good_bye()
+    assert await held == "hold"
+    assert sorted(await asyncio.gather(*(ask(connection, n) for n in range(9)))) == list(range(9))
+    assert len(made) == 2
+
+
 async def test_what_is_in_flight_when_an_http2_server_says_good_bye_is_answered(leaving):
     made, connection = leaving
     assert await ask(connection, 1) == 1
@@ -373,12 +390,11 @@ async def test_an_idle_http2_connection_that_hears_something_is_kept(leaving):
     assert len(made) == 1
 
 
-async def test_an_idle_http2_connection_that_hears_without_end_is_closed(leaving):
+@pytest.mark.parametrize("frame", [b"\0\0\x08\6\0\0\0\0\0are you?", b"\0\0\0\4\0\0\0\0\0"], ids=["pings", "settings"])
+async def test_an_idle_http2_connection_that_hears_without_end_is_closed(leaving, frame):
     made, connection = leaving
     assert await ask(connection, 1) == 1
-    for _ in range(30_000):
-        made[0].h2.ping(b"are you?")
-    made[0].flush()
+    made[0].transport.write(frame * 30_000)
     await arrival()
     assert await ask(connection, 2) == 2
     assert len(made) == 2

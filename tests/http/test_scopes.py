@@ -17,7 +17,9 @@ async def test_a_scope_around_a_request_of_http2(connect):
     module = Module()
     async with serving(module) as place:
         connection = await connect(f"http://{place}", transport={"http2": True})
-        with anyio.move_on_after(0.3) as scope:
+        with anyio.CancelScope() as scope:
+            asked = asyncio.create_task(module.asked.wait())  # a time could be over before it is
+            asked.add_done_callback(lambda _: scope.cancel())
             await connection.request("invoke", b'{"args":"wait"}')
         assert scope.cancelled_caught
         assert not still_cancelled()

@@ -79,7 +79,8 @@ def read_fields(
     descriptor.check_known(known)
     url = _url(descriptor, query=query)
     headers = _headers(descriptor, f"{_RESERVED}|{reserved}")
-    return HttpFields(url, headers, _ca(descriptor), _proxy(descriptor), _http2(descriptor))
+    ca = descriptor.file(".ca", "expected the path of a file of PEM certificates", descriptor.transport.get("ca"))
+    return HttpFields(url, headers, ca, _proxy(descriptor), _http2(descriptor))
 
 
 def _url(descriptor: ModuleDescriptor, *, query: bool) -> httpx.URL:
@@ -137,17 +138,6 @@ def _headers(descriptor: ModuleDescriptor, reserved: str) -> dict[str, str]:
             raise descriptor.misfit(path, "expected printable ASCII text, without space at its ends")
         found[lower] = value
     return found
-
-
-def _ca(descriptor: ModuleDescriptor) -> Path | None:
-    path = descriptor.transport.get("ca")
-    if path is None:
-        return None
-    if descriptor.caller is not None:  # an error would tell whether the file is there
-        raise descriptor.misfit(".ca", "expected none: a module wrote the descriptor, and names no file of this host")
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise descriptor.misfit(".ca", "expected the path of a file of PEM certificates", path)
-    return descriptor.base / path
 
 
 def _proxy(descriptor: ModuleDescriptor) -> httpx.URL | None:

@@ -54,7 +54,7 @@ class Http2(httpx.AsyncBaseTransport):
     async def _usable(self) -> _Connection:
         """Give the connection that takes requests, as far as one can know, or a new one."""
         current = self._current
-        if current is not None and not current.requests and (current.reads.heard or self._looking.locked()):
+        if current is not None and not current.requests:
             async with self._looking:
                 await self._look()
         if self._current is None or self._current.reads.leaving:

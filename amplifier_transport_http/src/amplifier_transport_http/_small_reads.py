@@ -8,6 +8,7 @@ has said meanwhile, its good-bye too, would fail the next request.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import httpcore
@@ -29,7 +30,7 @@ _GOAWAY_MAX = 16 * 1024  # bytes of its payload, which no server may exceed
 _NO_ERROR = bytes(4)
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _AHEAD_MAX = 16  # pieces that may arrive on an idle connection
-_MOMENT = 0.1  # seconds for what has arrived on an idle connection, if TLS may keep it: it may be no data
+_TURNS = 8  # of the loop, in which what has arrived passes through every buffer that it may be in
 
 
 class SmallReads(httpcore.AsyncNetworkBackend):
@@ -52,12 +53,12 @@ class SmallReads(httpcore.AsyncNetworkBackend):
         """Connect; the stream reads in small pieces."""
         frames = _Frames() if self._http2 and not self._tls else None
         connecting = self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
-        self._stream = _Stream(self, await connecting, frames, None)
+        self._stream = _Stream(self, await connecting, frames)
         return self._stream
 
     def inside_tls(self, stream: httpcore.AsyncNetworkStream) -> httpcore.AsyncNetworkStream:
         """Wrap a stream inside TLS, which takes the place of the one outside."""
-        self._stream = _Stream(self, stream, _Frames() if self._http2 else None, _MOMENT)
+        self._stream = _Stream(self, stream, _Frames() if self._http2 else None)
         return self._stream
 
     @property
@@ -65,21 +66,13 @@ class SmallReads(httpcore.AsyncNetworkBackend):
         """Whether the server takes no more requests on the connection."""
         return self._stream is not None and self._stream.leaving
 
-    @property
-    def heard(self) -> bool:
-        """Whether something has arrived on the connection, if only its end. Ask while it is idle."""
-        return self._stream is not None and self._stream.get_extra_info("is_readable")
-
     async def is_open(self) -> bool:
         """Read what has arrived on an idle connection, and tell whether it can carry another request."""
         return self._stream is None or await self._stream.is_open()
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    def __init__(
-        self, reads: SmallReads, stream: httpcore.AsyncNetworkStream, frames: _Frames | None, moment: float | None
-    ) -> None:
-        self._moment = moment
+    def __init__(self, reads: SmallReads, stream: httpcore.AsyncNetworkStream, frames: _Frames | None) -> None:
         self._reads = reads
         self._stream = stream
         self._frames = frames
@@ -100,18 +93,36 @@ class _Stream(httpcore.AsyncNetworkStream):
         return data
 
     async def is_open(self) -> bool:
-        while not self.leaving and self.get_extra_info("is_readable"):
-            try:
-                data = await self._stream.read(_READ, self._moment)
-                if not data or self._frames is None or len(self._ahead) >= _AHEAD_MAX:
-                    return False
-                if data := self._frames.feed(data):
-                    self._ahead.append(data)
-            except httpcore.ReadTimeout:  # pragma: no cover - TLS keeps a part of a record now and then
-                continue
-            except (httpcore.NetworkError, httpcore.RemoteProtocolError):  # pragma: no cover - as the system tells it
+        while not self.leaving and (data := await self._arrived()) is not None:
+            if not data or self._frames is None or len(self._ahead) >= _AHEAD_MAX:
                 return False
+            try:
+                data = self._frames.feed(data)
+            except httpcore.RemoteProtocolError:  # too many frames
+                return False
+            if data:
+                self._ahead.append(data)
         return not self.leaving
+
+    async def _arrived(self) -> bytes | None:
+        """Read what is there, without waiting for more: ``b""`` at the end. ``None``: nothing is there.
+
+        The socket does not tell: TLS and asyncio hold what they have read of it, and on Windows asyncio reads ahead.
+        """
+        reading = asyncio.create_task(self._read_or_end())
+        try:
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+        finally:
+            reading.cancel()  # loses nothing: what comes now stays in its buffer
+            await asyncio.wait([reading])
+        return None if reading.cancelled() else reading.result()
+
+    async def _read_or_end(self) -> bytes:
+        try:
+            return await self._stream.read(_READ)
+        except httpcore.NetworkError:  # pragma: no cover - as the system tells it
+            return b""
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if self._frames is not None:
