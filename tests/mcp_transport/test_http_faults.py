@@ -81,7 +81,7 @@ NO_REPLIES = {
         "the content-encoding 'br'",
     ),
     "another's event": (lambda message: events(event({**result(message, FINE), "id": 99})), "has the id 99"),
-    "no UTF-8 event": (lambda message: events(event(text_of(message).decode().replace("fine", "\udcff"))), "utf-8"),
+    "no UTF-8 event": (lambda message: events(event(text_of(message).decode().replace("fine", "\udcff"))), "(?i)utf-8"),
     "no content event": (lambda message: events(event(result(message, {"content": 1}))), "broke its contract: bad: "),
 }
 

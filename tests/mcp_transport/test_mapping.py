@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from tests.mcp_transport.servers import MODERN, error, event, json_of, result, told
 from tests.mcp_transport.servers import events as stream_of
 
@@ -254,6 +255,17 @@ async def test_who_asks_and_where_in_the_trace_travels_along(session, remote, ev
     async for _ in session.stream(M, "count", {}):
         pass
     assert server.requests[-1].params["params"]["_meta"]["progressToken"]
+
+
+async def test_a_server_is_told_the_kernels_span_and_not_that_of_the_embedders_own_tracing(session, remote, events):
+    server = await remote(tool("count"))
+    ambient = trace.NonRecordingSpan(trace.SpanContext(7, 7, is_remote=False, trace_flags=trace.TraceFlags(1)))
+    with trace.use_span(ambient):
+        await session.invoke(M, "count", {})
+        assert trace.get_current_span() is ambient
+    (event,) = events("module:invoke")
+    meta = server.requests[-1].params["params"]["_meta"]
+    assert meta["traceparent"] == f"00-{event['request_id']}-{event['span_id']}-01"
 
 
 async def test_ids_that_are_none_of_ours_are_left_out(serve, describe, open_one):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from amplifier_core import Cancelled, KernelError
 from amplifier_core.hookspecs import Message
 
-from . import _codes
+from . import _codes, _trace
 from ._result import INPUT_REQUIRED
 from ._server_requests import InputRequired, answers, more_params, pending, refused, resumed
 from ._tools import METHODS
@@ -118,7 +118,7 @@ class Invocation:
         )
 
     async def _run(self, call: Call, more: Mapping[str, Any]) -> Message:
-        with self._session.correlator.in_flight(call):
+        with self._session.correlator.in_flight(call), _trace.within(self._meta):
             while True:
                 result = await self._request(call, {**self._params, **more})
                 if result.get("resultType") != INPUT_REQUIRED:
