@@ -11,6 +11,9 @@ from tests.grpc_transport.servers import DESCRIPTION, SERVING, ok, params_of
 
 HEADERS = ((":status", "200"), ("content-type", "application/grpc"))
 TRAILERS = (("grpc-status", "0"),)
+FRAME = 16_000  # bytes of a frame
+HEADERS_FRAME, GOAWAY, CONTINUATION = 1, 7, 9
+END_STREAM, END_HEADERS = 1, 4
 
 
 def frame(message, packed=0):
@@ -59,6 +62,37 @@ class Call:
         for message in messages:
             await self.data(frame(message))
         await self.headers(trailers, end=True)
+
+    async def write(self, *frames):
+        """Send frames as they are, with none between: each is its kind, its flags, its stream and its payload."""
+        await self.peer.flush()
+        packed = (
+            len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+            for kind, flags, stream, payload in frames
+        )
+        self.peer.transport.write(b"".join(packed))
+
+    async def plain_headers(self, *headers, begin=True, end=True):
+        """Send headers of any size and any bytes, which h2 takes long to pack, or a part of them."""
+        block = b"".join(b"\0" + _sized(name) + _sized(value) for name, value in headers)
+        parts = [block[at : at + FRAME] for at in range(0, len(block), FRAME)]
+        frames = [[CONTINUATION, 0, self.stream, part] for part in parts]
+        if begin:
+            frames[0][:2] = HEADERS_FRAME, END_STREAM
+        if end:
+            frames[-1][1] |= END_HEADERS
+        await self.write(*frames)
+
+
+def _sized(text):
+    """Put the size before a text, as HPACK does: seven bits of the first byte, then seven a byte."""
+    if len(text) < 127:
+        return bytes((len(text),)) + text
+    size, head = len(text) - 127, bytearray((127,))
+    while size > 127:
+        head.append(size & 127 | 128)
+        size >>= 7
+    return bytes((*head, size)) + text
 
 
 class Peer(asyncio.Protocol):

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from tests.grpc_transport.servers import DESCRIPTION, descriptor, message, ok, params_of
 
-from amplifier_core import Forbidden, Internal, KernelError, Timeout, Unreachable
+from amplifier_core import Forbidden, KernelError, Timeout, Unreachable
 from amplifier_core.hookspecs import Chunks
 from amplifier_core.testing import check_module
 from amplifier_transport_grpc import open_transport
@@ -32,6 +32,27 @@ async def test_a_module_is_mounted_and_invoked(serve, session, events):
     assert (asked["request_id"], asked["span_id"]) == (event["request_id"], event["span_id"])
     assert 4 < context.time_remaining() < 6 or asked["deadline_ms"] <= 5000
     assert "secret" not in json.dumps(events())
+
+
+async def test_policy_and_errors_have_no_value_of_the_metadata(serve, session, events):
+    async def invoke(_request, context):
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no such user")
+
+    async def approve(event):
+        seen.append(event.data["args"])
+        return {"decision": "allow"}
+
+    seen = []
+    server = await serve(invoke=invoke)
+    await session.register_hook("policy:request", approve, priority=1)
+    metadata = {"authorization": "Bearer secret", "x-name": "also-secret"}
+    await session.mount("/mnt/tools", descriptor(server.target, metadata=metadata))
+    with pytest.raises(Forbidden, match="no such user") as raised:
+        await session.invoke(M, "good", {})
+    told = json.dumps([seen, events(), raised.value.body()], default=str)
+    assert list(seen[0]["descriptor"]["transport"]["metadata"]) == ["authorization", "x-name"]
+    assert "authorization" in told
+    assert "secret" not in told
 
 
 async def test_no_proxy_of_the_environment_is_used(serve, connect, monkeypatch):
@@ -146,27 +167,39 @@ async def test_closing_fails_what_is_in_flight(serve, connect):
     await chunks.get()
     await connection.close()
     for each in waiting:
-        with pytest.raises(Unreachable, match="the connection was closed"):
+        with pytest.raises(Unreachable, match="the connection is closed"):
             await each
-    with pytest.raises(Unreachable, match="the connection was closed"):
+    with pytest.raises(Unreachable, match="the connection is closed"):
         await connection.request("invoke", params())
     await connection.close()
 
 
-async def test_a_cancelled_request_is_cancelled(serve, connect):
-    connection = await connect(await serve(invoke=lambda *_: asyncio.sleep(60)))
-    asking = asyncio.create_task(connection.request("invoke", params()))
-    await asyncio.sleep(0)
-    asking.cancel("by the test")
-    with pytest.raises(asyncio.CancelledError):
-        await asking
-
-
 async def test_a_request_before_the_start_is_refused():
     connection = open_transport(descriptor("dns:///127.0.0.1:1"))
-    with pytest.raises(Internal, match="before the start"):
+    with pytest.raises(Unreachable, match="the connection is closed"):
         await connection.request("health", b"{}")
-    await connection.close()
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["unary", "stream"])
+async def test_a_cancelled_request_is_cancelled_with_its_message(serve, connect, streamed):
+    """By the message anyio knows a cancellation of its own."""
+    asked = asyncio.Event()
+
+    async def invoke(*_):
+        asked.set()
+        await asyncio.sleep(60)
+
+    async def stream(*_):
+        await invoke()
+        yield b""
+
+    connection = await connect(await serve(invoke=invoke, stream=stream))
+    for until in (lambda: asyncio.sleep(0), asked.wait):
+        asking = asyncio.create_task(connection.request("invoke", params(), Chunks() if streamed else None))
+        await until()
+        asking.cancel("by the test")
+        with pytest.raises(asyncio.CancelledError, match="by the test"):
+            await asking
 
 
 async def test_a_server_that_was_started_again_is_found(serve, connect):

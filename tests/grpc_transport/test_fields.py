@@ -7,8 +7,9 @@ import pytest
 from tests.grpc_transport.servers import descriptor
 
 from amplifier_core import BadRequest
+from amplifier_core.hookspecs import Tls
 from amplifier_transport_grpc import open_transport
-from amplifier_transport_grpc._fields import Tls, read_fields
+from amplifier_transport_grpc._fields import read_fields
 
 HERE = "dns:///127.0.0.1:1"
 

@@ -109,6 +109,12 @@ async def test_clients_without_a_certificate_or_with_another_are_not_served(secu
             await connection.request("invoke", PARAMS)
 
 
+async def test_a_server_without_tls_is_told_with_what_to_do(serve, connect):
+    connection = await connect(await serve(), tls={})
+    with pytest.raises(Unreachable, match="if this server does not encrypt, `tls` is false"):
+        await connection.request("health", b"{}")
+
+
 async def test_plain_text_and_tls_do_not_meet(secure, serve, connect, trust):
     for connection in (await connect(await secure()), await connect(await serve(), tls=trust)):
         with pytest.raises(Unreachable):

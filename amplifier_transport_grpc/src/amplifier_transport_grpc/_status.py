@@ -4,48 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import grpc
-
-from amplifier_core import Internal, KernelError, Unreachable
+from amplifier_core import KernelError
 
 if TYPE_CHECKING:
     from grpc.aio import AioRpcError
 
-_CODES = {
-    grpc.StatusCode.CANCELLED: "cancelled",
-    grpc.StatusCode.INVALID_ARGUMENT: "bad_request",
-    grpc.StatusCode.DEADLINE_EXCEEDED: "timeout",
-    grpc.StatusCode.NOT_FOUND: "unsupported_op",
-    grpc.StatusCode.PERMISSION_DENIED: "forbidden",
-    grpc.StatusCode.RESOURCE_EXHAUSTED: "unreachable",
-    grpc.StatusCode.FAILED_PRECONDITION: "bad_request",
-    grpc.StatusCode.OUT_OF_RANGE: "bad_request",
-    grpc.StatusCode.UNIMPLEMENTED: "unsupported_op",
-    grpc.StatusCode.UNAVAILABLE: "unreachable",
-    grpc.StatusCode.UNAUTHENTICATED: "forbidden",
+_STATUSES = {
+    "unreachable": ("UNAVAILABLE", "RESOURCE_EXHAUSTED"),
+    "timeout": ("DEADLINE_EXCEEDED",),
+    "cancelled": ("CANCELLED",),
+    "forbidden": ("UNAUTHENTICATED", "PERMISSION_DENIED"),
+    "bad_request": ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"),
+    "unsupported_op": ("UNIMPLEMENTED", "NOT_FOUND"),
 }  # any other, such as INTERNAL, UNKNOWN or DATA_LOSS, is `internal`
 _TOO_LARGE = "eceived message larger than max"  # what gRPC's core says; a server's own refusal begins with SERVER
 _BROKEN = "Stream removed"  # what gRPC's core says when the server speaks no HTTP/2, or none any more
+_NO_TLS = "WRONG_VERSION_NUMBER"  # what its TLS says of an answer that is not encrypted
 _TEXT_MAX = 1000  # characters of a server's text that an error shows
 
 
 def status_error(target: str, error: AioRpcError) -> KernelError:
     """Make the error for a call that ended with a status, which ``details`` have as ``grpc_status``."""
-    status, said = error.code(), (error.details() or "")[:_TEXT_MAX]
-    code = _CODES.get(status, "internal")
-    if status is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in said:
+    status, said = error.code().name, " ".join((error.details() or "")[:_TEXT_MAX].split())  # one line
+    code = next((code for code, statuses in _STATUSES.items() if status in statuses), "internal")
+    if status == "RESOURCE_EXHAUSTED" and _TOO_LARGE in said:
         code = "bad_request" if said.startswith("SERVER") else "internal"
-    if status is grpc.StatusCode.UNKNOWN and said.startswith(_BROKEN):
+    if status == "UNKNOWN" and said.startswith(_BROKEN):
         code = "unreachable"
-    details = {"grpc_status": status.name, "target": target}
-    return KernelError.from_body(code, f"{target} answered {status.name}{said and f': {said}'}", details)
+    if _NO_TLS in said:
+        said += "; if this server does not encrypt, `tls` is false"
+    details = {"grpc_status": status, "target": target}
+    return KernelError.from_body(code, f"{target} answered {status}{said and f': {said}'}", details)
 
 
-def broke_contract(target: str, why: str) -> Internal:
-    """Make the error for a response that is no reply."""
-    return Internal(f"{target} broke its contract: {why}", details={"target": target})
-
-
-def unreachable(target: str, why: str) -> Unreachable:
-    """Make the error of a call that could not be made, or was given up."""
-    return Unreachable(f"{target}: {why}", details={"target": target})
+def failed(error: type[KernelError], target: str, why: str) -> KernelError:
+    """Make the error of a call that has no status, or one that says nothing."""
+    return error(f"{target}: {why}", details={"target": target})

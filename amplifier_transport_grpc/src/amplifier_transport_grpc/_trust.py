@@ -15,7 +15,7 @@ import grpc
 from amplifier_core.hookspecs import read_file
 
 if TYPE_CHECKING:
-    from ._fields import Tls
+    from amplifier_core.hookspecs import Tls
 
 _FILE_MAX = 4 << 20  # bytes; all public authorities take a quarter of a megabyte
 
@@ -32,9 +32,8 @@ def system_authorities() -> bytes:
         context = ssl.create_default_context()
         return "".join(map(ssl.DER_cert_to_PEM_cert, context.get_ca_certs(binary_form=True))).encode()
     paths = ssl.get_default_verify_paths()
-    if Path(paths.openssl_cafile).is_file():
-        return _read(Path(paths.openssl_cafile))
-    files = sorted(Path(paths.openssl_capath).glob("????????.[0-9]"))  # as OpenSSL names them
+    file, folder = Path(paths.openssl_cafile), Path(paths.openssl_capath)
+    files = [file] if file.is_file() else sorted(folder.glob("????????.[0-9]"))  # as OpenSSL names them
     if not files:
         raise OSError("the system has none of authorities; name some in tls.ca")
     return b"\n".join(map(_read, files))
