@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from amplifier_tools._cli import main
 
 FLAWED = str(Path(__file__).with_name("flawed.py"))
+FLAWED_HTTP = str(Path(__file__).with_name("flawed_http.py"))
 EXAMPLES = {
     "count": 'count={"text": "a b"}',
     "stream": 'stream={"text": "a b"}',
@@ -77,7 +78,7 @@ def over_http(check):
     """Check the program with a flaw, over HTTP."""
 
     def run(flaw, *words, **fields):
-        command = [sys.executable, FLAWED, flaw, "--http"]
+        command = [sys.executable, FLAWED_HTTP, flaw]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
             assert server.stdout
             port = int(server.stdout.readline())

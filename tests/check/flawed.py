@@ -1,6 +1,7 @@
-"""A module with one flaw, which its argument names: over STDIO, or over HTTP with `--http`. With `none` it conforms.
+"""A module with one flaw, which its argument names, over STDIO; with `none` it conforms. Over HTTP: flawed_http.py.
 
-A thread of its own answers each request. `count`, `stream`, `call` and `fail` answer soon, `slow` may be cancelled.
+It imports no more than it needs, since a hundred of it are started. A thread of its own answers each request.
+`count`, `stream`, `call` and `fail` answer soon, `slow` may be cancelled.
 """
 
 import contextlib
@@ -9,16 +10,13 @@ import os
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
 
 FLAW = sys.argv[1] if len(sys.argv) > 1 else "none"
 LARGE = 300 * 1024  # bytes, more than limits.message_bytes
 TEXT = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}
 WORDS = {"type": "object", "required": ["words"], "properties": {"words": {"type": "integer"}}}
-INPUTS: dict[str, Any] = {"count": TEXT, "slow": TEXT, "stream": TEXT, "call": TEXT, "fail": {}, "on_event": {}}
-OUTPUTS: dict[str, Any] = {"count": WORDS, "slow": WORDS, "stream": WORDS, "call": {}, "fail": {}, "on_event": {}}
+INPUTS = {"count": TEXT, "slow": TEXT, "stream": TEXT, "call": TEXT, "fail": {}, "on_event": {}}
+OUTPUTS = {"count": WORDS, "slow": WORDS, "stream": WORDS, "call": {}, "fail": {}, "on_event": {}}
 DRAFT_7 = {"$schema": "http://json-schema.org/draft-07/schema#"}
 TWO = {"ok": True, "result": {"words": 2}}
 EVENT = {"event": "word:count", "data": {}}
@@ -169,7 +167,7 @@ def handle(request):
     request_id, op = request["id"], request.get("params", {}).get("op")
     IN_FLIGHT.append(request_id)
     crowd = len(IN_FLIGHT)
-    time.sleep(0.02 if op else 0)
+    time.sleep((0.2 if FLAW == "crossed" and crowd > 1 else 0.02) if op else 0)
     cancelled = CANCELLED.setdefault(request_id, threading.Event())
     reply = answer(
         request["method"],
@@ -219,6 +217,14 @@ def requests():
             yield json.loads(part[:65536] if FLAW == "large-request" else part)
 
 
+def stay_once():
+    """Tell whether this is the first process that ends here."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir("stayed")  # noqa: PTH102 - pathlib is slow to import
+        return True
+    return False
+
+
 def serve_lines():
     if FLAW == "banner":
         write(b"flawed 1.2.0 is ready\n")
@@ -236,94 +242,9 @@ def serve_lines():
             os.close(1)
         elif FLAW != "health-dead" and not (FLAW == "no-params" and "params" not in request):
             threading.Thread(target=handle, args=(request,), daemon=True).start()
-    stayed = Path("stayed")
-    if FLAW == "stays" or (FLAW == "stays-once" and not stayed.exists()):
-        stayed.touch()
+    if FLAW == "stays" or (FLAW == "stays-once" and stay_once()):
         time.sleep(60)
 
 
-# HTTP.
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        params = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        method, chunks = self.path.strip("/"), []
-        reply = answer(method, params, chunks.append, threading.Event())
-        if FLAW == "health-dead" or not reply:
-            self.rfile.read(1)  # until the client goes away
-        elif FLAW == "http-health-404" and method == "health":
-            self.answer(404, b"not here", "text/plain")
-        elif FLAW == "http-health-stream" and method == "health":
-            self.answer(200, line(reply["result"]), "application/x-ndjson")
-        elif chunks:
-            self.stream([{"chunk": chunk} for chunk in chunks], reply)
-        elif params.get("op") == "count":
-            self.count(json.dumps(reply).encode())
-        else:
-            bare = method != "invoke" and reply["ok"] and FLAW != "http-wrapped"
-            self.answer(200, json.dumps(reply["result"] if bare else reply).encode())
-
-    def count(self, body):
-        answers: dict[str, tuple] = {
-            "http-html": (200, b"<html>\nhello\n</html>", "text/html"),
-            "http-two": (200, body + b"\n" + body),
-            "http-bom": (200, b"\xef\xbb\xbf" + body),
-            "http-too-large": (200, body + b" " * LARGE),
-            "http-breaks-off": (200, body, "application/json", len(body) + 5),
-            "http-plain": (200, body, "text/plain"),
-            "http-status": (500, body),
-            "http-number": (200, b"42"),
-            "http-elsewhere": (307, b"", "text/plain"),
-        }
-        self.close_connection = FLAW == "http-breaks-off"
-        self.answer(*answers.get(FLAW, (200, body)))
-
-    def stream(self, chunks, reply):
-        lines = {
-            "http-stream-unended": chunks,
-            "http-after-reply": [*chunks, reply, *chunks],
-            "http-stream-mixed": [*chunks, {**reply, "chunk": 1}],
-            "http-stream-numbers": [*chunks, 42],
-        }.get(FLAW, [*chunks, reply])
-        body = b"".join(map(line, lines))
-        if FLAW in ("http-unended-line", "http-after-unended"):
-            body = body[:-1] if FLAW == "http-unended-line" else body + b"more"
-        if FLAW == "http-stream-garbage":
-            body = b"counting...\n" + body
-        kinds = {"http-stream-as-json": "application/json", "http-stream-as-text": "text/plain"}
-        self.answer(200, body, kinds.get(FLAW, "application/x-ndjson"))
-
-    def answer(self, status, body, kind="application/json", length=None):
-        if FLAW == "http-cancel-dies" and self.path == "/invoke":
-            with contextlib.suppress(OSError):
-                self.connection.settimeout(0)  # a client that has gone away leaves an end to read
-                if not self.connection.recv(1):
-                    os._exit(1)
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(length or len(body)))
-        if FLAW == "http-request-id":
-            self.send_header("x-request-id", "7")
-        if status == 307:
-            self.send_header("location", self.path)
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
-
-    def log_message(self, *_):
-        pass
-
-
-def serve_http():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    write(b"%d\n" % server.server_address[1])
-    sys.stdin.read()
-
-
 if __name__ == "__main__":
-    serve_http() if "--http" in sys.argv else serve_lines()
+    serve_lines()

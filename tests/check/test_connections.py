@@ -27,6 +27,8 @@ class Odd(Connection):
 
     async def request(self, method, params, chunks=None):
         await asyncio.sleep(0)
+        if self._flaw == "absent":
+            raise Unreachable("nobody listens")
         if method == "health":
             return Message(ok=True, result={"status": "ok"})
         if method == "describe":
@@ -34,6 +36,8 @@ class Odd(Connection):
             return Message(ok=True, result={**told, "inputs": {"run": True}, "outputs": {"run": True}})
         if decode(params)["op"] != "run":
             raise UnsupportedOp("no such op")
+        if self._flaw == "streamed" and chunks:
+            return Message(ok=True)
         if self._flaw == "silent":
             await asyncio.sleep(60)
         if self._flaw == "broken":
@@ -73,6 +77,10 @@ def test_what_a_connection_reports_is_found(odd, flaw, rule):
     assert checked.finding(rule)["stderr"] == "out of luck"
 
 
+def test_chunks_may_go_another_way_that_is_not_sound(odd):
+    assert odd("streamed").ids == ["MSG-02"]
+
+
 def test_a_sound_module_elsewhere_is_sound(odd):
     checked = odd("none", "--strict")
     assert checked.ids == []
@@ -83,6 +91,12 @@ def test_a_module_that_does_not_start_could_not_be_checked(odd):
     checked = odd("start")
     assert checked.status == 2
     assert "nobody is there" in checked.stderr
+
+
+def test_a_module_elsewhere_that_is_not_there_could_not_be_checked(odd):
+    checked = odd("absent")
+    assert (checked.status, checked.stderr.count("\n")) == (2, 1)
+    assert "could not be run: unreachable: nobody listens" in checked.stderr
 
 
 def test_a_local_one_is_confined_or_trusted(odd, need):

@@ -57,7 +57,8 @@ def test_stdout_has_the_result_alone_and_stderr_the_tree(call, describe):
     assert (status, json.loads(out)) == (0, {"text": "ü\u202e"})
     assert out == '{"text":"ü\\u202e"}\n'
     assert re.search(r"\d m?s  ✓ mount /mnt/tools/echo \(tool\)\n", errors)
-    assert re.search(r"─· policy: allow for the session, trusted\n.*─· module:start /mnt/tools/echo \{\"pid\":", errors)
+    policy = r"policy: allow for the session, trusted \(CommandLine [0-9.]+ \w+\)"
+    assert re.search(rf"─· {policy}\n.*─· module:start /mnt/tools/echo \{{\"pid\":", errors)
     assert re.search(r'\d ms  ✓ /mnt/tools/echo echo \{"text":"ü\\u202e"} → \{"text":"ü\\u202e"}\n', errors)
     assert "error" not in errors
 
@@ -71,6 +72,8 @@ def test_stdout_has_the_result_alone_and_stderr_the_tree(call, describe):
         (["echo", "--args-file", "-"], b'{"a": 1, "a": NaN}', "--args-file <stdin>: expected JSON"),
         (["echo", "--args-file", "-"], b'{"a": "%s"}' % (b"x" * 4000), "at most 4000 bytes (limits.message_bytes)"),
         (["echo", "--args-file", "nowhere.json"], None, "nowhere.json"),
+        (["echo", "--grant", "fs:read"], None, "--grant: expected a path after fs:read: or fs:write:"),
+        (["echo", "--grant", "bogus"], None, "--grant: expected one of fs:read:PATH, fs:write:PATH,"),
         (["echo", "--timeout", "0"], None, "0.0 is not in the range x>0"),
     ],
 )
@@ -146,6 +149,14 @@ def test_an_unknown_op_names_the_known_ones(call, describe):
 def test_the_option_for_a_capability_can_be_pasted_into_a_shell(call, describe):
     _, _, errors = call(describe("echo.py", capabilities=["fs:write:$tmp"]), "echo")
     assert errors.endswith("hint: --grant 'fs:write:$tmp'\n")
+
+
+def test_no_option_is_told_for_a_capability_that_nothing_can_enforce(call, describe, tmp_path):
+    (tmp_path / "m.wasm").write_bytes(b"\0asm\1\0\0\0")
+    file = describe("echo.py", capabilities=["net:connect:*"], transport={"type": "wasm", "module": "m.wasm"})
+    status, _, errors = call(file, "echo", "--grant-all", trusted=False)
+    assert status == 2
+    assert errors.splitlines()[-1].endswith("transport 'wasm' cannot enforce net:connect:* on this host")
 
 
 def test_what_is_not_granted_is_told_with_the_option_for_it(call, describe):

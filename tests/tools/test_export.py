@@ -1,9 +1,11 @@
 """``amplifier-kernel trace export``: what it writes is held against the rules of the trace events."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -80,9 +82,11 @@ async def test_a_run_is_a_slice_for_each_of_its_spans(export, log, module, tmp_p
         *["/mnt/tools/echo sleep"] * 4,
         "mount /mnt/orchestrators/caller",
         "mount /mnt/tools/echo",
+        *["policy: allow"] * 7,
+        *["test_a_run_is_a_slice_for_each_of_its_spans.<locals>.allow"] * 7,
     ]
     assert len({each["tid"] for each in events if each["name"] == "/mnt/tools/echo sleep"}) == 4
-    assert "policy: allow" in {each["name"] for each in events if each["ph"] == "i"}
+    assert {"kernel:start", "session:start", "kernel:end"} <= {each["name"] for each in events if each["ph"] == "i"}
     assert export(log, "-o", tmp_path / "run.json") == (0, b"", "")
     assert (tmp_path / "run.json").read_bytes() == out
 
@@ -129,6 +133,37 @@ def test_what_is_below_a_span_without_an_end_stands_for_itself(export, log):
     assert set(slices(read(export(log)[1]))) == {"/m b", "/m c"}
 
 
+def test_a_call_in_flight_is_a_slice_without_an_end_and_so_are_those_below_it(export, log):
+    def begin(seq, span, parent=None):
+        return event(seq, "module:pre_invoke", module="/m", span_id=span, parent_span_id=parent, data={"op": span})
+
+    log.write_bytes(
+        begin(1, "a")
+        + begin(3, "b", "a")
+        + event(4, "policy:decision", span_id="b", parent_span_id="a")
+        + invoke(5, "c", "a", 1)
+        + invoke(7, "d", None, 1)
+    )
+    events = read(export(log)[1])
+    opened = {each["name"]: (each["tid"], each["ts"] / 1e6 - T0) for each in events if each["ph"] == "B"}
+    assert opened == {"/m a": (2, 1), "/m b": (3, 3)}
+    assert slices(events) == {"/m c": (2, 4, 1), "/m d": (1, 6, 1)}
+    assert [each["tid"] for each in events if each["ph"] == "i"] == [3]
+
+
+def test_a_decision_of_policy_is_a_slice_and_so_is_each_hook(export, log):
+    hooks = [{"hook": "quick", "duration_ms": 500}, {"hook": "Person", "duration_ms": 1500}, {"hook": "none"}]
+    decided = {"decision": "allow", "hooks": [*hooks, {"hook": "late", "duration_ms": 9000}]}
+    log.write_bytes(event(3, "policy:decision", span_id="a", duration_ms=2000, data=decided) + invoke(5, "a", None, 4))
+    found = slices(read(export(log)[1]))
+    assert found == {
+        "/m a": (1, 1, 4),
+        "policy: allow": (1, 1, 2),
+        "quick": (1, 1, 0.5),
+        "Person": (1, 1.5, 1.5),
+    }
+
+
 def test_more_lanes_than_anybody_looks_at_are_not_made(export, log):
     log.write_bytes(b"".join(invoke(n, f"s{n}", None, n) for n in range(1, 1100)))
     events = json.loads(export(log)[1])["traceEvents"]
@@ -157,3 +192,55 @@ def test_bad_usage_is_told_in_a_line(export, tmp_path):
 def test_an_empty_log_is_an_empty_trace(export, log):
     log.touch()
     assert json.loads(export(log)[1]) == {"displayTimeUnit": "ms", "traceEvents": []}
+
+
+FORMS = [["html"], ["export", "--to", "perfetto"], ["export", "--to", "otlp"]]
+
+
+def trace(*words):
+    command = [sys.executable, "-m", "amplifier_tools", "trace", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    return done.returncode, done.stderr.decode().splitlines()[-1]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=" ".join)
+def test_no_file_of_the_log_is_written_over(traced, log, tmp_path, form):
+    log.write_bytes(event(2))
+    rotated = log.with_name(f"{log.name}.1")
+    rotated.write_bytes(event(1))
+    link = tmp_path / "link.json"
+    link.symlink_to(log)
+    for file in (log, rotated, link):
+        expected = f"Error: {file}: expected another file than those of the log"
+        assert trace(*form, log, "-o", file) == (2, expected)
+    assert (rotated.read_bytes(), log.read_bytes()) == (event(1), event(2))
+
+
+@pytest.mark.parametrize("form", FORMS, ids=" ".join)
+def test_an_output_that_cannot_be_written_is_told_in_a_line(traced, log, tmp_path, form):
+    log.write_bytes(event(1))
+    nowhere = tmp_path / "nowhere" / "file"
+    assert trace(*form, log, "-o", nowhere) == (1, f"Error: {nowhere}: cannot be written: No such file or directory")
+    assert trace(*form, log, "-o", tmp_path)[0] == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("form", FORMS[:2], ids=" ".join)
+def test_a_full_disk_is_not_taken_for_a_fault_of_the_log(traced, log, form):
+    log.write_bytes(event(1))
+    assert trace(*form, log, "-o", "/dev/full") == (1, "Error: /dev/full: cannot be written: No space left on device")
+
+
+def test_an_output_may_be_stdout_by_name(traced, export, log):
+    log.write_bytes(invoke(2, "call"))
+    assert export(log, "-o", "-") == export(log)
+
+
+def test_who_reads_no_more_is_no_fault(traced, log):
+    log.write_bytes(event(1))
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [*COMMAND, "--to", "perfetto", log]
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(write_end)
+    assert b"cannot be" not in done.stderr

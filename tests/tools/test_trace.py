@@ -67,11 +67,13 @@ async def run(log, module):
 def test_a_run_is_shown_as_trees(show, run, log):
     status, out, errors = show(log)
     assert (status, errors) == (0, "")
-    assert re.match(rf"── kernel [0-9a-f]{{8}}, session {run}, \d\d\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC\n +0\.000 s ", out)
+    stamp = r"\d\d\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+    assert re.match(rf"── kernel [0-9a-f]{{8}}, {stamp}\n +0\.000 s +· kernel:start pid \d+, protocol 1, ", out)
+    assert re.search(rf"\n── kernel [0-9a-f]{{8}}, session {run}, {stamp}\n +0\.\d\d\d s +· session:start", out)
     tree = out[out.index("✓ /mnt/orchestrators/caller call") :]
     assert re.search(r"\n.* m?s  ├─✓ /mnt/tools/echo echo \{\"n\":1} → \{\"n\":1}\n", tree)
     assert re.search(r"\n.* m?s  [├└]─✗ /mnt/tools/echo fail .*\n +│? +mine: \\x1b\[31mno\n", tree)
-    assert re.search(r"\n.*  [├└]─· policy: allow: it may, trusted\n", tree)
+    assert re.search(r"\n.*  [├└]─· policy: allow: it may, trusted \(run\.<locals>\.allow [\d.]+ ms\)\n", tree)
     assert re.search(r"✗ /mnt/tools/echo exit .*\n( .*\n)* +│? +exit_code: 3\n", tree)
     assert "\x1b" not in out
 
@@ -88,11 +90,19 @@ def test_filters_leave_what_fits_and_the_spans_above_it(show, run, log):
         assert "/mnt/orchestrators/caller call" in out
         assert "/mnt/tools/echo echo" not in out
     assert show(log, "--session", "nowhere")[1] == ""
-    everything = show(log)[1]
-    assert show(log, "--session", run[:8])[1] == show(log, "--session", run[4:])[1] == everything
+    of_session = show(log, "--session", run[:8])[1]
+    assert of_session == show(log, "--session", run[4:])[1]
+    everything = [line for line in show(log)[1].splitlines() if not re.search("^──|· kernel:", line)]
+    assert [line for line in of_session.splitlines() if not line.startswith("──")] == everything
     _, out, _ = show(log, "--status", "ok", "--module", "echo")
     assert "echo fail" not in out
     assert "echo echo" in out
+
+
+def test_a_call_in_flight_is_of_no_status(show, log):
+    log.write_bytes(event(1, "module:pre_invoke", span_id="a", module="/mnt/tools/a", data={"op": "go", "args": {}}))
+    assert "… /mnt/tools/a go {}, in flight: its end is not here" in show(log, "--module", "a")[1]
+    assert show(log, "--status", "ok")[1] == show(log, "--status", "error")[1] == show(log, "--module", "b")[1] == ""
 
 
 def test_rotated_files_are_read_in_the_order_of_their_numbers(show, tmp_path):
@@ -130,6 +140,16 @@ def test_kernels_in_one_log_are_told_apart(show, log):
 def test_of_very_many_kernels_only_some_are_counted(show, log):
     log.write_bytes(b"".join(event(seq, kernel=f"{n:08}") for seq in (1, 3) for n in range(1100)))
     assert show(log)[2] == "events that are missing, as the numbers of the others show: 1024\n"
+
+
+def test_nothing_is_waited_for_in_a_file_that_another_one_continues(log):
+    log.write_bytes(event(1))
+    with log.open("rb") as file:
+        follower = Log(log, follow=True)
+        assert not follower._wait(file)
+        log.rename(log.with_name(f"{log.name}.1"))
+        log.write_bytes(event(2))
+        assert follower._wait(file)
 
 
 def test_a_line_has_a_bound(show, log):
@@ -346,3 +366,17 @@ def test_memory_does_not_grow_with_the_log(log):
 
     few, many = peak(3000), peak(30_000)
     assert many < few + 8000  # KiB; the log is 20 MB larger
+
+
+def test_no_field_of_an_event_is_obeyed_by_a_terminal(show, log):
+    odd = "\x1b]0;x\x07\u202e"
+    place = {"component": odd, "session_id": f"ses_{odd}", "module": odd, "id": f"evt_{odd}"}
+    spans = {"span_id": odd, "parent_span_id": f"up{odd}", "duration_ms": 1.0}
+    log.write_bytes(
+        event(1, "module:invoke", **place, **spans) + event(2, odd, **place) + event(3, odd, **place, **spans)
+    )
+    code, out, err = show(log)
+    assert (code, err) == (0, "")
+    assert ", session ses_\\x1b]0;x\\x07\\u202e, " in out
+    assert "… span up\\x1b]0;x\\x07\\u202e: its end is not here" in out
+    assert out.replace("\n", "").isprintable()

@@ -190,6 +190,125 @@ def test_spans_without_an_end_are_shown_as_far_as_they_go_each_below_its_own():
     ]
 
 
+def test_a_time_a_little_before_the_first_event_is_zero():
+    out = io.StringIO()
+    printer = TreePrinter(Console(file=out))
+    for line in (event(1, "kernel:start"), event(2, "kernel:end", duration_ms=1000.002)):
+        entry = read_entry(line)
+        assert entry is not None
+        for node in Spans().add(entry):
+            printer.print(node)
+    printer.flush()
+    assert [line[:11] for line in out.getvalue().splitlines()[1:]] == ["    0.000 s"] * 2
+
+
+def test_a_call_in_flight_when_the_log_ends_is_shown_with_its_op_and_arguments():
+    data = {"op": "go", "args": {"n": 1}}
+    lines = [
+        event(1, "module:pre_invoke", span="a", module="/mnt/tools/a", data=data),
+        event(2, "policy:decision", span="b", parent="a", data={"decision": "allow"}),
+        event(3, "module:pre_invoke", span="b", parent="a", module="/mnt/tools/b", data=data),
+        event(4, "module:pre_invoke", span="c", parent="b", module="/mnt/tools/c", data=data),
+        invoke(5, "c", "b"),
+        event(6, "module:pre_invoke", data=data),
+    ]
+    in_flight = [
+        '… /mnt/tools/a go {"n": 1}, in flight: its end is not here',
+        '└─… /mnt/tools/b go {"n": 1}, in flight: its end is not here',
+    ]
+    assert shown(*lines)[1:] == [
+        '· ? go {"n": 1}',
+        *in_flight,
+        "  ├─· policy: allow",
+        "  └─✓ /mnt/tools/c go {}",
+    ]
+    assert shown(*lines, wanted=lambda entry: entry.module == "/mnt/tools/b")[1:] == in_flight
+    assert shown(*lines[:3], invoke(4, "b", "a"), invoke(5, "a"))[1:] == [
+        "✓ /mnt/tools/a go {}",
+        "└─✓ /mnt/tools/b go {}",
+        "  └─· policy: allow",
+    ]
+
+
+def test_the_spans_of_an_embedder_have_their_names():
+    def span(seq, name, data=None, **more):
+        return event(seq, "session:span", span=name, status="ok", duration_ms=500.0, data=data, **more)
+
+    step = {"name": "agent.\x1bstep", "goal": "x" * 200, "traceparent": "00-1-2-01"}
+    assert shown(
+        invoke(1, "b", "a"),
+        span(2, "a", {"name": "plan"}, parent="c"),
+        span(3, "c", step),
+        span(4, "d"),
+        span(5, "e", {"name": "big", "x": "x" * 20_000}),
+        span(6, "f", {"name": 5}),
+        span(7, "g", []),
+    )[1:] == [
+        'agent.\\x1bstep {"goal":"xxx'.join(["✓ ", "x" * 107 + "…"]),
+        "└─✓ plan",
+        "  └─✓ /mnt/tools/b go {}",
+        "✓ session:span",
+        "✓ big",
+        "✓ 5",
+        "✓ session:span",
+    ]
+
+
+@pytest.mark.parametrize("name", ["module:invoke", "session:span"])
+def test_a_span_in_the_trace_of_a_caller_is_a_root(name):
+    data = {"op": "go", "args": {}, "name": "go", "traceparent": f"00-{'1' * 32}-{'2' * 16}-01"}
+    ids = {"span": "a", "parent": "2" * 16, "module": "/mnt/tools/a"}
+    decision = event(1, "policy:decision", **ids, data={"decision": "allow"})
+    begun = event(2, "module:pre_invoke", **ids, data=data)
+    spans = Spans()
+    entries = [read_entry(line) for line in (decision, begun, event(3, name, **ids, duration_ms=1.0, data=data))]
+    (root,) = (node for entry in entries if entry for node in spans.add(entry))
+    assert (root.span, len(root.below)) == ("a", 1)
+    assert list(spans.finish()) == []
+    assert shown(begun)[1:] == ["… /mnt/tools/a go {}, in flight: its end is not here"]
+
+
+def test_the_hooks_of_a_decision_are_shown_with_their_times():
+    hooks = [
+        {"hook": "/mnt/hooks/policy", "decision": "abstain", "reason": None, "duration_ms": 1.25},
+        {"hook": "no time", "decision": "abstain"},
+        {"hook": "Per\nson", "decision": "allow", "duration_ms": 2310.0},
+    ]
+    data = {"decision": "allow", "reason": "a person said yes", "hooks": hooks}
+    decided = event(1, "policy:decision", span="a", duration_ms=2311.5, data=data)
+    (line,) = (line for line in shown(decided, invoke(2, "a"))[1:] if "policy" in line)
+    assert line == "└─· policy: allow: a person said yes (/mnt/hooks/policy 1.25 ms, Per\\nson 2.31 s)"
+    for odd in ([5], {}, [{"hook": "x", "duration_ms": -1}], [{"hook": "x" * 300_000, "duration_ms": 1}]):
+        decided = event(1, "policy:decision", span="a", data={"decision": "allow", "hooks": odd})
+        assert shown(decided, invoke(2, "a"))[-1] == "└─· policy: allow"
+    decided = event(1, "policy:decision", span="a", data={"decision": "allow", "hooks": hooks[:1] * 1000})
+    assert shown(decided, invoke(2, "a"))[-1].count("/mnt/hooks/policy") == 16
+
+
+def test_the_begin_and_the_end_of_a_kernel_are_shown():
+    versions = {"amplifier-kernel": "0.1.0", "python": "3.13.1"}
+    data = {"kernel": "aaaaaaaa", "pid": 42, "protocol": 1, "versions": versions, "platform": "linux"}
+    assert shown(
+        event(1, "kernel:start", session_id=None, data=data),
+        event(2, "kernel:end", session_id=None, status="ok", duration_ms=10.0, data={"lost": 3}),
+    )[1:] == [
+        '· kernel:start pid 42, protocol 1, {"amplifier-kernel": "0.1.0", "python": "3.13.1"}, linux',
+        '· kernel:end {"lost": 3}',
+    ]
+
+
+def test_what_was_replayed_of_a_run_that_goes_on_is_told():
+    data = {"replayed": 2, "pid": 43}
+    assert shown(
+        event(1, "kernel:start", session_id=None, data={"pid": 42}),
+        event(2, "kernel:resume", session_id=None, duration_ms=1.0, data=data),
+        event(3, "kernel:fork", session_id=None, duration_ms=1.0, data={**data, "log": "run.jsonl"}),
+    )[2:] == [
+        "· kernel:resume replayed: 2 events, pid 43",
+        "· kernel:fork replayed: 2 events of run.jsonl, pid 43",
+    ]
+
+
 def test_kernels_in_one_log_are_told_apart():
     lines = [invoke(1, "a"), invoke(1, "a", kernel="bbbbbbbb", session_id=None), invoke(2, "b", "a")]
     heads = [line for line in shown(*lines) if line.startswith("──")]

@@ -12,27 +12,41 @@ import msgspec
 
 from ._text import line_of, printable, start_of
 
-__all__ = ["Entry", "read_entry"]
+__all__ = ["Asked", "Entry", "read_entry"]
 
-SPANS = ("module:invoke", "mount:add")
+SPANS = ("module:invoke", "mount:add", "session:span")
 """The events that end a span. Every other event with a span's id happened in it."""
+
+_BEGINS = "module:pre_invoke"
 
 _TAG = 8  # digits of an id: the kernel's
 _SHOWN = 72  # characters of arguments and of a result
 _DATA_SHOWN = 120  # characters of the data of another event, and of a detail of an error
 _ERROR_MAX = 256 * 1024  # bytes of an error whose details are looked at
+_SPAN_MAX = 16 * 1024  # bytes of a span's data that is shown
 _DETAILS, _STDERR = 16, 20  # details of an error, and lines of stderr
+_ASKED = 16  # policy hooks that are shown
 _TEXT_MAX = 16 * 1024  # characters of stderr that are looked at
 _SEARCHED = ("stderr", "earlier_stderr")
 
 _Name = Annotated[str, msgspec.Meta(max_length=1024)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+_Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e14)]
 _Nothing = msgspec.Raw(b"")
 _read_text = msgspec.json.Decoder(str | None).decode
 
 
+class Asked(msgspec.Struct, frozen=True, gc=False):
+    """A policy hook that was asked. Its texts are printable and bounded."""
+
+    hook: str
+    decision: str
+    took: float | None
+    """Seconds."""
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """What is shown of one event. Its texts are printable and bounded."""
+    """What is shown of one event. Its texts are bounded, and printable but for ids and ``module``."""
 
     event: str
     kernel: str
@@ -45,14 +59,18 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     failed: bool
     session: str
     module: str
+    """What it is about, or who emitted it."""
     span: str
     parent: str
+    """The span that this one is in. Empty for a root, also for one whose parent is in the trace of a caller."""
     title: str
     """What it is, in the same words for all that do the same."""
     text: str
     """The title, with arguments, result and the like."""
     lines: tuple[str, ...] = ()
     """What went wrong: the error, its details, and stderr."""
+    asked: tuple[Asked, ...] = ()
+    """The policy hooks that were asked, one after the other."""
 
     @property
     def began(self) -> float:
@@ -63,6 +81,11 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     def ends_span(self) -> bool:
         """Whether the event is the end of its span, and not something that happened in it."""
         return bool(self.span) and self.event in SPANS
+
+    @property
+    def begins_span(self) -> bool:
+        """Whether the event tells what its span is, before its end does."""
+        return bool(self.span) and self.event == _BEGINS
 
 
 class _Envelope(msgspec.Struct):
@@ -75,7 +98,7 @@ class _Envelope(msgspec.Struct):
     seq: int | None = None
     module: _Name | None = None
     status: _Name | None = None
-    duration_ms: Annotated[float, msgspec.Meta(ge=0, le=1e14)] | None = None
+    duration_ms: _Milliseconds | None = None
     session_id: _Name | None = None
     span_id: _Name | None = None
     parent_span_id: _Name | None = None
@@ -97,6 +120,23 @@ class _Data(msgspec.Struct):
     reason: msgspec.Raw = _Nothing
     unenforced: msgspec.Raw = _Nothing
     trusted: msgspec.Raw = _Nothing
+    name: msgspec.Raw = _Nothing
+    traceparent: msgspec.Raw = _Nothing
+    hooks: msgspec.Raw = _Nothing
+    pid: msgspec.Raw = _Nothing
+    protocol: msgspec.Raw = _Nothing
+    versions: msgspec.Raw = _Nothing
+    platform: msgspec.Raw = _Nothing
+    replayed: msgspec.Raw = _Nothing
+    log: msgspec.Raw = _Nothing
+
+
+class _Hook(msgspec.Struct):
+    """The answer of one policy hook."""
+
+    hook: _Name
+    decision: _Name = ""
+    duration_ms: _Milliseconds | None = None
 
 
 class _Error(msgspec.Struct):
@@ -108,7 +148,8 @@ class _Error(msgspec.Struct):
 _envelope = msgspec.json.Decoder(_Envelope).decode
 _data = msgspec.json.Decoder(_Data).decode
 _error = msgspec.json.Decoder(_Error).decode
-_details = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_hooks = msgspec.json.Decoder(list[_Hook]).decode
 _FAULTS = (ValueError, RecursionError)
 
 
@@ -119,46 +160,60 @@ def read_entry(line: bytes) -> Entry | None:
     except _FAULTS:
         return None
     failed = read.status == "error" or len(read.error) > len("null")
+    data = _own_data(read)
     return Entry(
         printable(read.event),
         printable(read.id[-_TAG:]),
         read.seq,
         read.ts,
-        None if read.duration_ms is None else read.duration_ms / 1000,
+        _seconds(read),
         failed,
         read.session_id or "",
-        read.module or "",
+        read.module or ("" if read.component == "kernel" else read.component),
         read.span_id or "",
-        read.parent_span_id or "",
-        *_words(read),
+        "" if data and data.traceparent else read.parent_span_id or "",
+        *_words(read, data),
         tuple(_error_lines(read.error)) if failed else (),
+        _asked(data) if data and data.hooks else (),
     )
 
 
-def _words(read: _Envelope) -> tuple[str, str]:
+def _seconds(read: _Envelope | _Hook) -> float | None:
+    return None if read.duration_ms is None else read.duration_ms / 1000
+
+
+def _own_data(read: _Envelope) -> _Data | None:
+    """Read the data of an event that has words of its own. ``None``: it has none, or other data than it should."""
+    try:
+        return _data(read.data) if read.event in _WORDS else None
+    except _FAULTS:
+        return None
+
+
+def _words(read: _Envelope, data: _Data | None) -> tuple[str, str]:
     """Say on one line what happened: its title, and all of it."""
+    if data is not None:
+        return _WORDS[read.event](data, read)
     name, module = line_of(read.event), line_of(read.module or "")
     if name in _WORDS:
-        try:
-            return _WORDS[name](_data(read.data), module)
-        except _FAULTS:
-            return name, f"{name} {module}".rstrip()
+        return name, f"{name} {module}".rstrip()
     author = "" if read.component in ("kernel", read.module) else line_of(read.component)
     return name, " ".join(filter(None, (name, module, author, start_of(read.data, _DATA_SHOWN))))
 
 
-def _invoke(data: _Data, module: str) -> tuple[str, str]:
-    title = f"{module or '?'} {_said(data.op)}".rstrip()
+def _invoke(data: _Data, read: _Envelope) -> tuple[str, str]:
+    title = f"{line_of(read.module or '?')} {_said(data.op)}".rstrip()
     result = f" → {start_of(data.result, _SHOWN)}" if data.result else ""
     return title, f"{title} {start_of(data.args, _SHOWN)}".rstrip() + result
 
 
-def _mount(data: _Data, module: str) -> tuple[str, str]:
+def _mount(data: _Data, read: _Envelope) -> tuple[str, str]:
+    title = f"mount {line_of(read.module or '')}"
     what = " ".join(filter(None, (_said(data.kind), _said(data.version))))
-    return f"mount {module}", f"mount {module}{f' ({what})' if what else ''}{_unenforced(data)}"
+    return title, f"{title}{f' ({what})' if what else ''}{_unenforced(data)}"
 
 
-def _decision(data: _Data, _: str) -> tuple[str, str]:
+def _decision(data: _Data, _: _Envelope) -> tuple[str, str]:
     title, action = f"policy: {_said(data.decision)}", _said(data.action)
     of = "" if action in ("", "mount", "invoke") else f" of {action}"
     scope = " for the session" if _said(data.scope) == "session" else ""
@@ -166,7 +221,44 @@ def _decision(data: _Data, _: str) -> tuple[str, str]:
     return title, f"{title}{of}{scope}{reason}{', trusted' if data.trusted else ''}{_unenforced(data)}"
 
 
-_WORDS = {"module:invoke": _invoke, "mount:add": _mount, "policy:decision": _decision}
+def _span(data: _Data, read: _Envelope) -> tuple[str, str]:
+    title = _said(data.name) or "session:span"
+    members = _members(read.data) if len(read.data) <= _SPAN_MAX else {}
+    others = {name: value for name, value in members.items() if name not in ("name", "traceparent")}
+    return title, f"{title} {start_of(msgspec.json.encode(others), _DATA_SHOWN)}" if others else title
+
+
+def _start(data: _Data, _: _Envelope) -> tuple[str, str]:
+    said = (f"pid {_said(data.pid)}", f"protocol {_said(data.protocol)}", _said(data.versions), _said(data.platform))
+    return "kernel:start", f"kernel:start {', '.join(filter(None, said))}"
+
+
+def _replayed(data: _Data, read: _Envelope) -> tuple[str, str]:
+    """Say what of a run was replayed before it went on. The event lasts as long as that took when it was recorded."""
+    title = f"replayed: {_said(data.replayed)} events"
+    of = f" of {name}" if (name := _said(data.log)) else ""
+    return title, f"{read.event} {title}{of}, pid {_said(data.pid)}"
+
+
+_WORDS = {
+    "kernel:start": _start,
+    "kernel:resume": _replayed,
+    "kernel:fork": _replayed,
+    "module:invoke": _invoke,
+    _BEGINS: _invoke,
+    "mount:add": _mount,
+    "policy:decision": _decision,
+    "session:span": _span,
+}
+
+
+def _asked(data: _Data) -> tuple[Asked, ...]:
+    """Give the policy hooks that were asked, as far as they are looked at."""
+    try:
+        hooks = _hooks(data.hooks) if len(data.hooks) <= _ERROR_MAX else []
+    except _FAULTS:
+        return ()
+    return tuple(Asked(line_of(each.hook), line_of(each.decision), _seconds(each)) for each in hooks[:_ASKED])
 
 
 def _unenforced(data: _Data) -> str:
@@ -185,7 +277,7 @@ def _error_lines(error: msgspec.Raw) -> list[str]:
     """Say what went wrong, a line each."""
     try:
         read = _error(error)
-        details = _details(read.details) if read.details and len(read.details) <= _ERROR_MAX else {}
+        details = _members(read.details) if read.details and len(read.details) <= _ERROR_MAX else {}
     except _FAULTS:
         return [start_of(error, _DATA_SHOWN)] if error else []
     lines = [f"{_said(read.code)}: {_said(read.message)}"]

@@ -7,6 +7,7 @@ of a span comes after all that happened in it, so a tree is complete with the en
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,6 +34,8 @@ class Node(msgspec.Struct):
 
     entry: Entry | None = None
     """``None``: the end of the span has not come."""
+    begun: Entry | None = None
+    """What the log says of a span before its end, if it does."""
     below: list[Node] = []
     more: int = 0
     """Entries below that are not kept, with how many of them failed."""
@@ -47,10 +50,10 @@ class Node(msgspec.Struct):
     @property
     def began(self) -> float:
         """When it began, or what was heard of it first, in seconds since the Unix epoch."""
-        node = self
-        while node.entry is None:
-            node = node.below[0]
-        return node.entry.began
+        if self.entry is not None:
+            return self.entry.began
+        heard = self.below[0].began if self.below else math.inf
+        return min(heard, self.begun.began) if self.begun else heard
 
     def add(self, node: Node, below_max: float) -> bool:
         """Put a node below this one, or count it. False: it was counted."""
@@ -88,6 +91,9 @@ class Spans:
                 yield node
             elif node is not None:
                 self._attach(node, self._opened(entry.kernel, entry.parent, entry))
+        elif entry.begins_span:
+            span = self._opened(entry.kernel, entry.span, entry)
+            span.parent, span.begun = entry.parent, entry
         else:
             span = self._opened(entry.kernel, entry.span, entry)
             span.parent = entry.parent
@@ -111,7 +117,7 @@ class Spans:
         """Complete a span. ``None``: neither it nor anything below it is wanted."""
         node = self._open.pop((entry.kernel, entry.span), None) or _node(entry)
         self._held -= node.size - 1
-        node.entry, node.parent = entry, entry.parent
+        node.entry, node.begun, node.parent = entry, None, entry.parent
         return node if self._is_wanted(entry) or self._pruned(node) else None
 
     def _give_up(self, key: tuple[str, str]) -> Iterator[Node]:
@@ -129,7 +135,7 @@ class Spans:
             ended = node.entry is not None
             node.below = [each for each in node.below if self._is_kept(each, failed_only=ended)]
             node.size = 1 + sum(each.size for each in node.below)
-            return bool(node.below)
+            return bool(node.below) or (node.begun is not None and self._is_wanted(node.begun))
         return True
 
     def _is_kept(self, node: Node, *, failed_only: bool) -> bool:

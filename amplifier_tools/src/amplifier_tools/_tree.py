@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 
+from ._text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -67,19 +69,20 @@ class TreePrinter:
 
     def _heading(self, node: Node) -> Line:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(node.began))
-        session = f", session {node.session}" if node.session else ""
+        session = f", session {printable(node.session)}" if node.session else ""
         return ((f"── kernel {node.kernel}{session}, {stamp}", "bold"),)
 
     def _lines_of(self, node: Node, branch: str, below: str) -> Iterator[Line]:
         """Give the lines of a tree. ``branch`` stands before its first one, ``below`` before the others."""
         entry = node.entry
         if entry is None:
-            yield (
-                (_NO_TIME, ""),
-                (branch, "dim"),
-                ("… ", "yellow"),
-                (f"span {node.span}: its end is not here", "yellow"),
+            begun = node.begun
+            time, text = (
+                (self._time_of(begun), f"{begun.text}, in flight")
+                if begun
+                else (_NO_TIME, f"span {printable(node.span)}")
             )
+            yield (time, "cyan"), (branch, "dim"), (f"… {text}: its end is not here", "yellow")
         else:
             yield from self._entry_lines(
                 entry, branch, f"{below}{'│ ' if node.below else '  '}", is_span=bool(node.span)
@@ -95,12 +98,14 @@ class TreePrinter:
     def _entry_lines(self, entry: Entry, branch: str, below: str, *, is_span: bool) -> Iterator[Line]:
         mark, style = ("✗", "red") if entry.failed else ("✓", "green") if is_span else ("·", "dim")
         words = "red" if entry.failed and not is_span else "" if is_span else "dim"
-        yield (self._time_of(entry), "cyan"), (branch, "dim"), (f"{mark} ", style), (entry.text, words)
+        asked = ", ".join(f"{each.hook} {_duration(each.took)}" for each in entry.asked if each.took is not None)
+        text = f"{entry.text} ({asked})" if asked else entry.text
+        yield (self._time_of(entry), "cyan"), (branch, "dim"), (f"{mark} ", style), (text, words)
         for line in entry.lines:
             yield (_NO_TIME, ""), (f"{below}", "dim"), (f"  {line}", "red")
 
     def _time_of(self, entry: Entry) -> str:
-        began = f"{entry.began - (self._origin or 0.0):9.3f} s"
+        began = f"{round(entry.began - (self._origin or 0.0), 3) + 0.0:9.3f} s"  # the sum is never -0.0
         return f"{began} {_duration(entry.took) if entry.took is not None else '':>9}  "
 
 

@@ -126,6 +126,8 @@ def _hints(error: KernelError) -> list[str]:
         return []
     if "trusted=True" in error.message:
         return ["--trusted runs the modules without isolation"]
+    if "cannot enforce" in error.message:  # no grant helps
+        return []
     words = error.details.get("capabilities")
     return [f"--grant {shlex.quote(word)}" for word in words] if isinstance(words, list) else []
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from amplifier_core import KernelError, ModuleDescriptor, load_descriptor
@@ -55,6 +56,7 @@ def call(descriptor: str, others: tuple[str, ...], json: str | None, args_file: 
     """
     asked = _load(descriptor)
     given["args"] = read_arguments(json, args_file, asked.message_bytes)
+    _check_grants(asked, given["grants"])
     if given.pop("grant_all"):
         given["grants"] = None
     screen = Screen(quiet=given.pop("quiet"), chunks=given.pop("chunks"))
@@ -68,6 +70,14 @@ def _load(file: str) -> ModuleDescriptor:
         return load_descriptor(file)
     except KernelError as error:
         raise click.UsageError(printable(error.message)) from None
+
+
+def _check_grants(asked: ModuleDescriptor, words: tuple[str, ...]) -> None:
+    for word in words:
+        try:
+            attrs.evolve(asked, capabilities=(word,))
+        except KernelError as error:
+            raise click.UsageError(f"--grant: {printable(error.message.partition('capabilities[0]: ')[2])}") from None
 
 
 async def _until_signal(run: Coroutine[Any, Any, int]) -> int:

@@ -37,6 +37,7 @@ class Judge:
         self._descriptor = descriptor
         self.description: Mapping[str, Any] = {}
         """What the module describes, as far as it is an object."""
+        self._schemas: dict[tuple[str, str], Any] = {}  # those of the description that can be used, once looked at
 
     def reply(self, lane: Lane, answer: Answer, op: str = "") -> Mapping[str, Any] | None:
         """Look at the shape of a reply and at all its parts. Give it without what is absent, unless it has no outcome.
@@ -76,6 +77,7 @@ class Judge:
         described: Any = reply.get("result")
         if isinstance(described, dict):
             self.description = described
+            self._schemas.clear()
             described = {name: part for name, part in described.items() if part is not None}
             version = described.pop("protocol", _VERSION)
             if isinstance(version, bool) or version != _VERSION:
@@ -99,9 +101,11 @@ class Judge:
 
     def schema(self, name: str, op: str) -> Any:
         """Give a schema of the description, if it has one that can be used. Any value fits the one that it lacks."""
-        schemas = self.description.get(name)
-        schema = schemas.get(op, True) if isinstance(schemas, dict) else True
-        return True if schema_fault(schema) else schema
+        if (name, op) not in self._schemas:
+            schemas = self.description.get(name)
+            schema = schemas.get(op, True) if isinstance(schemas, dict) else True
+            self._schemas[name, op] = True if schema_fault(schema) else schema
+        return self._schemas[name, op]
 
     def result(self, lane: Lane, answer: Answer, op: str) -> None:
         """Hold a result against the module's own ``outputs``."""

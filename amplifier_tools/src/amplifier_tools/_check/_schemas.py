@@ -40,10 +40,10 @@ def misfit(reference: str, value: object) -> str:
 
 def schema_fault(schema: object) -> str:
     """Say in one line why a schema of a module is none of its dialect; "" if it is one, or names another dialect."""
-    dialect = _dialect(schema)
+    dialect = None if isinstance(schema, bool) else _dialect(schema)  # true and false are schemas, too
     try:
         if dialect is not None:
-            dialect.check_schema(schema)  # true and false are schemas, too
+            dialect.check_schema(schema)
     except SchemaError as error:
         return _say(error)
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .export import export
+from .html.command import html
 from .show import show
 
 __all__ = ["trace"]
@@ -17,3 +18,4 @@ def trace() -> None:
 
 trace.add_command(show)
 trace.add_command(export)
+trace.add_command(html)

@@ -73,6 +73,10 @@ class Log:
         if begun:
             yield begun
 
+    def has(self, path: Path) -> bool:
+        """Tell whether a file is one of the log's, by whatever name."""
+        return path.exists() and any(path.samefile(each) for each in self._files())
+
     def _skip(self, file: IO[bytes]) -> None:
         """Read to the end of a line that is too long. With ``follow``, what is written of it later is no event."""
         self.too_long += 1

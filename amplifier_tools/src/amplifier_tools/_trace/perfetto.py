@@ -1,15 +1,18 @@
-"""Trace events, as Perfetto and Chrome read them: a slice for each span, a mark for what happened in it.
+"""Trace events, as Perfetto and Chrome read them: a slice for each span and each question to policy, else a mark.
 
 Owns the form (the "Trace Event Format", an object with ``traceEvents``), and which lane a slice is drawn on: slices of
-one lane have to be inside each other or apart. Times are microseconds since the Unix epoch.
+one lane have to be inside each other or apart. Times are microseconds since the Unix epoch. A slice that is still open
+when the log ends has a begin alone.
 """
 
 from __future__ import annotations
 
+import math
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import structs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,9 +46,14 @@ class TraceEvents:
 
 
 def _event(entry: Entry, pid: int, lane: int, begin: float, end: float) -> dict[str, Any]:
-    since, until = int(begin * 1e6), int(end * 1e6)  # whole numbers, so that a slice ends within the one that it is in
+    since = int(begin * 1e6)  # whole numbers, so that a slice ends within the one that it is in
     event: dict[str, Any] = {"name": entry.title, "cat": entry.event, "pid": pid, "tid": lane, "ts": since}
-    event |= {"ph": "X", "dur": until - since} if entry.ends_span else {"ph": "i", "s": "t"}
+    if end == math.inf:
+        event["ph"] = "B"
+    elif entry.ends_span or end > begin:
+        event |= {"ph": "X", "dur": int(end * 1e6) - since}
+    else:
+        event |= {"ph": "i", "s": "t"}
     told = {"text": entry.text, "session": entry.session, "span": entry.span, "error": "\n".join(entry.lines)}
     event["args"] = {name: value for name, value in told.items() if value}
     if entry.failed:
@@ -66,24 +74,29 @@ class _Lanes:
 
     def place(self, node: Node) -> Iterator[_Placed]:
         """Place a tree. What is at the same time as its neighbour gets a lane of its own."""
-        entry = node.entry
-        if entry is None:  # its end is not known: what is below it stands for itself
+        entry = node.entry or node.begun
+        if entry is None:  # nothing says what it is: what is below it stands for itself
             for each in node.below:
                 yield from self.place(each)
         elif node.span:
-            yield from self._place(node, entry, self._take(entry.began, entry.ts), (entry.began, entry.ts))
+            within = (node.began, entry.ts if node.entry else math.inf)
+            yield from self._place(node, entry, self._take(*within), within)
         else:
             yield 0, entry, entry.ts, entry.ts
 
     def _place(self, node: Node, entry: Entry, lane: int, within: tuple[float, float]) -> Iterator[_Placed]:
         begin, end = within
         yield lane, entry, begin, end
+        yield from _hooks(entry, lane, within)
         free_from = begin
-        ended = [(each, each.entry) for each in sorted(node.below, key=attrgetter("began")) if each.entry]
-        for each, below in ended:
+        for each in sorted(node.below, key=attrgetter("began")):
+            below = each.entry
+            if below is None:
+                yield from self.place(each)
+                continue
             began = min(max(below.began, begin), end)  # two clocks tell a time and a duration
             until = min(max(below.ts, began), end)
-            if not each.span:
+            if not each.span and until == began:
                 yield lane, below, until, until
             elif began >= free_from:
                 free_from = until
@@ -98,3 +111,13 @@ class _Lanes:
             self._ends.append(end)
         self._ends[lane] = max(self._ends[lane], end)
         return lane + 1
+
+
+def _hooks(entry: Entry, lane: int, within: tuple[float, float]) -> Iterator[_Placed]:
+    """Place the policy hooks that an event tells of: they were asked one after the other."""
+    began, end = within
+    for each in entry.asked:
+        if each.took is not None:
+            until = min(began + each.took, end)
+            yield lane, structs.replace(entry, title=each.hook, text=each.decision, lines=(), asked=()), began, until
+            began = until

@@ -29,10 +29,14 @@ class Reader:
     def __init__(self, log: Log) -> None:
         self.log: Log = log
         self._last: dict[str, int] = {}
+        self.line: bytes = b""
+        """The line of the entry that was given last."""
         self.torn: int = 0
         """Lines that are no events: torn ones, for example."""
         self.missing: int = 0
         """Events that are not there, as the numbers of the others show."""
+        self.left_out: int = 0
+        """Events that another program is not told: the span that they happened in has no end."""
 
     def entries(self) -> Iterator[Entry]:
         """Give each entry, in the order of the log."""
@@ -42,6 +46,7 @@ class Reader:
                 self.torn += 1
             else:
                 self._count(entry)
+                self.line = line
                 yield entry
 
     def _count(self, entry: Entry) -> None:
@@ -57,5 +62,6 @@ class Reader:
             "lines that are no events, skipped": self.torn,
             f"lines of more than {LINE_MAX} bytes, skipped": self.log.too_long,
             "events that are missing, as the numbers of the others show": self.missing,
+            "events left out, whose span has no end": self.left_out,
         }
         return [f"{what}: {count}" for what, count in counts.items() if count]
