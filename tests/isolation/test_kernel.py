@@ -86,10 +86,23 @@ async def test_a_module_gets_only_what_policy_left(isolation, log, folders):
     assert seen == {f"{folders}/data": ["public"], f"{folders}/data/private": "No such file or directory"}
 
 
-async def test_a_single_host_is_refused_with_the_way_out(isolated, folders):
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("127.1:80", "its host is neither a name nor an address"),
+        ("a..b:80", "its host is neither a name nor an address"),
+        ("0.0.0.0:80", "no host has this address"),
+        ("[::ffff:127.0.0.1]:80", "no host has this address"),
+        ("[fe80::1]:80", "no host has this address"),
+        ("[ff02::1]:80", "no host has this address"),
+        ("localhost:80", "this machine is meant by its address: 127.0.0.1, or [::1]"),
+    ],
+)
+async def test_what_is_no_host_is_refused_with_the_reason_and_the_way_out(isolated, folders, host, why):
     with pytest.raises(Forbidden) as caught:
-        await isolated.mount("/mnt/tools", descriptor(folders, "net:connect:example.org:443"))
-    assert "bwrap cannot enforce net:connect:example.org:443" in caught.value.message
+        await isolated.mount("/mnt/tools", descriptor(folders, f"net:connect:{host}"))
+    assert f"bwrap cannot enforce net:connect:{host} ({why})" in caught.value.message
+    assert "trusted=True" in caught.value.message
 
 
 async def test_a_folder_that_is_not_there_is_refused_before_anything_starts(isolated, folders, events):

@@ -75,6 +75,15 @@ async def test_what_was_not_granted_is_a_hint(session, tmp_path, code, hint):
     assert hints == ([f"hint: {hint}"] if hint else [])
 
 
+async def test_what_is_there_beside_a_host_is_a_hint(session, tmp_path):
+    code = "socket.getaddrinfo('example.org', 80)"
+    await session.mount("/mnt/tools", describe(tmp_path, code, ["net:connect:a.test:443"]))
+    with pytest.raises(Unreachable) as caught:
+        await session.invoke(M, "go", {})
+    hints = [note for note in caught.value.__notes__ if note.startswith("hint: ")]
+    assert hints == ["hint: not granted net:connect:*, and isolated: nothing is there but a.test:443"]
+
+
 async def test_what_was_granted_is_no_hint(session, tmp_path):
     """The disk may be read-only for everybody."""
     code = f"sys.exit(\"OSError: [Errno 30] Read-only file system: '{tmp_path}/data/x'\")"

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import attrs
 import pytest
 from tests.conftest import missing_here
 from tests.isolation.conftest import SMALL
@@ -12,7 +13,8 @@ from tests.isolation.conftest import SMALL
 from amplifier_core import BadRequest, Forbidden, Kernel, Plan
 from amplifier_core.hookspecs import AREAS, Launch
 from amplifier_isolation_bwrap import _bwrap, _trial, open_isolation
-from amplifier_isolation_bwrap._trial import run_trial
+from amplifier_isolation_bwrap._options import Options
+from amplifier_isolation_bwrap._trial import run_trial, run_trial_of_hosts
 
 
 @pytest.fixture
@@ -36,8 +38,8 @@ def trial(program):
 
 def test_it_works_here_and_describes_itself(isolation):
     told = isolation.describe()
-    assert told["enforces"] == ["fs:read", "fs:write", "env", "net:connect:*", "net:listen:*"]
-    assert told["refuses"] == ["net:connect:HOST:PORT"]
+    assert told["enforces"] == ["fs:read", "fs:write", "env", "net:connect:*", "net:listen:*", "net:connect:HOST:PORT"]
+    assert told["refuses"] == []
     assert told["open_files"] == SMALL["open_files"]
     assert told["version"].split(".")[0].isdecimal()
     assert told["processes"].startswith(("at most 64: ", "not limited: "))
@@ -53,8 +55,9 @@ def test_the_trial_runs_once(bwrap, tmp_path):
     isolation = open_isolation({"program": bwrap(f'echo x >>{tmp_path}/asked; exec "$real" "$@"')})
     first = isolation.trial()
     assert isolation.trial() == first
-    isolation.describe()
     assert (tmp_path / "asked").read_text() == "x\n"
+    assert isolation.describe() == isolation.describe()
+    assert (tmp_path / "asked").read_text() == "x\nx\n"  # single hosts are tried when somebody asks for them
 
 
 def test_the_trial_gives_the_error_of_bwrap(bwrap):
@@ -167,7 +170,7 @@ def test_the_extras_own_bwrap_works_like_the_systems(linux):
     [
         (
             {"programme": "x"},
-            "programme: expected one of program, cgroup, processes, open_files, file_bytes, scratch_bytes",
+            f"programme: expected one of {', '.join(field.name for field in attrs.fields(Options))}",
         ),
         ({"program": 5}, "program: expected a path, got 5"),
         ({"processes": 0}, "processes: expected a positive integer, got 0"),
@@ -208,3 +211,27 @@ async def test_a_kernel_whose_isolation_does_not_work_refuses_and_says_why(bwrap
         with pytest.raises(Forbidden) as caught:
             await session.mount("/mnt/tools", module("echo.py"))
     assert "bwrap: bwrap: no (" in caught.value.message
+
+
+LISTENING = "socket 0200007F:01BB\\nsocket 3500007F:0035\\nsocket local_address\\nroute Iface\\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        (STATUS + LISTENING, ""),
+        (STATUS + LISTENING + "device eth0:\\n", "bwrap starts, but a module would reach eth0:"),
+        (STATUS + LISTENING + "route eth0\\n", "a module would be in another network"),
+        (STATUS + LISTENING + "socket 00000000:0016\\n", "a module would be in another network"),
+        (STATUS, "a module would be in another network"),
+        ("", "exit code 0"),
+    ],
+)
+def test_the_network_of_a_module_with_hosts_is_looked_at(linux, told, reason):
+    launch = Launch(command=("printf", told), cwd="/", env={})
+    assert run_trial_of_hosts(launch) == reason
+
+
+def test_a_probe_of_hosts_that_does_not_start_gives_the_reason(linux):
+    reason = run_trial_of_hosts(Launch(command=("/no/such/program",), cwd="/", env={}))
+    assert reason.startswith("bwrap could not be tried: ")

@@ -5,26 +5,29 @@ Owns which capability gives access to what. How paths are found, mounts ordered 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from amplifier_core import Forbidden, KernelError
+from amplifier_core import Forbidden, KernelError, Unreachable
 from amplifier_core.hookspecs import AREAS, Confinement, Isolation, Launch
 
 from ._bwrap import Bwrap, find_bwrap
 from ._by_module import check_granted, refuse_path
 from ._file_descriptors import FileDescriptors
+from ._hosts import find_hosts, is_single, why_not_a_host
 from ._limits import Limits, find_limits
 from ._mounts import LostPathError, MountTable, find_mount_points, why_forbidden
+from ._networks import Networks
 from ._paths import SCRATCH, SHARED_MEMORY, is_system
 from ._plan import Planner
 from ._private_mounts import find_private_prefix, follow_others, scratch_files, scratch_folder, scratch_prefix
 from ._root_filesystem import USER, RootFilesystem
 from ._seccomp import build_filter, is_supported
-from ._trial import PROBE, PROBE_OF_PRIVATE_MOUNTS, run_trial
+from ._trial import PROBE, PROBE_OF_HOSTS, PROBE_OF_PRIVATE_MOUNTS, TRIED_HOSTS, run_trial, run_trial_of_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 _TMP = "$tmp"  # the scratch folder, in a capability
 _WORD = b"--unshare-uts\0"  # without it bwrap refuses --hostname and ends, before it makes a process
 _GENERATIONS = 2  # bwrap waits outside, and its pid 1 inside, which starts the program
+_HOST = "net:connect:HOST:PORT"
 _SCRATCH_FILES = "not limited: unshare of util-linux cannot mount here"
 _LATER_MOUNTS = "appear inside, if the host shares its mounts: unshare of util-linux cannot make them private here"
 
@@ -64,6 +68,7 @@ class BwrapIsolation(Isolation):
         self._options = options
         self._root_filesystem = RootFilesystem()
         self._planner = Planner()
+        self._networks = Networks(options)
 
     def trial(self) -> str:
         """Start a probe in the same way as a module; only the first call does so."""
@@ -73,12 +78,13 @@ class BwrapIsolation(Isolation):
         """Say what it enforces on this host, and what not."""
         if self.trial():
             return {"unusable": self._failure}
+        why = self._failure_of_hosts
         mounts = "by descriptor" if self._by_descriptor else "by path: it follows a path that is replaced meanwhile"
         return {
             "program": self._bwrap.path,
             "version": self._bwrap.version,
-            "enforces": ["fs:read", "fs:write", "env", "net:connect:*", "net:listen:*"],
-            "refuses": ["net:connect:HOST:PORT"],
+            "enforces": ["fs:read", "fs:write", "env", "net:connect:*", "net:listen:*", *([] if why else [_HOST])],
+            "refuses": [f"{_HOST}: {why}"] if why else [],
             "processes": self._limits.processes,
             "open_files": self._options.open_files,
             "file_bytes": self._options.file_bytes,
@@ -89,9 +95,26 @@ class BwrapIsolation(Isolation):
         }
 
     def unenforced(self, capabilities: Sequence[str]) -> tuple[str, ...]:
-        """List the capabilities for single hosts and for paths that no module may see."""
+        """List the capabilities for single hosts, if this host cannot tell them apart, and for paths of the system.
+
+        If there are hosts, it has the relay started, so that no start of a module has to wait for that.
+        """
         mount_points = find_mount_points() if capabilities else {}
-        return tuple(word for word in capabilities if _is_unenforceable(word, mount_points))
+        left = tuple(word for word in capabilities if self._why_unenforced(word, mount_points))
+        if any(is_single(word) and word not in left for word in capabilities):
+            with contextlib.suppress(Unreachable):  # the start of the module says so
+                self._networks.start()
+        return left
+
+    def why_unenforced(self, capability: str) -> str:
+        """Say why a single host cannot be told apart, or a path not be seen."""
+        return self._why_unenforced(capability, find_mount_points())
+
+    def _why_unenforced(self, word: str, mount_points: Mapping[str, str]) -> str:
+        if is_single(word):
+            return why_not_a_host(word) or self._failure_of_hosts
+        path = word.partition(":")[2].partition(":")[2]
+        return why_forbidden(path, mount_points) if word.startswith("fs:") and path.startswith("/") else ""
 
     def plan(self, launch: Launch, descriptor: ModuleDescriptor) -> BwrapConfinement:
         """Find what the command needs to start. Raises ``Unreachable`` or ``Forbidden``."""
@@ -113,6 +136,10 @@ class BwrapIsolation(Isolation):
             if plan.caller is None:
                 raise
             raise refuse_path(error.path, plan.caller) from None
+
+    def close(self) -> None:
+        """End the relay, if there is one."""
+        self._networks.close()
 
     @functools.cached_property
     def _bwrap(self) -> Bwrap:
@@ -136,6 +163,19 @@ class BwrapIsolation(Isolation):
             return "" if self._private_prefix else self._try(PROBE, ())
         except KernelError as error:
             return error.message
+
+    @functools.cached_property
+    def _failure_of_hosts(self) -> str:
+        """Why single hosts cannot be told apart here; empty if they can."""
+        probe = Launch(command=PROBE_OF_HOSTS, cwd="/", env={})
+        networks = self._networks.another()  # whose end no module has to fear
+        try:
+            plan = self._planner.search(probe, None)
+            return run_trial_of_hosts(self._confine(plan, probe, TRIED_HOSTS, self._private_prefix, networks))
+        except KernelError as error:
+            return error.message
+        finally:
+            networks.close()
 
     @functools.cached_property
     def _private_prefix(self) -> tuple[str, ...]:
@@ -165,12 +205,25 @@ class BwrapIsolation(Isolation):
         self._add_granted(mounts, granted)
         return mounts
 
-    def _confine(self, plan: Plan, launch: Launch, granted: Sequence[str], private: Sequence[str]) -> Launch:
-        prefix = (*self._limits.bwrap_prefix(), *private)
+    def _confine(
+        self,
+        plan: Plan,
+        launch: Launch,
+        granted: Sequence[str],
+        private: Sequence[str],
+        networks: Networks | None = None,
+    ) -> Launch:
+        hosts = find_hosts(granted)
+        network = (networks or self._networks).open(hosts) if hosts else None
+        prefix = (*self._limits.bwrap_prefix(), *(network.prefix if network else ()), *private)
         with FileDescriptors() as fds:
+            if network is not None:
+                fds.keep(network.sync)
             mounts = self._mounts(plan, granted, fds)
             shown = self._describe_access(mounts, granted)
-            arguments = fds.memory_file("\0".join(self._arguments(plan, launch.env, mounts, fds, granted)))
+            options = self._arguments(plan, launch.env, mounts, fds, granted)
+            sync = () if network is None else ("--sync-fd", str(network.sync))
+            arguments = fds.memory_file("\0".join((*sync, *options)))
             inner, gate = fds.gate()  # bwrap reads it to its end, and makes no process before
             inherited = (*launch.fds, *fds.release())
         bwrap = (self._bwrap.path, "--args", str(arguments), "--args", str(inner), "--")
@@ -185,18 +238,19 @@ class BwrapIsolation(Isolation):
             word=_WORD,
             generations=_GENERATIONS,
             shown=shown,
+            end=network.end if network else None,
         )
 
     def _arguments(
         self, plan: Plan, own: Mapping[str, str], mounts: MountTable, fds: FileDescriptors, granted: Sequence[str]
     ) -> list[str]:
         """Return bwrap's options. It reads them from a file descriptor, as every user can read a command line."""
-        network = _needs_network(granted)
+        network, hosts = _needs_network(granted), find_hosts(granted)
         env = {**({"TMPDIR": SCRATCH} if f"fs:write:{_TMP}" in granted else {}), **own}
-        self._root_filesystem.add_to(mounts, fds.memory_file, network=network)
+        self._root_filesystem.add_to(mounts, fds.memory_file, network=network, hosts=hosts)
         mounts.add_default(plan.real_cwd, "--dir")
         arguments = [
-            *self._process_options(network=network),
+            *self._process_options(own_network=not network),
             *("--seccomp", str(fds.memory_file(build_filter(platform.machine(), network=network)))),
             *(word for name, value in env.items() for word in ("--setenv", name, value)),
             *mounts.options(),
@@ -207,10 +261,10 @@ class BwrapIsolation(Isolation):
             raise Forbidden("a NUL in the environment or the folder of a launch would split an option of bwrap")
         return arguments
 
-    def _process_options(self, *, network: bool) -> Iterator[str]:
+    def _process_options(self, *, own_network: bool) -> Iterator[str]:
         """Yield the options that are not about files."""
         yield from ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-cgroup-try")
-        if not network:
+        if own_network:
             yield "--unshare-net"
         if "--disable-userns" in self._bwrap.options:
             yield "--disable-userns"
@@ -241,22 +295,21 @@ class BwrapIsolation(Isolation):
             "isolation": self.name,
             "read": [path for path in paths if not mounts.binds[path]],
             "write": [path for path in paths if mounts.binds[path]],
-            "network": "host" if _needs_network(granted) else "none",
+            "network": _describe_network(granted),
             "tmp": self._options.scratch_bytes if _scratch_folders(granted) else 0,
         }
-
-
-def _is_unenforceable(word: str, mount_points: Mapping[str, str]) -> bool:
-    if word.startswith("net:connect:"):
-        return word != "net:connect:*"
-    path = word.partition(":")[2].partition(":")[2]
-    return word.startswith("fs:") and path.startswith("/") and bool(why_forbidden(path, mount_points))
 
 
 def _scratch_folders(granted: Sequence[str]) -> list[str]:
     """Return the folders of a sandbox that are memory to write to."""
     paths = [capability.removeprefix("fs:write:") for capability in granted if capability.startswith("fs:write:")]
     return list(dict.fromkeys(SCRATCH + path.removeprefix(_TMP) for path in paths if path.split("/")[0] == _TMP))
+
+
+def _describe_network(granted: Sequence[str]) -> str | list[str]:
+    if hosts := find_hosts(granted):
+        return hosts.shown()
+    return "host" if _needs_network(granted) else "none"
 
 
 def _needs_network(granted: Sequence[str]) -> bool:

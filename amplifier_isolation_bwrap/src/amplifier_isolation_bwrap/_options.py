@@ -32,6 +32,10 @@ class Options:
     """The size of one file."""
     scratch_bytes: int = 256 * _MIB
     """The size of ``$tmp``, in memory. ``/dev/shm`` comes with it, and is the same folder."""
+    connections: int = 128
+    """Connections at once to the hosts that were granted; others wait."""
+    idle_seconds: int = 600
+    """Seconds after which such a connection is reset if nothing goes through."""
 
 
 def read_options(given: Mapping[str, Any]) -> Options:

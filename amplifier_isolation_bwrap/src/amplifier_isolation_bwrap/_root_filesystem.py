@@ -13,6 +13,7 @@ from ._paths import SCRATCH, SYSTEM, resolve
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ._hosts import Hosts
     from ._mounts import MountTable
     from ._paths import ResolvedPath
 
@@ -24,7 +25,8 @@ _ACCOUNTS = {
     "/etc/group": f"module:x:{USER}:\nnogroup:x:65534:\n",
 }
 _ETC = ("ld.so.cache", "alternatives", "localtime")  # what programs need to start and to tell the time
-_ETC_NETWORK = ("hosts", "resolv.conf", "nsswitch.conf", "host.conf", "gai.conf", "services", "protocols")
+_ETC_NETWORK = ("host.conf", "gai.conf", "services", "protocols")
+_ETC_NAMES = ("hosts", "resolv.conf", "nsswitch.conf")
 _ETC_TLS = ("ssl/certs", "ssl/cert.pem", "ssl/openssl.cnf", "pki/tls/certs", "pki/tls/openssl.cnf", "crypto-policies")
 _ETC_CA = ("pki/ca-trust/extracted", "ca-certificates/extracted")  # no private keys in any of them, and no accounts
 
@@ -35,12 +37,19 @@ class RootFilesystem:
     def __init__(self) -> None:
         self._always = _existing([*SYSTEM, *(f"/etc/{name}" for name in _ETC)])
         self._network = _existing([f"/etc/{name}" for name in _ETC_NETWORK + _ETC_TLS + _ETC_CA])
+        self._names = _existing([f"/etc/{name}" for name in _ETC_NAMES])
 
-    def add_to(self, mounts: MountTable, memory_file: Callable[[str], int], *, network: bool) -> None:
+    def add_to(
+        self, mounts: MountTable, memory_file: Callable[[str], int], *, network: bool, hosts: Hosts | None
+    ) -> None:
         """Add the mounts of every module. ``memory_file`` makes a file descriptor from a text."""
         mounts.bind_system(self._always)
         if network:
             mounts.bind_system(self._network)
+        if network and hosts is None:
+            mounts.bind_system(self._names)
+        for path, text in hosts.files() if hosts else ():
+            mounts.mount(path, "--perms", "0444", "--ro-bind-data", str(memory_file(text)))
         for path, text in _ACCOUNTS.items():
             mounts.add_default(path, "--perms", "0444", "--file", str(memory_file(text)))
         mounts.add_default(SCRATCH, "--dir")

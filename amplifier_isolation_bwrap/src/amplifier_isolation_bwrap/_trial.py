@@ -24,10 +24,18 @@ while read -r line; do
     case $line in *" shared:"*|*" master:"*) echo open what the host mounts later; break;; esac
 done </proc/self/mountinfo
 """
+_SCRIPT_OF_HOSTS = """
+while read -r number local rest; do echo socket $local; done </proc/net/tcp
+while read -r name rest; do echo route $name; done </proc/net/route
+"""
 PROBE = ("/bin/sh", "-c", _SCRIPT)
 """The command of the probe, in plain sh: it prints its status, and each thing that it could access but should not."""
 PROBE_OF_PRIVATE_MOUNTS = ("/bin/sh", "-c", _SCRIPT + _SCRIPT_OF_MOUNTS)
 """The same for a sandbox whose mounts shall be private."""
+PROBE_OF_HOSTS = ("/bin/sh", "-c", _SCRIPT + _SCRIPT_OF_HOSTS)
+"""The same for a sandbox that has ``TRIED_HOSTS``."""
+TRIED_HOSTS = ("net:connect:trial.invalid:443",)
+_LISTENERS = {"0200007F:01BB", "3500007F:0035"}  # of that host and of the name server, as Linux writes them
 
 _SECONDS = 30.0  # a host that is removing many network namespaces delays a new one
 _PROMISED = {"NoNewPrivs": "1", "Seccomp": "2"} | dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0")
@@ -49,6 +57,20 @@ def run_trial(launch: Launch, root: Path = Path("/")) -> str:
         last = (err.strip().splitlines() or [f"exit code {code}"])[-1]
         return f"{last} ({_likely_reason(root)})"
     return _broken_promise(out)
+
+
+def run_trial_of_hosts(launch: Launch) -> str:
+    """Start the confined probe of hosts, and say what is wrong with its network; empty if it has just the hosts."""
+    try:
+        out, err, code = _run(launch)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"bwrap could not be tried: {error}"
+    if "NoNewPrivs" not in out:
+        return (err.strip().splitlines() or [f"exit code {code}"])[-1]
+    if broken := _broken_promise(out):
+        return broken
+    found = set(re.findall(r"^socket (?!local)(\S+)|^route (?!Iface)(\S+)", out, re.MULTILINE))
+    return "" if {one or other for one, other in found} == _LISTENERS else "a module would be in another network"
 
 
 def _run(launch: Launch) -> tuple[str, str, int]:
