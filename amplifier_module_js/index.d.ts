@@ -176,6 +176,15 @@ export class Module {
 
   /** Give a listener for `http.createServer`. It answers each path that ends in `/health`, `/describe` or `/invoke`. */
   handler(): (request: IncomingMessage, response: ServerResponse) => void
+
+  /**
+   * Make a server of the service `amplifier.v1.Module`, with the standard health, which is not bound to a port yet. It is a
+   * `Server` of the library, `@grpc/grpc-js`, made with the options: `module.grpc(grpc)`, then `server.bindAsync(…)`.
+   */
+  grpc<Server extends { addService(definition: any, implementation: any): void }>(
+    library: { Server: new (options?: any) => Server },
+    options?: object,
+  ): Server
 }
 
 export interface Description {

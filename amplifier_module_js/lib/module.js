@@ -4,6 +4,7 @@
 
 import { resolve } from 'node:path'
 import { isatty } from 'node:tty'
+import { makeServer } from './grpc.js'
 import { handler } from './http.js'
 import { encode } from './json.js'
 import { Op } from './op.js'
@@ -82,6 +83,15 @@ export class Module {
 
   handler() {
     return handler(this.name, this.#ops, this.limits, encode(this.describe(), 'description'))
+  }
+
+  /**
+   * @template {import('./grpc.js').Server} Made
+   * @param {{ Server: new (options?: any) => Made }} library
+   * @param {object} [options]
+   */
+  grpc(library, options = {}) {
+    return makeServer(library, options, this.name, this.#ops, this.limits, encode(this.describe(), 'description'))
   }
 }
 

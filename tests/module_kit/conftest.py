@@ -1,6 +1,7 @@
 """What the tests of the kit share: its module as a descriptor, as a bare process, and behind HTTP."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -18,12 +19,12 @@ EVERYTHING = Path(__file__).parent / "everything.py"
 class Process:
     """A module as a process, line by line."""
 
-    def __init__(self, *arguments, program=EVERYTHING, interpreter=sys.executable):
+    def __init__(self, *arguments, program=EVERYTHING, interpreter=sys.executable, seconds=60):
         command = [interpreter, str(program), *arguments]
         self.popen: Any = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        self.end_of_test = threading.Timer(60, self.popen.kill)
+        self.end_of_test = threading.Timer(seconds, self.popen.kill)
         self.end_of_test.start()
 
     def send(self, *messages):
@@ -70,12 +71,14 @@ def command(traced):
     return [sys.executable, str(EVERYTHING)]
 
 
-@pytest.fixture
-def described(children_are_not_traced, traced):
+@pytest.fixture(scope="session")
+def described(children_are_not_traced):
     """The descriptor that the module prints. The kernel hands on no variable that the descriptor does not have."""
-    printed = subprocess.run([sys.executable, EVERYTHING, "--descriptor"], capture_output=True, check=True).stdout
+    tracing = {TRACING: children_are_not_traced} if children_are_not_traced else {}
+    command = [sys.executable, str(EVERYTHING), "--descriptor"]
+    printed = subprocess.run(command, capture_output=True, check=True, env={**os.environ, **tracing}).stdout
     descriptor = json.loads(printed)
-    descriptor["transport"]["env"] = {TRACING: children_are_not_traced} if children_are_not_traced else {}
+    descriptor["transport"]["env"] = tracing
     return ModuleDescriptor.from_mapping(descriptor)
 
 

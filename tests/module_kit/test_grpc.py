@@ -21,6 +21,15 @@ pytestmark = pytest.mark.usefixtures("grpc_is_up")
 PATH = "/mnt/orchestrators/everything"
 
 
+@pytest.mark.usefixtures("traced")
+def test_without_its_extra_it_says_what_to_install():
+    source = "import sys; sys.modules['grpc'] = None; import asyncio; from amplifier_module import Module; "
+    source += "asyncio.run(Module('m').grpc())"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    told = "ImportError: a gRPC server needs grpcio: pip install 'amplifier-module[grpc]'"
+    assert done.stderr.splitlines()[-1] == told
+
+
 @pytest.fixture
 def address(traced):
     """Serve the module in a process of its own, and give HOST:PORT."""

@@ -77,6 +77,14 @@ export const wrong = { type: 'str' } satisfies Schema
 const schema = { type: 'array', items: { type: 'string' } } as const satisfies Schema
 same<Infer<typeof schema>, string[]>(true)
 
+class Server {
+  addService(_definition: object, _implementation: object): void {}
+  bindAsync(_place: string): void {}
+}
+module.grpc({ Server }, { 'grpc.max_concurrent_streams': 10 }).bindAsync('127.0.0.1:0')
+// @ts-expect-error a library has a Server
+module.grpc({})
+
 export const code: string = new ModuleError('own', 'text', { any: 1 }).code
 export const isCancelled = (error: unknown): boolean => error instanceof Cancelled
 

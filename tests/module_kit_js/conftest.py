@@ -44,7 +44,7 @@ def node(request):
     return find_node(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def command(node):
     """What starts the module as a process of its own."""
     return [node, str(EVERYTHING)]
@@ -65,7 +65,16 @@ def process(node):
         each.end_of_test.cancel()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def lasting(node):
+    """A module as a process that bears all that the tests of a file send it."""
+    module = Process(program=EVERYTHING, interpreter=node, seconds=600)
+    yield module
+    module.popen.communicate(timeout=60)
+    module.end_of_test.cancel()
+
+
+@pytest.fixture(scope="session")
 def described(command):
     """The descriptor that the module prints."""
     printed = subprocess.run([*command, "--descriptor"], capture_output=True, check=True).stdout

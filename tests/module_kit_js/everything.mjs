@@ -1,10 +1,12 @@
-// A module made with the kit, for its tests: everything.mjs [http FD | one | small] [--descriptor[=URL]].
+// A module made with the kit, for its tests: everything.mjs [http FD | grpc FOLDER | one | small] [--descriptor[=URL]].
 //
-// `one` takes one request at a time, `small` messages of 4 KiB. `http FD` serves the listening socket FD.
+// `one` takes one request at a time, `small` messages of 4 KiB. `http FD` serves the listening socket FD. `grpc FOLDER`
+// serves a port, which it prints, with the library that is installed in the folder, until the end of stdin.
 // Its operations are those of tests/module_kit/everything.py, so that the same tests hold for both.
 
 import { execFileSync } from 'node:child_process'
 import { createServer } from 'node:http'
+import { createRequire } from 'node:module'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cancelled, Module, ModuleError } from '../../amplifier_module_js/index.js'
 
@@ -259,4 +261,9 @@ setTimeout(() => {
 if (process.argv[2] === 'http') {
   createServer(module.handler()).listen({ fd: Number(process.argv[3]) })
   process.once('SIGTERM', () => process.exit())
+} else if (process.argv[2] === 'grpc') {
+  const library = createRequire(`${process.argv[3]}/`)('@grpc/grpc-js')
+  const server = module.grpc(library)
+  server.bindAsync('127.0.0.1:0', library.ServerCredentials.createInsecure(), (_, port) => console.log(port))
+  process.stdin.resume().on('end', () => process.exit())
 } else await module.run()

@@ -84,15 +84,15 @@ def raw(module, text):
         "1" + 4000 * "0",
     ],
 )
-def test_json_comes_back_as_it_was(process, text):
-    assert raw(process(), text) == f'{{"id":"r1","ok":true,"result":{text}}}'
+def test_json_comes_back_as_it_was(lasting, text):
+    assert raw(lasting, text) == f'{{"id":"r1","ok":true,"result":{text}}}'
 
 
 @pytest.mark.parametrize(
     ("text", "told"), [("-0", "0"), ("1.0", "1"), ("1e3", "1000"), ('"\\u00e9\\ud83d\\ude00"', '"é😀"')]
 )
-def test_json_comes_back_in_other_words(process, text, told):
-    assert raw(process(), text) == f'{{"id":"r1","ok":true,"result":{told}}}'
+def test_json_comes_back_in_other_words(lasting, text, told):
+    assert raw(lasting, text) == f'{{"id":"r1","ok":true,"result":{told}}}'
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,11 @@ def test_json_comes_back_in_other_words(process, text, told):
         ("[" * 300 + "]" * 300, "request: expected at most 200 levels"),
     ],
 )
-def test_what_is_no_json_is_refused(process, text, problem):
-    module = process()
-    reply = json.loads(raw(module, text))
+def test_what_is_no_json_is_refused(lasting, text, problem):
+    reply = json.loads(raw(lasting, text))
     assert (reply["id"], error(reply)[0]) == ("r1", "bad_request")
     assert error(reply)[1].startswith(problem)
-    assert module.answer("echo")["ok"]
+    assert lasting.answer("echo")["ok"]
 
 
 def test_bytes_that_are_no_utf8_and_a_byte_order_mark_are_refused(process):
@@ -305,14 +304,13 @@ def test_a_function_that_ends_late_gives_its_place_to_the_next(process):
         (b'{"id":"r7","method":"invoke","params":{"op":"steps","resume":{"state":[]}}}', "resume.state: expected"),
     ],
 )
-def test_a_broken_line_is_answered_if_it_has_an_id(process, line, message):
-    module = process()
-    module.send(line + b"\n")
-    reply = module.read()
+def test_a_broken_line_is_answered_if_it_has_an_id(lasting, line, message):
+    lasting.send(line + b"\n")
+    reply = lasting.read()
     assert reply["id"] == "r7"
     assert error(reply)[0] == "bad_request"
     assert error(reply)[1].startswith(message)
-    assert module.answer("echo")["ok"]
+    assert lasting.answer("echo")["ok"]
 
 
 def test_stdout_may_be_a_file(command, tmp_path):

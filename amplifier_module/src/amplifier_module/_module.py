@@ -132,7 +132,10 @@ class Module:
         ``options`` are those of ``grpc.aio.server``. Raises ``ImportError`` without the extra
         ``amplifier-module[grpc]``.
         """
-        from ._grpc import make_server  # noqa: PLC0415 - an extra, which takes long to import
+        try:
+            from ._grpc import make_server  # noqa: PLC0415 - an extra, which takes long to import
+        except ImportError as error:
+            raise ImportError("a gRPC server needs grpcio: pip install 'amplifier-module[grpc]'") from error
         from ._service import Service, tell_stuck  # noqa: PLC0415 - as above
 
         service = Service(self.name, self._ops, self.limits, lambda: tell_stuck(self.name))
