@@ -5,6 +5,7 @@ mounted from the descriptor file beside it, in examples/modules.
 """
 
 import asyncio
+import io
 import shutil
 import sys
 import time
@@ -130,4 +131,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # Windows writes to a pipe in an encoding that has no ✓
     asyncio.run(main())

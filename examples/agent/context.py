@@ -2,7 +2,7 @@
 
 The beginning (the system prompt and the goal) and the last exchange stay unchanged. Between them it keeps one line for
 each message and each call. The kernel has the session's context, so a compaction makes two system calls. It sends its
-events to the log in its replies.
+events to the log in its replies. It keeps nothing in its process, so it can go on in another one.
 """
 
 from typing import Annotated, Any
@@ -58,7 +58,7 @@ def shortened(text: str) -> str:
     return line if len(line) <= LINE else f"{line[:LINE]} …"
 
 
-@module.op
+@module.op(stateless=True)
 async def compact(fragment: Annotated[str, "The key of a list of chat messages."], context: Context) -> dict[str, Any]:
     """Make a transcript shorter."""
     messages = (await context.get_fragments()).get(fragment)
