@@ -28,34 +28,47 @@ _MODULES = {
     "sh": ("sh", "-c", "echo; read -r _"),
     "Python": (sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"),
 }
-_DESCRIPTOR = ModuleDescriptor.from_mapping(
-    {"name": "start", "kind": "tool", "capabilities": [], "transport": {"type": "stdio"}}
-)
+_HOSTS = ("net:connect:one.example:443", "net:connect:two.example:443")  # they are not connected to
+_AMOUNTS = {(): 6000.0, _HOSTS: 14000.0}  # µs, by what is granted
 
 
 async def rows(pace: Pace) -> list[Row]:
-    """Measure a shell, which starts at once, and this Python, which loads its libraries. Without bwrap give nothing."""
+    """Measure a shell, which starts at once, also with hosts, and this Python, which loads its libraries.
+
+    Without bwrap give nothing.
+    """
     isolation = open_isolation({})
     if reason := isolation.trial():
         print(f"isolated: {reason}", file=sys.stderr)
         return []
-    return [await _row(name, command, isolation, pace) for name, command in _MODULES.items()]
+    try:
+        rows = [await _row(name, command, isolation, pace) for name, command in _MODULES.items()]
+        if isolation.unenforced(_HOSTS):
+            print(f"isolated: {isolation.why_unenforced(_HOSTS[0])}", file=sys.stderr)
+            return rows
+        return [*rows, await _row("sh, with two hosts", _MODULES["sh"], isolation, pace, _HOSTS)]
+    finally:
+        isolation.close()
 
 
-async def _row(name: str, command: tuple[str, ...], isolation: Isolation, pace: Pace) -> Row:
+async def _row(
+    name: str, command: tuple[str, ...], isolation: Isolation, pace: Pace, granted: tuple[str, ...] = ()
+) -> Row:
+    told = {"name": "start", "kind": "tool", "capabilities": list(granted), "transport": {"type": "stdio"}}
+    descriptor = ModuleDescriptor.from_mapping(told)
     launch = Launch(command=command, cwd="/", env={"PATH": os.environ["PATH"]})
     samples = await compare(
         (
             Contender("plain", _starting(lambda: launch), at_most=1),
             Contender(
-                "isolated", _starting(lambda: isolation.plan(launch, _DESCRIPTOR).confine(launch, ())), at_most=1
+                "isolated", _starting(lambda: isolation.plan(launch, descriptor).confine(launch, granted)), at_most=1
             ),
         ),
         pace,
     )
     row = Row.of(f"start isolated, beyond a plain start: {name}", samples, limit="plain", ours="isolated")
     more = median(one - other for one, other in zip(samples["isolated"], samples["plain"], strict=True))
-    return attrs.evolve(row, ours=more * 1e6, goal=Goal(amount=6000.0))
+    return attrs.evolve(row, ours=more * 1e6, goal=Goal(amount=_AMOUNTS[granted]))
 
 
 def _starting(launch: Callable[[], Launch]) -> Measure:

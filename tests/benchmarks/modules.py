@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FAST_ECHO = (sys.executable, str(Path(__file__).parents[1] / "modules" / "fast_echo.py"))
 FAST_CALLER = (sys.executable, str(Path(__file__).with_name("fast_caller.py")))
 FAST_HTTP = (sys.executable, str(Path(__file__).with_name("fast_http.py")))
+FAST_NATS = (sys.executable, str(Path(__file__).with_name("fast_nats.py")))
 FAST_GRPC = (sys.executable, str(Path(__file__).with_name("fast_grpc.py")))
 _IDLE = ("sh", str(Path(__file__).with_name("idle.sh")))
 _MOUNTED_AT_ONCE = 16

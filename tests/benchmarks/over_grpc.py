@@ -1,8 +1,12 @@
-"""Calls over gRPC: the kernel beside a bare unary call of grpc.aio, on one server."""
+"""Calls over gRPC: the kernel beside the same unary call of grpc.aio by hand, on one server.
+
+The call by hand has a deadline and a trace, as every call of the kernel's has. A bare one, without both, is beside it.
+"""
 
 from __future__ import annotations
 
 import functools
+import secrets
 import subprocess
 import tempfile
 from importlib.metadata import entry_points
@@ -47,21 +51,35 @@ async def rows(pace: Pace) -> list[Row]:
             ours = functools.partial(session.invoke, mounted["path"], "echo", _ARGS)
             call: Any = channel.unary_unary("/amplifier.v1.Module/Invoke")
 
-            async def bare() -> Any:
-                return orjson.loads(decode(await call(encode(orjson.dumps({"op": "echo", "args": _ARGS})))))
+            async def bare(**options: Any) -> Any:
+                params = orjson.dumps({"op": "echo", "args": _ARGS})
+                return orjson.loads(decode(await call(encode(params), **options)))
 
-            assert await ours() == (await bare())["result"] == _ARGS
+            async def by_hand() -> Any:
+                trace = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+                return await bare(timeout=30.0, metadata=(("traceparent", trace),))
+
+            assert await ours() == (await bare())["result"] == (await by_hand())["result"] == _ARGS
             samples = await compare(
                 (
-                    Contender("limit", sequential(bare)),
+                    Contender("limit", sequential(by_hand)),
                     Contender("ours", sequential(ours)),
-                    Contender("limit at once", at_once(bare, _CALLERS), step=_CALLERS),
+                    Contender("bare", sequential(bare)),
+                    Contender("limit at once", at_once(by_hand, _CALLERS), step=_CALLERS),
                     Contender("ours at once", at_once(ours, _CALLERS), step=_CALLERS),
+                    Contender("bare at once", at_once(bare, _CALLERS), step=_CALLERS),
                 ),
                 pace,
             )
         process.communicate()
     return [
-        Row.of(_SEQUENTIAL, samples, goal=Goal(1.15)),
-        Row.of(_AT_ONCE, samples, limit="limit at once", ours="ours at once", goal=Goal(1.15)),
+        Row.of(_SEQUENTIAL, samples, peers={"bare": "bare"}, goal=Goal(1.15)),
+        Row.of(
+            _AT_ONCE,
+            samples,
+            limit="limit at once",
+            ours="ours at once",
+            peers={"bare": "bare at once"},
+            goal=Goal(1.15),
+        ),
     ]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import bars
 import baseline
 import events
+import exported
 import forks
 import idle
 import imports
@@ -26,8 +27,12 @@ import over_grpc
 import over_http
 import over_inproc
 import over_mcp
+import over_nats
 import over_stdio
+import over_wasm
 import pythons
+import recorded
+import replayed
 import turns
 from place import pin, place
 from rounds import Pace
@@ -44,11 +49,16 @@ PATHS = {
     "stdio": over_stdio,
     "nested": nested,
     "turns": turns,
+    "recorded": recorded,
+    "replayed": replayed,
     "events": events,
+    "exported": exported,
     "http": over_http,
     "grpc": over_grpc,
+    "nats": over_nats,
     "inproc": over_inproc,
     "mcp": over_mcp,
+    "wasm": over_wasm,
     "idle": idle,
     "imports": imports,
     "isolated": isolated,
@@ -61,6 +71,7 @@ def main() -> int:
     """Measure, print the table, write the files of the options. The exit status says whether a ratio got worse."""
     options = _options()
     pythons.beside = options.beside
+    replayed.events = options.events
     pace = Pace(1, 0.001, quick=True) if options.quick else Pace(options.rounds, 0.05)
     where = f"{place(None if options.quick else pin())}; medians of {pace.rounds} interleaved rounds"
     found = _measure(options.paths or PATHS, pace)
@@ -86,6 +97,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--compare", type=Path, metavar="FILE", help="point out what is a fifth worse than there")
     parser.add_argument(
         "--beside", default="", metavar="PYTHON", help="another interpreter, to measure beside this one"
+    )
+    parser.add_argument(
+        "--events", type=int, default=replayed.events, help=f"how many to replay (default: {replayed.events})"
     )
     parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
     parser.add_argument("--rounds", type=int, default=15, help="how many to take the medians of (default: 15)")

@@ -28,7 +28,7 @@ class Goal:
 class Row:
     """One path. Amounts are in ``unit``; ratios are to the limit, and each is the median of the rounds' own ratios.
 
-    ``note`` says what is missing, and why; without a note nothing is.
+    ``note`` says what is missing, and why; without a note nothing is. ``more`` tells the figures in other words.
     """
 
     path: str
@@ -39,6 +39,7 @@ class Row:
     peers: Mapping[str, float] = attrs.field(factory=dict)
     goal: Goal = attrs.field(factory=Goal)
     note: str = ""
+    more: str = ""
 
     @classmethod
     def of(
@@ -85,7 +86,7 @@ class Row:
             ratio_text(self.ratio),
             goal,
             "✓" if self.met else "",
-            " · ".join(filter(None, (peers, self.note))),
+            " · ".join(filter(None, (peers, self.more, self.note))),
         )
 
 
