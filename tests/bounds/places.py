@@ -261,5 +261,45 @@ def of_hooks() -> Iterator[Place]:
         yield Place(name, "invoke", f'{{"id":"#","ok":true,"result":{answer}}}', _MIXED)
 
 
-PLACES = {"hook": of_hooks, "stdio": of_stdio, "http": of_http, "mcp": of_mcp_stdio, "mcp-http": of_mcp_http}
+def of_nats() -> Iterator[Place]:
+    """Yield what a worker of NATS can send: each place as a message, its headers, and what it says beside a reply."""
+    for place in of_modules():
+        body = place.template if place.method == "invoke" else f'"ok":true,"result":{place.template}'
+        yield place._replace(template=f"{{{body}}}")
+    yield Place("a message", "invoke", "@", (*ANY, "bare", "blank"))
+    yield Place("a chunk", "invoke", '{"chunk":@}\n', ANY)
+    yield Place("many chunks", "invoke", '{"chunk":@}\n', ("text",), 300)
+    hosts = ("@", '{"isolation":@}', '{"isolation":"i","granted":@}', '{"isolation":"i","unenforced":@}', '{"more":@}')
+    for host in hosts:
+        template = f'{{"ok":true,"result":{_json(_DESCRIPTION)},"host":{host}}}'
+        yield Place(f"host {host}", "describe", template, ("text", "digits", "deep", "texts", "objects", "members"))
+    for name, fields, data in (
+        ("a word", "Amplifier: @", ""),
+        ("an offset", "Amplifier: part @ 9", "x"),
+        ("a total", "Amplifier: part 0 @", "x"),
+        ("what was read", "Amplifier: read @", ""),
+        ("dropped chunks", "Amplifier-Dropped: @", '{"ok":true,"result":1}'),
+        ("a header", "x: @", '{"ok":true,"result":1}'),
+        ("a header's name", "@: x", '{"ok":true,"result":1}'),
+    ):
+        yield Place(name, "invoke", f"NATS/1.0\r\n{fields}\r\n\r\n{data}", ("bare", "digits"))
+    yield Place("many headers", "invoke", 'NATS/1.0\r\n@\r\n{"ok":true,"result":1}', ("headers",))
+    failed = "NATS/1.0\r\nAmplifier: failed\r\n\r\n"
+    for body in ("@", '{"code":@,"message":"m"}', '{"code":"oom","message":@}'):
+        yield Place(f"failed {body}", "invoke", failed + body, _MIXED)
+    yield Place("failed details", "invoke", failed + '{"code":"oom","message":"m","details":{"x":@}}', ANY)
+    for word in ("alive", "read 1", "part 0 9"):
+        yield Place(
+            f"{word} again and again", "invoke", f"NATS/1.0\r\nAmplifier: {word}\r\nx: @\r\n\r\n", ("bare",), 300
+        )
+
+
+PLACES = {
+    "hook": of_hooks,
+    "stdio": of_stdio,
+    "http": of_http,
+    "mcp": of_mcp_stdio,
+    "mcp-http": of_mcp_http,
+    "nats": of_nats,
+}
 """By the name of the transport."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.bounds.places import SIZES
 from tests.gap import Meters
+from tests.nats_transport.servers import Server
 
 from amplifier_core import Kernel, KernelError, Plan
 
@@ -70,8 +71,8 @@ def play(place: Place, transport: str, rows: Sequence[tuple[str, int]], folder: 
 
 def import_transports() -> None:
     """Import what the first mount imports, once a process: what that costs is no matter of any place."""
-    for name in ("amplifier_transport_mcp._sdk", "amplifier_transport_http", "amplifier_transport_stdio"):
-        importlib.import_module(name)
+    for name in ("mcp._sdk", "http", "nats", "stdio"):
+        importlib.import_module(f"amplifier_transport_{name}")
 
 
 def picked(words: Sequence[str], transport: str, place: Place) -> list[tuple[str, int]]:
@@ -158,11 +159,28 @@ async def _module(transport: str, command: list[str]) -> AsyncIterator[dict[str,
         kind = "mcp" if transport == "mcp" else "stdio"
         yield {**fields, "transport": {"type": kind, "command": command}}
         return
-    server = await asyncio.create_subprocess_exec(*command, stdout=-1)
-    try:
-        port = int(await server.stdout.readline())  # type: ignore[union-attr]
+    if transport == "nats":
+        with tempfile.TemporaryDirectory() as folder:
+            broker = Server(Path(folder), config=f"max_payload: {2 * MESSAGE_BYTES}").start()
+            command[command.index("nats")] = f"nats:{broker.port}"
+            try:
+                async with _served(command) as port:
+                    there = {"type": "nats", "servers": f"127.0.0.1:{port}", "subject": "m", "tls": False}
+                    yield {**fields, "transport": there}
+            finally:
+                broker.stop()
+        return
+    async with _served(command) as port:
         kind = transport.partition("-")[0]
         yield {**fields, "transport": {"type": kind, "url": f"http://127.0.0.1:{port}/mcp"}}
+
+
+@asynccontextmanager
+async def _served(command: list[str]) -> AsyncIterator[int]:
+    """Start a server, and give its port; end it."""
+    server = await asyncio.create_subprocess_exec(*command, stdout=-1)
+    try:
+        yield int(await server.stdout.readline())  # type: ignore[union-attr]
     finally:
         server.kill()
         await server.wait()

@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.faults import of_grpc, of_http, of_inproc, of_mcp_http, of_mcp_stdio, of_stdio
+from tests.conftest import begin_grpc
+from tests.faults import of_grpc, of_http, of_inproc, of_mcp_http, of_mcp_stdio, of_nats, of_stdio, of_wasm
 from tests.faults.stage import run
 
 from amplifier_core import KernelError
@@ -23,8 +24,10 @@ CASES = {
     "HTTP": of_http.CASES,
     "gRPC": of_grpc.CASES,
     "in the process": of_inproc.CASES,
+    "WebAssembly": of_wasm.CASES,
     "MCP over stdio": of_mcp_stdio.CASES,
     "MCP over HTTP": of_mcp_http.CASES,
+    "NATS": of_nats.CASES,
 }
 ROW = "{:<56} {:<15} {:>9}  {:<15} {:>9}  {}"
 
@@ -32,6 +35,7 @@ ROW = "{:<56} {:<15} {:>9}  {:<15} {:>9}  {}"
 def main() -> None:
     """Print the table, and fail if a row does."""
     words = sys.argv[1:]
+    begin_grpc()
     failed = count = 0
     for transport, cases in CASES.items():
         print(ROW.format(f"{transport} fault", "code", "bound ms", "seen", "ms", "ok"))

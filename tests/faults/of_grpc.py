@@ -148,7 +148,7 @@ async def babbles(call: Call) -> None:
 async def packs(call: Call) -> None:
     """Send a small message that unpacks to a large one."""
     await call.headers((*HEADERS, ("grpc-encoding", "gzip")))
-    await call.data(frame(gzip.compress(ok("x" * 8 * MIB)), packed=1))
+    await call.data(frame(gzip.compress(ok("x" * 2 * MIB), 1), packed=1))
     await call.headers(TRAILERS, end=True)
 
 
@@ -164,6 +164,45 @@ async def tells_much(call: Call) -> None:
     """Send a mass of metadata."""
     await call.headers((*HEADERS, *((f"x-{n}", "v" * 1000) for n in range(100))))
     await call.answer_rest(ok(1))
+
+
+async def ends_long(call: Call) -> None:
+    """Send one long trailer."""
+    await call.headers()
+    await call.data(frame(ok(1)))
+    await call.plain_headers((b"grpc-status", b"0"), (b"x", b"v" * MIB))
+
+
+async def says_much(call: Call) -> None:
+    """Give a status with long words, of control characters."""
+    await call.headers()
+    await call.plain_headers((b"grpc-status", b"2"), (b"grpc-message", b"%00%0A%1b[31m" * 80_000))
+
+
+async def mumbles(call: Call) -> None:
+    """Give a status with words that are no UTF-8."""
+    await call.headers()
+    await call.plain_headers((b"grpc-status", b"2"), (b"grpc-message", b"a%FF\xff%00%0A"))
+
+
+async def resets(call: Call) -> None:
+    """Reset the stream, without an error."""
+    call.peer.http2.reset_stream(call.stream, 0)
+    await call.peer.flush()
+
+
+async def refuses(call: Call) -> None:
+    """Refuse the stream."""
+    call.peer.http2.reset_stream(call.stream, 7)
+    await call.peer.flush()
+
+
+async def pings(call: Call) -> None:
+    """Ping all the time, and answer."""
+    for n in range(1000):
+        call.peer.http2.ping(n.to_bytes(8, "big"))
+        await call.peer.flush()
+    await call.answer(ok("pinged"))
 
 
 async def html(call: Call) -> None:
@@ -198,12 +237,12 @@ STATUSES = {
 
 CASES = [
     *(ends(code, status) for status, code in STATUSES.items()),
-    answers("no message", says="an empty response"),
-    answers("an empty message", b"", says="an empty response"),
+    answers("no message", says="expected field 1"),
+    answers("an empty message", b"", says="expected field 1"),
     answers("bytes that are no protobuf", b"\xff" * 20, says="expected field 1"),
     answers("two fields", ok(1) + ok(2), says="expected field 1"),
-    answers("bytes that are no JSON", b"\x0a\x03{x}", says="invalid JSON"),
-    answers("JSON that is no message", b"\x0a\x02[]", says="invalid JSON"),
+    answers("bytes that are no JSON", b"\x0a\x03{x}", says="invalid message"),
+    answers("JSON that is no message", b"\x0a\x02[]", says="invalid message"),
     answers("a chunk as reply", message(chunk=1), says="none of the three shapes"),
     answers("a reply without ok", message(result=1), says="none of the three shapes"),
     case("no answer", "timeout", hangs, bound=PROMPT, deadline=0.3, told=True),
@@ -225,4 +264,10 @@ CASES = [
     ),
     case("a message of 4 GB", "internal", boasts, says="larger than max"),
     case("a mass of metadata", "unreachable", tells_much),
+    case("a trailer of 1 MB", "unreachable", ends_long, says="exceeds hard limit"),
+    case("words of 1 MB", "unreachable", says_much, says="exceeds hard limit"),
+    case("words that are no text", "internal", mumbles, says="UNKNOWN: a"),
+    case("a reset", "internal", resets, says="error code 0"),
+    case("a refusal of the stream", "unreachable", refuses, says="error code 7"),
+    case("a mass of pings", "ok", pings, bound=1.0, result="pinged"),
 ]

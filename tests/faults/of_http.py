@@ -402,7 +402,7 @@ async def hanging_tls(stage: Stage) -> None:
 DEEP = b'{"ok": true, "result": %s}' % (b"[" * 50_000 + b"]" * 50_000)
 LIMITS = {"message_bytes": 1_000_000}
 TOO_LARGE = "answered with more than 1000000 bytes (limits.message_bytes)"
-BOMB = sends(respond(gzip.compress(b" " * 100_000_000), headers=[GZIP]))
+BOMB = sends(respond(gzip.compress(b" " * 100_000_000, 1), headers=[GZIP]))
 
 CASES = [
     refused,

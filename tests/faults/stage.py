@@ -132,7 +132,7 @@ def _check_result(case: Case, found: Any) -> None:
 
 def _check_error(case: Case, error: KernelError) -> None:
     text = f"{error.message} {json.dumps(error.details)}"
-    assert case.says in text, f"expected {case.says!r} in {text}"
+    assert case.says.casefold() in text.casefold(), f"expected {case.says!r} in {text}"
     assert "\n" not in error.message, error.message
     for name, expected in case.details.items():
         found = error.details.get(name)

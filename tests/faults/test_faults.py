@@ -3,8 +3,10 @@
 from operator import attrgetter
 
 import pytest
-from tests.faults import of_grpc, of_http, of_inproc, of_mcp_http, of_mcp_stdio, of_stdio
+from tests.conftest import missing_here
+from tests.faults import of_grpc, of_http, of_inproc, of_mcp_http, of_mcp_stdio, of_nats, of_stdio, of_wasm
 from tests.faults.stage import run
+from tests.wasm_transport import compiler
 
 
 @pytest.mark.parametrize("case", of_stdio.CASES, ids=attrgetter("name"))
@@ -28,6 +30,13 @@ def test_of_inproc(case, tmp_path):
     check(case, tmp_path)
 
 
+@pytest.mark.parametrize("case", of_wasm.CASES, ids=attrgetter("name"))
+def test_of_wasm(case, tmp_path):
+    if not compiler.is_there():
+        missing_here("ziglang, of the group test, is not installed")
+    check(case, tmp_path)
+
+
 @pytest.mark.parametrize("case", of_mcp_stdio.CASES, ids=attrgetter("name"))
 def test_of_mcp_over_stdio(case, tmp_path):
     check(case, tmp_path)
@@ -35,6 +44,11 @@ def test_of_mcp_over_stdio(case, tmp_path):
 
 @pytest.mark.parametrize("case", of_mcp_http.CASES, ids=attrgetter("name"))
 def test_of_mcp_over_http(case, tmp_path):
+    check(case, tmp_path)
+
+
+@pytest.mark.parametrize("case", of_nats.CASES, ids=attrgetter("name"))
+def test_of_nats(case, tmp_path):
     check(case, tmp_path)
 
 

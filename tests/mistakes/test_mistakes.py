@@ -696,7 +696,7 @@ async def test_a_sole_sink_that_fails(said, caplog):
         async with Kernel(event_log="/dev/full") as kernel:
             await kernel.session.create(Plan("x"))
     assert said(caught.value) == (
-        "internal: the kernel's sinks lost 2 events: sink JsonlSink: OSError: [Errno 28] No space left on device"
+        "internal: the kernel's sinks lost 4 events: sink JsonlSink: OSError: [Errno 28] No space left on device"
     )
     assert isinstance(caught.value.__cause__, OSError)
     assert caplog.messages == [

@@ -13,10 +13,13 @@ ABI = Path(__file__).resolve().parents[2] / "amplifier_core" / "ABI.md"
 DOORS = (
     "amplifier_core",
     "amplifier_core.hookspecs",
+    "amplifier_core.hosting",
     "amplifier_core.testing",
     "amplifier_transport_stdio",
     "amplifier_transport_http",
     "amplifier_transport_inproc",
+    "amplifier_sink_otel.logs",
+    "amplifier_replay",
     "amplifier_module",
 )
 INTRODUCTION = """\
@@ -29,8 +32,9 @@ this file. `python tests/repo/abi.py` writes it. What is not here is private, wh
 
 `amplifier_transport_stdio` and `amplifier_transport_http` are public for other transports that run child processes or
 speak HTTP, as MCP does. `amplifier_transport_inproc` is public for programs that mount their own objects.
-`amplifier_module` is for authors of modules; the kernel does not know it. The contract of the same for Node is
-`amplifier_module_js/index.d.ts`. `amplifier_tools` has a command and no public name.
+`amplifier_sink_otel.logs` is public for programs that have a log. `amplifier_module` is for authors of modules; the
+kernel does not know it. The contract of the same for Node is `amplifier_module_js/index.d.ts`. `amplifier_tools` has a
+command and no public name.
 
 Before 1.0 a minor version may change the Python names below, and says so in the changelog. What goes over the wire only
 ever grows (see PROTOCOL.md).
@@ -40,16 +44,19 @@ ever grows (see PROTOCOL.md).
 MADE_BY_USERS = (
     "Body",
     "Host",
+    "HostedModule",
     "Kernel",
     "KernelError",
     "Launcher",
     "LineBuffer",
+    "LogSpans",
     "Module",
     "ModuleError",
     "Pool",
     "ProbeModule",
     "SocketConnection",
     "SteadyClock",
+    "StdioConnection",
 )  # other classes: their fields say how to make them, or a user makes none
 
 

@@ -69,3 +69,11 @@ def test_no_committed_file_names_a_registry_or_a_place_on_one_machine(root, comm
         if pattern.search(line)
     ]
     assert not found, "\n".join(found)
+
+
+def test_the_tasks_say_in_a_line_that_the_python_is_too_old(root):
+    old = f"import runpy, sys; sys.version_info = (3, 10, 13, 'final', 0); runpy.run_path({str(root / 'noxfile.py')!r})"
+    done = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("noxfile.py: expected Python 3.11 or later, got ")
+    assert done.stderr.count("\n") == 1

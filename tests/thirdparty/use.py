@@ -120,7 +120,7 @@ def check_events(log, database):
     assert invocations.count("error") == 7
     assert [row[1] for row in rows].count("module:start") == [row[1] for row in rows].count("module:exit") == 3
     assert [row[1] for row in rows].count("module:noise") == 1
-    assert rows[-1][1:3] == ("session:end", "closed")
+    assert [row[1:3] for row in rows[-2:]] == [("session:end", "closed"), ("kernel:end", "ok")]
 
 
 async def main(folder, socket):
