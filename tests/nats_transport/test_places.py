@@ -183,6 +183,22 @@ async def test_a_server_that_answers_no_ping_is_not_waited_for(strange):
     await client.leave()
 
 
+async def test_a_server_that_was_not_there_at_first_is_no_failure(server):
+    nats = server().start()
+    nats.stop()
+    heard = []
+
+    def start(said):  # nats-py tries once more
+        heard.append(said)
+        nats.start()
+
+    client = await connect_to(Place(servers=(nats.address,)), "me", lambda _: None, start)
+    await client.flush()
+    client.check()
+    assert len(heard) == 1 and client.is_connected
+    await client.leave()
+
+
 async def test_of_several_servers_one_that_answers_is_enough(nats, serve, connect):
     await serve(nats, Echo())
     for _ in range(4):

@@ -61,7 +61,8 @@ class Client(NatsClient):
         nats-py takes an end for an answer, as when a certificate is refused, and closes after most errors, but later.
         """
         if self.last_error is not None or not self.is_connected:
-            raise errors.Error(str(self.last_error or self.said or "the server closed the connection"))
+            reason = str(self.last_error or "") or self.said or "the server closed the connection"
+            raise errors.Error(reason)
 
     async def end(self) -> None:
         """Say that the connection has ended, or was none. Whoever waits for a PONG hears of it, too."""
@@ -137,6 +138,11 @@ class Client(NatsClient):
             raise errors.Error("the server asks for TLS")
         context: ssl.SSLContext = super().ssl_context
         return context
+
+    async def _select_next_server(self) -> None:
+        """Forget what failed before there was a connection: nats-py tries once more, and keeps the first error."""
+        await super()._select_next_server()
+        self._err = None
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         """Refuse to parse long headers: it would hold the loop."""
