@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
+from functools import partial
 
 import pytest
 
@@ -29,16 +30,19 @@ def event(seq, name="x:y", kernel="aaaaaaaa", **more):
 
 
 @pytest.fixture
-def show(traced):
-    """Run the command to its end: exit code, stdout, stderr."""
+def trace(traced):
+    """Run a command to its end: exit code, stdout, stderr."""
 
     def run(*words, **options):
-        done = subprocess.run(
-            [*COMMAND, "show", *map(str, words)], capture_output=True, timeout=60, check=False, **options
-        )
+        done = subprocess.run([*COMMAND, *map(str, words)], capture_output=True, timeout=60, check=False, **options)
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     return run
+
+
+@pytest.fixture
+def show(trace):
+    return partial(trace, "show")
 
 
 @pytest.fixture
@@ -130,6 +134,19 @@ def test_torn_lines_are_skipped_and_counted_and_missing_events_too(show, log):
     assert show(log)[2] == ""
 
 
+@pytest.mark.parametrize("command", [("show",), ("html",), ("export", "--to", "perfetto"), ("export", "--to", "otlp")])
+def test_a_file_without_any_event_is_told(trace, log, command):
+    word, *options = command
+    log.write_bytes(b"# Notes\n\nNo log.\n")
+    status, _, errors = trace(word, log, *options)
+    counted, told = errors.splitlines()
+    assert (status, counted) == (1, "lines that are no events, skipped: 3")
+    assert told == f"Error: {log}: it has no events; expected the log of a kernel, a JSON object a line"
+    log.write_bytes(b"")  # a kernel may have opened it just now
+    status, _, errors = trace(word, log, *options)
+    assert (status, errors) == (0, f"{log}: it has no events\n")
+
+
 def test_kernels_in_one_log_are_told_apart(show, log):
     log.write_bytes(event(1) + event(1, kernel="bbbbbbbb") + event(2))
     _, out, errors = show(log)
@@ -175,11 +192,6 @@ def test_bad_usage_is_told_in_a_line(show, tmp_path, words, said):
     assert (status, out) == (2, "")
     assert said in errors
     assert "Traceback" not in errors
-
-
-def test_an_empty_log_has_no_tree(show, log):
-    log.touch()
-    assert show(log) == (0, "", "")
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(traced, log):

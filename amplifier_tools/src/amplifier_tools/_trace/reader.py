@@ -31,6 +31,8 @@ class Reader:
         self._last: dict[str, int] = {}
         self.line: bytes = b""
         """The line of the entry that was given last."""
+        self.events: int = 0
+        """Events that were given."""
         self.torn: int = 0
         """Lines that are no events: torn ones, for example."""
         self.missing: int = 0
@@ -45,6 +47,7 @@ class Reader:
             if entry is None:
                 self.torn += 1
             else:
+                self.events += 1
                 self._count(entry)
                 self.line = line
                 yield entry
