@@ -7,29 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from amplifier_core import Kernel, Timeout
 from amplifier_core.hookspecs import Isolation
 
-from ._acts import STARTS, Embedder
+from ._acts import Embedder
 from ._answers import Answers, is_description
-from ._differences import Difference, part, told
-from ._endings import ENDED_EARLY, ENDS, GOES_ON, Endings
-from ._hooks import was_given_up, was_given_up_at
+from ._comparison import Comparison
+from ._differences import Difference, told
+from ._endings import ENDS, GOES_ON, Endings
+from ._held import BEGINS, Held
+from ._hooks import was_given_up
 from ._log import Log, check_whole
-from ._meaning import Meaning
-from ._produced import Produced, are_equal, as_told, text_of
+from ._open import Open
+from ._produced import Produced
 from ._real import Real
 from ._spans import RecordedIds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     from amplifier_core import KernelError, ModuleDescriptor
 
@@ -42,7 +41,6 @@ _TURNS, _IN_THREADS, _PAUSE = 1000, 10.0, 0.001
 kernel asks an isolation. Meanwhile the loop pauses."""
 
 _LONG = 1e6  # seconds
-_BEGINS = (*STARTS, "mount:pre_add")
 _FROM_OUTSIDE = (*GOES_ON, "session:span", "hook:error", "sink:error", "events:dropped")
 
 
@@ -99,7 +97,8 @@ class Replay:
     ) -> None:
         self._real = real
         self._seconds = seconds
-        self._meaning = Meaning()
+        self._comparison = Comparison(real)
+        self._open = Open()
         self._log = Log(path, part.count if part else None)
         self._lines = iter(self._log)
         self._first = next(self._lines)
@@ -125,13 +124,8 @@ class Replay:
         self.embedder = Embedder(self.kernel, self._log, self._ids, self._answers.hooks, real)
         self._own = {*self.embedder.events, *self._answers.events, *_FROM_OUTSIDE}
         self._endings = Endings(self._log, self._ids, self.embedder, self._answers.hooks, self._is_embedders)
-        self._above: dict[str, str | None] = {}  # what has begun and not ended, with the spans above it
-        self._sent: set[str | None] = set()  # what of it was sent to its module
-        self._given_up: set[str | None] = set()  # what of it ended with its caller, its time or its session
-        self._asked: Counter[str] = Counter()  # questions to policy about each span
-        self._held: dict[int | None, asyncio.Future[None]] = {}  # invocations, by the event with which each goes on
-        self._due: Entry | None = None  # what is to happen now
-        self._ids.held = self._hold
+        self._held = Held(self._log, self._produced)
+        self._ids.held = self._held.hold
 
     async def run(self, write: Callable[[bytes], Any]) -> None:
         """Follow the log to its end."""
@@ -155,18 +149,10 @@ class Replay:
         write(last.text)
 
     def _check_end(self, last: Entry) -> None:
-        """Raise ``Difference`` for what was done too much, but for calls that a module began when it was given up.
-
-        The replayed kernel may be ahead of the log: it may have begun what the recorded one had not come to.
-        """
-        left = [each for each in self._produced.left() if each.event != "kernel:end"]
-        above = {each.span_id: each.parent_span_id for each in left}
-        for each in left:
-            span_id = each.span_id
-            while span_id is not None and span_id in above:  # None: it is of no span, as the end of a session
-                span_id = above[span_id]
-            if span_id not in self._given_up:
-                raise Difference(last, "nothing more", told(each))
+        """Raise ``Difference`` for what was done too much."""
+        left = self._open.too_much(each for each in self._produced.left() if each.event != "kernel:end")
+        if left is not None:
+            raise Difference(last, "nothing more", told(left))
 
     async def give_up(self) -> None:
         """End what goes on."""
@@ -191,7 +177,7 @@ class Replay:
         self._bound(live)
         self._ids.go_on()
         self._answers.hooks.go_on(live.hooks)
-        await self._answers.go_on(self._sent)
+        await self._answers.go_on(self._open.sent)
 
     async def settle(self) -> None:
         """Let what is done without an event be done, such as another turn of a module."""
@@ -228,16 +214,16 @@ class Replay:
         self._ids.reach(entry.seq or 0)
         if self._is_copied(entry):
             return
-        self._due = entry
+        self._held.wait_for(entry)
         turn, until = 0, 0.0
         while turn <= _TURNS or time.monotonic() < until:
             done = self._produced.take(entry)
             if done is not None:
-                self._due = None
-                self._check(as_told(done, entry), entry)
+                self._held.wait_for(None)
+                self._check(done, entry)
                 return
             acted = acted or self._act(entry)
-            self._let_go_on(entry)
+            self._held.let_go_on(entry)
             self.embedder.check()
             turn += 1
             if turn == _TURNS:
@@ -251,34 +237,10 @@ class Replay:
         return self._seconds or (_IN_THREADS if in_threads else 0.0)
 
     def _check(self, done: Entry, entry: Entry) -> None:
-        """Raise ``Difference`` unless what was done is what the log has."""
-        if not self._real and self._is_too_early(entry):
+        """Raise ``Difference`` unless what was done is what the log has, and the log has it where it may be."""
+        if not self._real and self._open.is_too_early(entry):
             raise Difference(entry, f"{told(entry)} later", "it before the event that it follows")
-        if not are_equal(done, entry) and not self._means(entry, done):
-            of_mount = self._is_of_real_mount(entry)
-            raise Difference(entry, *(("ok", told(done)) if of_mount else part(text_of(entry), text_of(done))))
-
-    def _is_too_early(self, entry: Entry) -> bool:
-        """Tell whether the log has an event before the one that it follows: the kernel may be ahead of the log."""
-        if entry.event == "policy:decision":
-            return bool(entry.read().get("hooks")) and not self._asked[entry.span_id or ""]
-        needs_sent = entry.event in ("module:reply", "module:chunk") or (entry.event in ENDS and entry.status == "ok")
-        return needs_sent and entry.span_id not in self._sent
-
-    def _means(self, entry: Entry, done: Entry) -> bool:
-        """Tell whether an event of a run with real modules means what the log has."""
-        if not self._real:
-            return False
-        if self._is_of_real_mount(entry):
-            return done.status == entry.status
-        return self._meaning.same(msgspec.json.decode(text_of(entry)), msgspec.json.decode(text_of(done)))
-
-    def _is_of_real_mount(self, entry: Entry) -> bool:
-        """Tell whether an event is of the mount of a module that runs for real, perhaps by another descriptor."""
-        if entry.module not in self._real:
-            return False
-        by_policy = entry.event in ("policy:request", "policy:decision") and entry.read().get("action") == "mount"
-        return by_policy or entry.event in ("mount:pre_add", "mount:add")
+        self._comparison.check(done, entry)
 
     def _is_copied(self, entry: Entry) -> bool:
         """Tell what came from outside and changes nothing: spans of the embedder's, faults of its observers and sinks.
@@ -293,7 +255,7 @@ class Replay:
         if entry.event in _FROM_OUTSIDE:
             by_policy = entry.event == "hook:error" and entry.read().get("event") == "policy:request"
             return by_kernel and entry.module is None and not by_policy
-        if entry.event == "module:invoke" and entry.span_id not in self._above:
+        if entry.event == "module:invoke" and entry.span_id not in self._open.above:
             return failed and self._is_embedders(entry) and not self._produced.has(entry)  # a module's own is done
         return by_kernel and failed and entry.event not in self._own
 
@@ -309,32 +271,6 @@ class Replay:
             return self.embedder.describe(entry)
         return self._is_embedders(entry) and self._act_for_embedder(entry)
 
-    def _hold(self, span_id: str, hook: str | None) -> Awaitable[None] | None:
-        """Hold an invocation that would be ahead of the log: until its system calls begin, or policy is asked again.
-
-        One that was given up before that, or when a hook had just answered, is held until it ends.
-        """
-        is_done = self._produced.ahead()
-
-        def is_next(entry: Entry) -> bool:
-            is_of_it = entry.span_id == span_id or (entry.parent_span_id == span_id and entry.event in _BEGINS)
-            return is_of_it and not is_done(entry)
-
-        found = self._due if self._due is not None and is_next(self._due) else self._log.find(is_next)
-        is_own = found is not None and found.span_id == span_id
-        if found is None or (is_own and _goes_on(found) if hook is None else not was_given_up_at(found, hook)):
-            return None
-        held = asyncio.get_running_loop().create_future()
-        if hook is None:
-            self._held[found.seq] = held
-        return held
-
-    def _let_go_on(self, entry: Entry) -> None:
-        """Let an invocation go on that was held until now."""
-        held = self._held.pop(entry.seq, None)
-        if held is not None and not held.done():
-            held.set_result(None)
-
     def _act_for_embedder(self, entry: Entry) -> bool:
         if self.embedder.act(entry):
             return True
@@ -344,7 +280,7 @@ class Replay:
         return True
 
     def _end(self, entry: Entry) -> bool:
-        return self._endings.end(entry, self._above, waits=self._answers.waits(entry.span_id or ""))
+        return self._endings.end(entry, self._open.above, waits=self._answers.waits(entry.span_id or ""))
 
     def _is_end(self, entry: Entry) -> bool:
         """Tell whether an event may tell of something that was given up."""
@@ -354,52 +290,29 @@ class Replay:
 
     def _is_embedders(self, entry: Entry) -> bool:
         """Tell whether the embedder did it, and not the kernel for a module that asked for it."""
-        begins = entry.event in _BEGINS
-        if entry.component != "kernel" or (begins and entry.span_id in self._above):
+        begins = entry.event in BEGINS
+        if entry.component != "kernel" or (begins and entry.span_id in self._open.above):
             return False
         above = entry.parent_span_id if begins else entry.span_id
-        if above is not None and self._asked[above]:
+        if above is not None and self._open.is_asked_about(above):
             asks_module = begins and entry.read().get("op") == "on_event"  # the hook that comes next
             return not asks_module and self._answers.hooks.is_asked(above)
-        return above not in self._above
+        return above not in self._open.above
 
     def _note(self, entry: Entry) -> None:
         """Note what has happened."""
-        span_id = entry.span_id or ""
+        self._open.note(entry)
         match entry.event:
-            case "policy:request":
-                self._asked[span_id] += 1
-                self._above.setdefault(span_id, entry.parent_span_id)
-            case "policy:decision":
-                self._asked -= Counter((span_id,))
             case "module:wait":
-                self._above.setdefault(span_id, entry.parent_span_id)
                 self._endings.end_unsent(entry)
-            case "module:pre_invoke" | "mount:pre_add":
-                self._sent.add(span_id)
-                self._above.setdefault(span_id, entry.parent_span_id)
             case "module:invoke" | "mount:add":
-                self._above.pop(span_id, None)
-                if _ended_early(entry):
-                    self._given_up.add(span_id)
-                self._sent.discard(span_id)
-                self.embedder.end_call(span_id)
-                self._ids.forget(span_id)
+                self.embedder.end_call(entry.span_id or "")
+                self._ids.forget(entry.span_id or "")
             case "session:end":
                 self.embedder.end_session(entry.session_id or "")
             case "session:span":
-                self.embedder.end_span(span_id)
+                self.embedder.end_span(entry.span_id or "")
 
 
 def _usable(isolations: Mapping[str, Isolation | KernelError]) -> dict[str, Isolation]:
     return {name: each for name, each in isolations.items() if isinstance(each, Isolation)}
-
-
-def _ended_early(entry: Entry) -> bool:
-    """Tell the end of what was given up, or had no time left."""
-    return entry.event in ENDS and entry.status == "error" and entry.read_error().get("code") in ENDED_EARLY
-
-
-def _goes_on(entry: Entry) -> bool:
-    """Tell an event before which an invocation was asked for its next turn, or had ended by itself."""
-    return entry.event in ("module:reply", "module:chunk", *ENDS) and not _ended_early(entry)
