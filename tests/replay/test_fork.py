@@ -149,6 +149,13 @@ def command(monkeypatch, *words):
     return __main__.main()
 
 
+def test_a_hook_that_the_run_does_not_have_is_refused(recorded, new, monkeypatch, capsys):
+    until = seq_of(recorded, "policy:request", CALLER, 1)
+    assert command(monkeypatch, recorded, "--until", until, "-o", new, "--trusted", "--allow", "alow") == 2
+    assert capsys.readouterr().err == "alow: the recorded run has registered no hook of that name\n"
+    assert not new.exists()
+
+
 def test_the_program_forks(recorded, new, monkeypatch, capsys):
     until = seq_of(recorded, "policy:request", CALLER, 1)
     assert command(monkeypatch, recorded, "--until", until, "-o", new, "--trusted", "--allow", "allow") == 0

@@ -16,10 +16,11 @@ from ._spans import doer
 
 if TYPE_CHECKING:
     import weakref
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     from amplifier_core import Event, KernelError
 
+    from ._live import Hook
     from ._log import Entry
 
 _ANSWER = ("decision", "capabilities", "scope", "reason")
@@ -57,26 +58,27 @@ class Hooks:
         """By the span that they are about: of several system calls of one turn at the same time."""
         self.raised: dict[str, KernelError] = {}
         """What calls of hooks have raised, by the span that the hook is asked about."""
-        self._live: Mapping[str, Callable[[Event], Awaitable[Any]]] | None = None
+        self.names: set[str] = set()
+        """The names of those that were registered."""
+        self._live: Mapping[str, Hook] | None = None
 
-    def go_on(self, live: Mapping[str, Callable[[Event], Awaitable[Any]]]) -> None:
+    def go_on(self, live: Mapping[str, Hook]) -> None:
         """Ask the embedder's own hooks from now on, by their names. What is asked already is asked again."""
         self._live = live
         for question in itertools.chain.from_iterable(self.questions.values()):
             if not question.answer.done():
                 question.answer.set_result(_AGAIN)
 
-    def policy(self, name: str) -> Callable[[Event], Awaitable[Any]]:
+    def policy(self, name: str) -> Hook:
         """Make a policy hook of that name."""
 
         async def hook(event: Event) -> Any:
             answer = _AGAIN if self._live is not None else await self._recorded(name, event)
             return await self._ask(name, event) if answer is _AGAIN else answer
 
-        hook.__qualname__ = name
-        return hook
+        return self._named(name, hook)
 
-    def observer(self, name: str) -> Callable[[Event], Awaitable[Any]]:
+    def observer(self, name: str) -> Hook:
         """Make an observer of that name, which does nothing until the run goes on."""
 
         async def hook(event: Event) -> None:
@@ -84,7 +86,11 @@ class Hooks:
             if live is not None:
                 await live(event)
 
+        return self._named(name, hook)
+
+    def _named(self, name: str, hook: Hook) -> Hook:
         hook.__qualname__ = name
+        self.names.add(name)
         return hook
 
     async def _recorded(self, name: str, event: Event) -> Any:

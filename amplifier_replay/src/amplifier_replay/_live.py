@@ -15,7 +15,7 @@ from amplifier_core import BadRequest, Event, Forbidden, KernelError, ModuleDesc
 from amplifier_core.testing import confine, open_connection
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from amplifier_core.hookspecs import Confinement, Connection, Host, Isolation, Notify
 
@@ -54,11 +54,17 @@ class Live:
         self.used.add(path)
         return self.descriptors.get(path) or recorded
 
-    def check(self) -> None:
-        """Raise ``BadRequest`` for a descriptor of a module that the run does not have."""
+    def check(self, hooks: Container[str]) -> None:
+        """Raise ``BadRequest`` for a descriptor or a hook of something that the run does not have.
+
+        ``hooks`` are the names of those that it has registered.
+        """
         for path in self.descriptors:
             if path not in self.used:
                 raise BadRequest(f"{path}: the recorded run has mounted no module there")
+        for name in self.hooks:
+            if name not in hooks:
+                raise BadRequest(f"{name}: the recorded run has registered no hook of that name")
 
 
 class LiveModule:

@@ -171,7 +171,12 @@ class Replay:
         return line
 
     async def go_on(self, live: Live, new: NewLog, event: str, **told_of_it: Any) -> None:
-        """Let the modules and the hooks be asked from now on. What is in the log from here on was not recorded."""
+        """Let the modules and the hooks be asked from now on. What is in the log from here on was not recorded.
+
+        Raises ``BadRequest`` for a descriptor or a hook of something that a run does not have which is forked.
+        """
+        if live.again:  # one that is resumed may have been killed before its mounts
+            live.check(self._answers.hooks.names)
         new.begin(event, **told_of_it)
         self._produced.go_on(new)
         self._bound(live)

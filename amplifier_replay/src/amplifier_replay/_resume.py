@@ -118,7 +118,7 @@ async def fork(  # noqa: PLR0913 - as above
     descriptor says: what comes after that event is done a second time. All else is as for ``resume``.
 
     Raises what ``resume`` does; ``UnusableLog`` if that event is not before the end, ``BadRequest`` if ``to`` exists or
-    a descriptor is for a module that the run had not mounted by then. Then there is no new file.
+    a descriptor or a hook is for what the run had not mounted or registered by then. Then there is no new file.
     """
     path, to = Path(path), Path(to)
     if not isinstance(until, int) or until < 1:
@@ -147,8 +147,6 @@ async def _going_on(path: Path, live: Live, event: str, **told: Any) -> AsyncGen
             try:
                 await run.follow(lambda _: None)
                 await run.settle()
-                if live.again:  # one that is resumed may have been killed before its mounts
-                    live.check()
                 calls = [_open(*call) for call in run.embedder.calls.values() if call[0].event in STARTS]
                 await run.go_on(live, new, event, **told)
                 yield Resumed(run.kernel, run.embedder.sessions, calls)
