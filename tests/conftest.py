@@ -151,6 +151,14 @@ def events(log):
     return read
 
 
+async def exits(events):
+    """Give the data of each ``module:exit`` when there is one: a module that is killed has a successor before that."""
+    async with asyncio.timeout(20):
+        while not events("module:exit"):
+            await asyncio.sleep(0.01)
+    return [event["data"] for event in events("module:exit")]
+
+
 @pytest.fixture
 def module():
     """Describe a program of tests/modules over STDIO: its file, its arguments, and the fields to change."""

@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+from tests.conftest import exits
 from tests.gap import LoopGap
 
 from amplifier_core import BudgetExceeded, Cancelled, Kernel, Oom, Plan, Unreachable
@@ -36,7 +37,7 @@ async def test_a_module_over_its_memory_budget_is_killed_with_its_children(hog, 
         await session.invoke(HOG, op, {})
     assert caught.value.details["limit"] == 120 * MEGABYTE < caught.value.details["memory_bytes"]
     assert await session.invoke(HOG, "fine", {}) == "fine"
-    (exit_,) = (event["data"] for event in events("module:exit"))
+    (exit_,) = await exits(events)
     assert exit_.get("signal") == "SIGKILL" or (sys.platform == "win32" and exit_["exit_code"] == 1)
 
 
@@ -58,9 +59,7 @@ async def test_what_is_costly_to_weigh_does_not_hold_the_loop(hog):
 async def test_an_idle_module_is_watched_too(hog, events):
     session = await hog(memory_bytes=120 * MEGABYTE)
     await session.invoke(HOG, "later", {})
-    async with asyncio.timeout(20):
-        while not events("module:exit"):
-            await asyncio.sleep(0.02)
+    await exits(events)
     assert await session.invoke(HOG, "fine", {}) == "fine"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.conftest import exits
 from tests.mcp_transport.servers import MODERN
 
 from amplifier_core import BudgetExceeded, Internal, KernelError, Oom, Timeout, Unreachable
@@ -301,8 +302,8 @@ async def test_a_server_that_is_stuck_is_killed_after_a_cancel_and_started_again
     with pytest.raises(Timeout):
         await session.invoke(M, "bad", {}, timeout=0.2)
     assert await session.invoke(M, "good", {}) == FINE
-    (exited,) = events("module:exit")
-    assert exited["data"]["signal"] == "SIGKILL"
+    (exited,) = await exits(events)
+    assert exited["signal"] == "SIGKILL"
 
 
 async def test_what_is_in_flight_when_a_server_is_killed_is_told_why(session, mount, describe, script, monkeypatch):

@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+from tests.conftest import exits
 from tests.gap import LoopGap
 
 from amplifier_core import Internal, ModuleDescriptor
@@ -61,19 +62,13 @@ async def loud(session, tmp_path):
     return session
 
 
-async def ended(events):
-    async with asyncio.timeout(20):
-        while not events("module:exit"):
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
 async def test_an_idle_module_that_writes_for_ever_is_killed(loud, events, line):
     async with LoopGap() as gap:
         await loud.invoke(M, "idle", {"line": line})
-        await ended(events)
+        (exited,) = await exits(events)
     assert gap.worst < 0.25
-    assert events("module:exit")[0]["data"]["signal"] == "SIGKILL"
+    assert exited["signal"] == "SIGKILL"
     assert len(events("module:noise")) == (not line.isspace())
     assert await loud.invoke(M, "fine", {}) == "fine"
 

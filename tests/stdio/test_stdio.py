@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
+from tests.conftest import exits
 
 from amplifier_core import Internal, ModuleDescriptor, Timeout, Unreachable
 from amplifier_core.hookspecs import Host, Launch
@@ -110,7 +111,7 @@ async def test_a_chunk_is_no_answer_to_a_cancel(session, misbehaving, events):
     async with session.stream(M, "bad", {}) as stream:
         await anext(stream)
     assert await session.invoke(M, "good", {"n": 1}, timeout=10) == {"n": 1}
-    assert [event["data"]["signal"] for event in events("module:exit")] == ["SIGKILL"]
+    assert [exited["signal"] for exited in await exits(events)] == ["SIGKILL"]
     assert not events("module:noise")
 
 
