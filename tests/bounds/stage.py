@@ -168,7 +168,7 @@ async def _module(transport: str, command: list[str]) -> AsyncIterator[dict[str,
                     there = {"type": "nats", "servers": f"127.0.0.1:{port}", "subject": "m", "tls": False}
                     yield {**fields, "transport": there}
             finally:
-                broker.stop()
+                await asyncio.to_thread(broker.stop)  # it waits until the kernel has read what is on the way
         return
     async with _served(command) as port:
         kind = transport.partition("-")[0]

@@ -1,7 +1,7 @@
 """The client of nats-py, one connection that is never made again behind anybody's back.
 
 Owns what is done to it: a bound on headers, no credentials without encryption, and its socket in a process that was
-forked. Those are the private names of nats-py that are used here, and nowhere else.
+forked. The private names of nats-py that are used here are used nowhere else; `_parser` has those of its parser.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from nats.aio.client import Client as NatsClient
 from amplifier_core import Forbidden, KernelError, Unreachable
 from amplifier_core.hookspecs import close_socket, watch_forks
 
+from ._parser import HEADERS_MAX, BoundedParser
 from ._wire import WORD
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from ._place import Place
-
-HEADERS_MAX = 4096
-"""Bytes of the headers of a message. Those of a longer one are not looked at."""
 
 PENDING = 8 << 20
 """Bytes that wait to be written: above, nats-py lets whoever publishes wait."""
@@ -50,6 +48,7 @@ class Client(NatsClient):
 
     def __init__(self, *, encrypted: bool, lost: Callable[[Client], None], heard: Callable[[str], None]) -> None:
         super().__init__()
+        self._ps = BoundedParser(self)
         self._encrypted = encrypted
         self._lost, self._heard = lost, heard
         self.said: str = ""
@@ -147,7 +146,7 @@ class Client(NatsClient):
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         """Refuse to parse long headers: it would hold the loop."""
         if headers and len(headers) > HEADERS_MAX:
-            return {WORD: f"headers of {len(headers)} bytes"}
+            return {WORD: f"headers of more than {HEADERS_MAX} bytes"}
         parsed: dict[str, str] | None = await super()._process_headers(headers)
         return parsed
 
