@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple, Self
 ROOT = Path(__file__).parents[1]
 STEP = 0.005
 """Seconds between two beats of a `LoopGap`."""
+_M_MMAP_THRESHOLD, _MEGABYTE = -3, 1 << 20
 
 
 class LoopGap:
@@ -63,8 +65,12 @@ class Growth:
 def growth_of_rss():
     """Measure by how much the resident memory of this process grows, at its peak: ``with growth_of_rss() as growth``.
 
-    In a process that has done other things, freed memory that is used again hides growth: see `apart`.
+    In a process that has done other things, freed memory that is used again hides growth: see `apart`. What glibc would
+    keep of large blocks that were freed is no growth: it gives them back at once from now on.
     """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _MEGABYTE)
     growth = Growth()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
     before = _status("VmRSS")

@@ -1,6 +1,7 @@
 """What a server sends in masses holds neither the loop nor the memory of the kernel, and costs it little."""
 
 import asyncio
+import importlib
 import sys
 import tempfile
 import time
@@ -11,7 +12,7 @@ import pytest
 from tests.gap import apart
 from tests.mcp_transport.servers import PROLOGUE
 
-from amplifier_core import ModuleDescriptor
+from amplifier_core import Kernel, ModuleDescriptor, Plan
 from amplifier_transport_mcp import open_transport
 
 GAP = 0.25
@@ -77,3 +78,28 @@ def test_a_server_that_goes_on_and_on_costs_little(made):
     assert cost.gap < GAP
     assert cost.growth < GROWTH
     assert busy < BUSY
+
+
+SIZE = 30_000_000
+
+
+async def mount_large(meters):
+    """Mount a server with a tool whose title has 30 MB."""
+    tool = f'TOOLS = [{{"name": "large", "title": "x" * {SIZE}, "inputSchema": {{"type": "object"}}}}]'
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "server.py").write_text(f"{PROLOGUE}\n{tool}\n{ANSWER}", "utf-8")
+        transport = {"type": "mcp", "command": [sys.executable, str(Path(folder) / "server.py")]}
+        limits = {"message_bytes": GROWTH // 3}
+        fields = {"name": "m", "kind": "tool", "capabilities": [], "transport": transport, "limits": limits}
+        async with Kernel(event_log=False, isolation=False) as kernel:
+            session = await kernel.session.create(Plan("x"))
+            importlib.import_module("amplifier_transport_mcp._sdk")  # the first mount would do it
+            async with meters:
+                await session.mount("/mnt/tools", fields, trusted=True)
+            return len((await session.describe("/mnt/tools/m"))["mcp"]["tools"][0]["title"])
+
+
+def test_a_large_listing_is_in_memory_twice_at_most(peak_of_memory):
+    cost = apart(mount_large)
+    assert cost.said == SIZE
+    assert cost.growth < 2.5 * SIZE

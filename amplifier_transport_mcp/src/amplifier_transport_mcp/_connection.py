@@ -137,7 +137,7 @@ class _McpConnection(Connection):
             tools = await session.list_tools(self._granted_tools)
             if method == "describe":
                 self._tools, self._described = tools, tools.describe(self._descriptor, session.server())
-                return Message(ok=True, result=self._described)
+                return Message(ok=True, result=self._described, size=tools.size)
             self._compare(session, tools)
             if chunks is not None:
                 chunks.sent()

@@ -36,6 +36,11 @@ class Listing:
         self._shown: set[str] = set()  # of the last page
         self._names: set[str] = set()
 
+    @property
+    def size(self) -> int:
+        """How many bytes there were so far: those of the pages, and the descriptions once more."""
+        return self._limit - self._left
+
     def show(self, page: dict[str, Any], size: int) -> dict[str, Any]:
         """Take one page, and give what the SDK has to see of it: tools whose arguments it puts into headers."""
         self._spend(size)

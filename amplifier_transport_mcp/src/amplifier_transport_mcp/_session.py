@@ -168,7 +168,7 @@ class ClientSession:
             if self._tools is None or self.correlator.tools_changed:
                 self.correlator.tools_changed = False
                 listing = await self._list_all()
-                self._tools = Tools(listing.tools, self._offered(), granted, listing.flawed)
+                self._tools = Tools(listing.tools, self._offered(), granted, listing.flawed, listing.size)
             return self._tools
 
     async def _list_all(self) -> Listing:

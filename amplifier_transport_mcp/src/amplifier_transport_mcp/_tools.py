@@ -46,8 +46,11 @@ class Tools:
         offered: Sequence[str],
         granted: Sequence[str] | None,
         flawed: Mapping[str, str],
+        size: int,
     ) -> None:
         self._flawed = flawed
+        self.size = size
+        """Bytes of their listing."""
         self._tools = {tool["name"]: tool for tool in tools}
         self.granted = granted
         self._schemas = Schemas()
