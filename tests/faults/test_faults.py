@@ -3,10 +3,17 @@
 from operator import attrgetter
 
 import pytest
+from tests.bounds.stage import import_transports
 from tests.conftest import missing_here
 from tests.faults import of_grpc, of_http, of_inproc, of_mcp_http, of_mcp_stdio, of_nats, of_stdio, of_wasm
 from tests.faults.stage import run
 from tests.wasm_transport import compiler
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imported():
+    """Import what the first mount would: on a busy machine that takes as long as some of the bounds."""
+    import_transports()
 
 
 @pytest.mark.parametrize("case", of_stdio.CASES, ids=attrgetter("name"))
