@@ -84,14 +84,14 @@ class Module(msgspec.Struct, eq=False):
 
     async def survey(self) -> None:
         """Let the connection look at where a remote module runs. Raises a ``KernelError``."""
-        with self._blamed("survey"):
-            await bounded(self.connection.survey(), self._label())
+        with _Blamed(self, "survey"):
+            await bounded(self.connection.survey(), self.label())
 
     async def start(self, host: Host) -> None:
         """Start the module through its transport, with the granted capabilities. The host has the kernel's meter."""
         limits = self.descriptor.limits
-        with self._blamed("start"):
-            await bounded(self.connection.start(self.granted, self.confinement), self._label())
+        with _Blamed(self, "start"):
+            await bounded(self.connection.start(self.granted, self.confinement), self.label())
             wanted = limits.memory_bytes is not None or limits.cpu_ms is not None
             measured = wanted and self.connection.usage(exact=False) is not None
         if measured:
@@ -117,20 +117,12 @@ class Module(msgspec.Struct, eq=False):
         if self._slots is not None:
             await self._take_slot(self._slots, permit)
         try:
-            if sent is not None:
-                sent()
-            request = self.connection.request(method, params, chunks)
-            del params  # they may be large, and the reply too
-            reply = await bounded(request, "its transport")
-        except KernelError as error:
-            self.name_in(error)
-            raise
-        except asyncio.CancelledError as error:
-            if is_cancelled():
-                raise
-            raise Internal(f"{self._label()} cancelled a request that the kernel had not cancelled") from error
-        except Exception as error:
-            raise KernelError.from_exception(error, self._label()) from error
+            with _Blamed(self, "request"):
+                if sent is not None:
+                    sent()
+                request = self.connection.request(method, params, chunks)
+                del params  # they may be large, and the reply too
+                reply = await bounded(request, "its transport")
         finally:
             if self._slots is not None:
                 self._slots.release()
@@ -191,7 +183,7 @@ class Module(msgspec.Struct, eq=False):
         try:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(_CLOSE_SECONDS):
-                    await bounded(self.connection.close(), self._label())
+                    await bounded(self.connection.close(), self.label())
             if self.confinement is not None:
                 await self.confinement.end()
         except asyncio.CancelledError:
@@ -200,21 +192,6 @@ class Module(msgspec.Struct, eq=False):
         finally:
             for above in self.mounters():
                 above.mounted.discard(self)
-
-    @contextlib.contextmanager
-    def _blamed(self, what: str) -> Iterator[None]:
-        """Make a ``KernelError`` that names the module of whatever foreign code raises in what is no request."""
-        try:
-            yield
-        except KernelError as error:
-            self.name_in(error)
-            raise
-        except asyncio.CancelledError as error:
-            if is_cancelled():
-                raise
-            raise Internal(f"{self._label()} cancelled a {what} that the kernel had not cancelled") from error
-        except Exception as error:
-            raise KernelError.from_exception(error, self._label()) from error
 
     def _is_left_open(self, word: str) -> bool:
         """Tell whether the transport leaves a capability to others. Of a narrowed one it is asked by what covers it."""
@@ -226,15 +203,38 @@ class Module(msgspec.Struct, eq=False):
     def _check(self, reply: object) -> None:
         """Check a reply that a transport built without decoding: it has to be a ``Message`` of JSON. Set its size."""
         if not isinstance(reply, Message):
-            raise Internal(f"{self._label()} returned {type(reply).__name__}, expected Message")
+            raise Internal(f"{self.label()} returned {type(reply).__name__}, expected Message")
         if not reply.size and reply.result is not UNSET:
             try:
                 reply.size = len(encode({"ok": True, "result": reply.result}, "reply"))
             except NotJson as error:
-                raise Internal(f"{self._label()} returned a result that is not JSON: {error}") from None
+                raise Internal(f"{self.label()} returned a result that is not JSON: {error}") from None
 
-    def _label(self) -> str:
+    def label(self) -> str:
+        """Name the module's transport, for a message."""
         return f"transport {self.descriptor.transport['type']!r} of {self.path}"
+
+
+class _Blamed:
+    """Makes a ``KernelError`` that names the module of whatever foreign code raises. A class: it costs calls less."""
+
+    __slots__ = ("_module", "_what")
+
+    def __init__(self, module: Module, what: str) -> None:
+        self._module, self._what = module, what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, KernelError):
+            self._module.name_in(error)
+        elif isinstance(error, asyncio.CancelledError):
+            if not is_cancelled():
+                who = self._module.label()
+                raise Internal(f"{who} cancelled a {self._what} that the kernel had not cancelled") from error
+        elif isinstance(error, Exception):
+            raise KernelError.from_exception(error, self._module.label()) from error
 
 
 def as_connection(opened: Any) -> Connection:
