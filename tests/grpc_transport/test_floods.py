@@ -5,7 +5,7 @@ import json
 
 import pytest
 from tests.gap import LoopGap
-from tests.grpc_transport.raw import GOAWAY, frame
+from tests.grpc_transport.raw import frame
 from tests.grpc_transport.servers import descriptor, ok
 
 from amplifier_core import KernelError, Unreachable
@@ -163,18 +163,6 @@ async def test_what_is_no_http_2_ends_the_connection(raw, connect):
     connection = await connect(await raw(invoke))
     with pytest.raises(Unreachable):
         await connection.request("invoke", params())
-
-
-async def test_a_server_that_is_always_about_to_leave_is_asked_on_a_new_connection(raw, connect):
-    async def invoke(call):
-        peers.append(call.peer)
-        await call.write((GOAWAY, 0, 0, call.stream.to_bytes(4, "big") + bytes(4)))
-        await call.answer(ok(1))
-
-    peers = []
-    connection = await connect(await raw(invoke))
-    assert await outcomes(connection, 5) == ["ok"] * 5
-    assert len(set(peers)) > 1
 
 
 async def test_a_server_that_resets_every_call_is_internal(raw, connect):

@@ -15,7 +15,7 @@ from amplifier_core import Internal, Unreachable
 from amplifier_core.hookspecs import LARGE, Connection, Message, decode_message, decode_message_large
 
 from ._message import decode, encode
-from ._status import failed, status_error
+from ._status import failed, refused_unseen, status_error
 from ._trust import read_credentials
 
 if TYPE_CHECKING:
@@ -31,12 +31,17 @@ _SERVING = b"\x08\x01"  # how a `HealthCheckResponse` begins that says so
 _FRAME = 64  # bytes of protobuf around a message
 _LATER = 0.25  # seconds after the kernel's deadline at which gRPC's own ends a call: the kernel's error says more
 _CLOSED = "the connection is closed"
+_PAUSES = (
+    0.01,
+    0.04,
+    0.16,
+)  # seconds before a call that was refused unseen is made again: gRPC needs some to reconnect
 _METADATA_BYTES = 64 * 1024  # of a response
 _OPTIONS = (
     ("grpc.max_metadata_size", _METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
     ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small packed message could unpack to any size
-    ("grpc.enable_retries", 0),
+    ("grpc.enable_retries", 0),  # they have no bound: a server that is always about to leave costs a whole processor
     ("grpc.enable_http_proxy", 0),  # it would be read from the environment, as the next one would
     ("grpc.address_http_proxy_enabled_addresses", ""),
     ("grpc.service_config_disable_resolution", 1),
@@ -75,11 +80,19 @@ class GrpcConnection(Connection):
         self._calls["stream"] = channel.unary_stream(f"/{_SERVICE}/InvokeStream")
 
     async def request(self, method: str, params: bytes, chunks: Chunks | None = None) -> Message:
-        """Make one call and give its reply. Cancelling it cancels the call, which tells the module."""
-        if not self._calls:
-            raise failed(Unreachable, self._target, _CLOSED)
+        """Make one call and give its reply. Cancelling it cancels the call, which tells the module.
+
+        A call is made again, three times at most, only if the server has told that it was not looked at.
+        """
         try:
-            return await (self._health() if method == "health" else self._call(method, params, chunks))
+            for pause in _PAUSES:
+                try:
+                    return await self._ask(method, params, chunks)
+                except grpc.aio.AioRpcError as error:
+                    if not refused_unseen(error):
+                        raise
+                await asyncio.sleep(pause)
+            return await self._ask(method, params, chunks)
         except grpc.aio.AioRpcError as error:
             raise status_error(self._target, error) from None
         except asyncio.CancelledError:
@@ -105,6 +118,11 @@ class GrpcConnection(Connection):
             options.append(("grpc.ssl_target_name_override", tls.server_name))
         return grpc.aio.secure_channel(self._target, credentials, options)
 
+    async def _ask(self, method: str, params: bytes, chunks: Chunks | None) -> Message:
+        if not self._calls:
+            raise failed(Unreachable, self._target, _CLOSED)
+        return await (self._health() if method == "health" else self._call(method, params, chunks))
+
     async def _health(self) -> Message:
         health = await _reply(self._calls["health"](encode(_SERVICE.encode()), metadata=self._fields.metadata))
         if not (health or b"").startswith(_SERVING):
@@ -125,7 +143,7 @@ class GrpcConnection(Connection):
 
     async def _stream(self, call: Any, chunks: Chunks) -> Message:
         """Pass each chunk on, and give the reply, which is the last message of the stream."""
-        reply: Message | None = None
+        message = reply = None
         try:
             async for data in call:
                 if reply is not None:
@@ -135,6 +153,10 @@ class GrpcConnection(Connection):
                     reply = message
                 elif not chunks.put(message.chunk, message.size):
                     await chunks.room()
+        except grpc.aio.AioRpcError as error:
+            if message is None:
+                raise
+            raise status_error(self._target, error) from None  # whatever it says: this call was looked at
         finally:
             call.cancel()
         if reply is None:

@@ -19,6 +19,9 @@ _STATUSES = {
 }  # any other, such as INTERNAL, UNKNOWN or DATA_LOSS, is `internal`
 _TOO_LARGE = "eceived message larger than max"  # what gRPC's core says; a server's own refusal begins with SERVER
 _BROKEN = "Stream removed"  # what gRPC's core says when the server speaks no HTTP/2, or none any more
+_UNSEEN = ("Stream removed (GOAWAY received;", "Stream removed (RST_STREAM (Received RST_STREAM with error code 7)")
+"""What gRPC's core says when the server has told by HTTP/2 that it has not looked at a call (RFC 9113, section 8.7).
+That of a call which the server may have looked at before it closed its connection has "Socket closed" there."""
 _NO_TLS = "WRONG_VERSION_NUMBER"  # what its TLS says of an answer that is not encrypted
 _TEXT_MAX = 1000  # characters of a server's text that an error shows
 
@@ -35,6 +38,11 @@ def status_error(target: str, error: AioRpcError) -> KernelError:
         said += "; if this server does not encrypt, `tls` is false"
     details = {"grpc_status": status, "target": target}
     return KernelError.from_body(code, f"{target} answered {status}{said and f': {said}'}", details)
+
+
+def refused_unseen(error: AioRpcError) -> bool:
+    """Tell whether a call was refused before the server looked at it, so that it can be made again."""
+    return error.code().name == "UNAVAILABLE" and (error.details() or "").startswith(_UNSEEN)
 
 
 def failed(error: type[KernelError], target: str, why: str) -> KernelError:
