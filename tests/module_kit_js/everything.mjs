@@ -260,10 +260,9 @@ setTimeout(() => {
 }, 1)
 if (process.argv[2] === 'http') {
   createServer(module.handler()).listen({ fd: Number(process.argv[3]) })
-  process.once('SIGTERM', () => process.exit())
 } else if (process.argv[2] === 'grpc') {
   const library = createRequire(`${process.argv[3]}/`)('@grpc/grpc-js')
   const server = module.grpc(library)
   server.bindAsync('127.0.0.1:0', library.ServerCredentials.createInsecure(), (_, port) => console.log(port))
-  process.stdin.resume().on('end', () => process.exit())
+  process.stdin.resume().on('end', () => process.kill(process.pid)) // exit() can hang for ever: nodejs/node#54918
 } else await module.run()
