@@ -338,7 +338,7 @@ async def test_two_stops_of_one_owner_both_return_when_its_waits_have_ended(dead
     await until_waiting(deadlines, 1)
     start = loop.time()
     await asyncio.gather(*(deadlines.stop(deadlines, Cancelled("has ended")) for _ in range(2)))
-    assert loop.time() - start < 0.5
+    assert loop.time() - start < 5
     await asyncio.wait([task])
 
 

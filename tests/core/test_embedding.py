@@ -34,10 +34,12 @@ async def mounted(session, module):
 
 # Hooks that do not let go.
 
+STUBBORN = 3  # seconds
+
 
 def hides_its_cancellation():
     async def hook(event):
-        until = time.monotonic() + 1.5
+        until = time.monotonic() + STUBBORN
         while time.monotonic() < until:
             try:
                 await asyncio.sleep(until - time.monotonic())
@@ -53,7 +55,7 @@ def cleans_up_slowly():
         try:
             await asyncio.sleep(60)
         finally:
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(STUBBORN)
 
     return hook
 
@@ -76,7 +78,7 @@ def uncancels_its_task():
             task = asyncio.current_task()
             assert task
             task.uncancel()
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(STUBBORN)
         return {"decision": "allow"}
 
     return hook
@@ -118,7 +120,7 @@ async def test_no_hook_allows_after_its_time(log, module, events, hook):
         began = time.monotonic()
         with pytest.raises(Forbidden, match="no answer within 0.2 s"):
             await session.invoke(ECHO, "echo", {})
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < STUBBORN
         assert not still_cancelled()
     (decision,) = events("policy:decision")[1:]
     assert decision["data"]["decision"] == "deny"
@@ -135,7 +137,7 @@ async def test_no_hook_lifts_the_deadline_of_a_call(log, module, events, hook):
             await session.invoke(ECHO, "echo", {}, timeout=0.2)
         with pytest.raises(Timeout):
             await session.mount("/mnt/agents", module("echo.py", name="two"), trusted=True, timeout=0.2)
-        assert time.monotonic() - began < 1.4
+        assert time.monotonic() - began < STUBBORN
     starts = events("module:start")
     assert len(starts) == 1, "what a late hook allowed has been started"
 
@@ -146,7 +148,7 @@ async def test_a_hook_that_hides_its_cancellation_does_not_hold_a_session_up(ker
     await asyncio.sleep(0.05)
     began = time.monotonic()
     await mounted.end()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < STUBBORN - 1
     with pytest.raises(Cancelled):
         await call
 

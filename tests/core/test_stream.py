@@ -165,7 +165,7 @@ async def test_the_deadline_spans_the_whole_stream(streaming):
     with pytest.raises(Timeout, match=r"no answer within 0\.3 s"):
         async for _ in streaming.stream(STREAMER, "endless", {"pause": 0.01}, timeout=0.3):
             pass
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5  # it has no end
 
 
 async def test_the_idle_limit_applies_between_chunks(session, streamer):
@@ -178,7 +178,7 @@ async def test_the_idle_limit_applies_between_chunks(session, streamer):
         began = time.monotonic()
         with pytest.raises(Timeout, match=r"no message within 0\.2 s"):
             await call
-        assert time.monotonic() - began < 0.4
+        assert time.monotonic() - began < 3  # the pause is 5
 
 
 async def test_the_idle_limit_does_not_run_while_a_call_waits_for_its_turn(session, streamer):
@@ -250,6 +250,6 @@ async def test_chunks_that_a_module_passes_on_do_not_restart_its_idle_time(sessi
 async def test_a_stream_that_is_left_before_its_first_step_is_over(streaming):
     async with streaming.stream(STREAMER, "endless", {}) as stream:
         pass
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         with pytest.raises(Cancelled, match="closed before its end"):
             await anext(stream)

@@ -426,12 +426,12 @@ async def test_where_pidfd_does_not_work_a_thread_waits(session, misbehaving, mo
 @WATCHED
 async def test_somebody_else_who_holds_the_pipes_keeps_nobody_waiting(session, misbehaving):
     """A process in a session of its own outlives the module, with its stdout and stderr."""
-    sleeper = "subprocess.Popen(['sleep', '0.5'], start_new_session=True, env={})"
+    sleeper = "subprocess.Popen(['sleep', '2'], start_new_session=True, env={})"
     await mounted(session, misbehaving(either(f"{sleeper}\nos._exit(4)")))
     began = time.monotonic()
     with pytest.raises(Unreachable, match="exit code 4"):
         await session.invoke(M, "bad", {})
-    assert time.monotonic() - began < 0.4
+    assert time.monotonic() - began < 1.5
 
 
 def stdin_of(connection):
