@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -201,8 +203,31 @@ def messages(inner=messages):
     assert await asyncio.gather(*(session.invoke(M, "good", {}) for _ in range(3))) == [FINE] * 3
 
 
+async def noticed():
+    """Wait, so that the end of the process is seen."""
+    await asyncio.sleep(0.3)
+
+
+async def unnoticed():
+    """Wait, and let nothing else run."""
+    time.sleep(0.3)
+
+
+async def at_once():
+    """Do not wait."""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells what a process has read")
-async def test_a_server_that_ends_without_a_question_is_not_started_again(mount, describe, events):
+@pytest.mark.parametrize("wait", [at_once, noticed, unnoticed])
+async def test_a_server_that_ends_without_a_question_is_not_started_again(mount, describe, events, monkeypatch, wait):
+    async def send(streams, item):
+        await wait()
+        await real(streams, item)
+
+    importlib.import_module("amplifier_transport_mcp._sdk")
+    streams = importlib.import_module("amplifier_transport_mcp._stdio").StdioStreams
+    real = streams._send
+    monkeypatch.setattr(streams, "_send", send)
     with pytest.raises(Unreachable, match="exit code 3"):
         await mount(describe([sys.executable, "-c", "raise SystemExit(3)"]))
     assert len(events("module:start")) == 1

@@ -274,12 +274,13 @@ class StdioClientSession(ClientSession):
         correlator = Correlator(inputs)
         streams = StdioStreams(launcher, correlator, self.end)
         self.child = streams.child
+        self._process = streams
         super().__init__(correlator, streams, inputs, limit, old=old)
 
     @property
     def rejected(self) -> bool:
         """Whether the server has ended at the first question. One that has not read it has ended for another reason."""
-        return super().rejected and not self.child.unread
+        return super().rejected and self._process.read_question
 
     async def close(self) -> None:
         """End the process, and wait until it is gone."""

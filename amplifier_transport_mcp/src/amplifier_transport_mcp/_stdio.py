@@ -46,6 +46,7 @@ class StdioStreams:
         self._over = False
         self._unread = 0
         self._holds: set[str] = set()  # why nothing is read from the server
+        self._asked = False
         self.child = launcher.start(self)
         self._patience = asyncio.get_running_loop().call_later(SILENCE_SECONDS, self._answer_first)
 
@@ -53,6 +54,11 @@ class StdioStreams:
     def stale(self) -> bool:
         """Whether the next request needs another process."""
         return not self.child.usable
+
+    @property
+    def read_question(self) -> bool:
+        """Whether the server has read the first question, as far as can be told."""
+        return self._asked and not self.child.unread
 
     async def __aenter__(self) -> tuple[IncomingStream, OutgoingStream]:
         """Give the streams."""
@@ -87,6 +93,8 @@ class StdioStreams:
             self.child.kill()
             if isinstance(message, types.JSONRPCRequest):
                 raise
+        else:
+            self._asked = True
 
     def _answer_first(self) -> None:
         """Answer the first question in place of a server that is silent: it may wait to be greeted as before 2026."""
