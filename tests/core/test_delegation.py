@@ -142,7 +142,7 @@ async def test_a_large_descriptor_of_a_module_is_refused(caller):
     assert "descriptor: expected at most 65536 bytes of JSON, got 70" in error(result)[1]
 
 
-LIMITS = {"timeout_ms": 5000, "idle_ms": 400, "memory_bytes": 1000, "cpu_ms": 300, "concurrency": 3}
+LIMITS = {"timeout_ms": 5000, "idle_ms": 4000, "memory_bytes": 1000, "cpu_ms": 3000, "concurrency": 3}
 
 
 @pytest.mark.parametrize("name", [*LIMITS, "message_bytes"])

@@ -169,21 +169,21 @@ async def test_the_deadline_spans_the_whole_stream(streaming):
 
 
 async def test_the_idle_limit_applies_between_chunks(session, streamer):
-    await session.mount("/mnt/providers", streamer(limits={"idle_ms": 200}), trusted=True)
-    stream = session.stream(STREAMER, "count", {"to": 10, "pause": 0.05})
+    await session.mount("/mnt/providers", streamer(limits={"idle_ms": 1000}), trusted=True)
+    stream = session.stream(STREAMER, "count", {"to": 10, "pause": 0.15})
     assert len([chunk async for chunk in stream]) == 10
-    assert await session.invoke(STREAMER, "count", {"to": 10, "pause": 0.05}) == {"count": 10}
+    assert await session.invoke(STREAMER, "count", {"to": 10, "pause": 0.15}) == {"count": 10}
     for call in (session.stream(STREAMER, "count", {"to": 2, "pause": 5}).result(),
                  session.invoke(STREAMER, "count", {"to": 2, "pause": 5})):  # fmt: skip
         began = time.monotonic()
-        with pytest.raises(Timeout, match=r"no message within 0\.2 s"):
+        with pytest.raises(Timeout, match="no message within 1 s"):
             await call
-        assert time.monotonic() - began < 3  # the pause is 5
+        assert time.monotonic() - began < 4  # the pause is 5
 
 
 async def test_the_idle_limit_does_not_run_while_a_call_waits_for_its_turn(session, streamer):
     """The second call waits a second for the first; then the module replies in time."""
-    await session.mount("/mnt/providers", streamer(limits={"idle_ms": 500, "concurrency": 1}), trusted=True)
+    await session.mount("/mnt/providers", streamer(limits={"idle_ms": 800, "concurrency": 1}), trusted=True)
     first = session.invoke(STREAMER, "count", {"to": 10, "pause": 0.1})
     second = session.invoke(STREAMER, "count", {"to": 1})
     assert list(await asyncio.gather(first, second)) == [{"count": 10}, {"count": 1}]
@@ -238,7 +238,7 @@ async def test_chunks_that_a_module_passes_on_do_not_restart_its_idle_time(sessi
 
     await session.register_hook("policy:request", allow)
     await session.mount("/mnt/providers", streamer(), trusted=True)
-    idle = streamer(name="agent", capabilities=["sys:invoke"], limits={"idle_ms": 150})
+    idle = streamer(name="agent", capabilities=["sys:invoke"], limits={"idle_ms": 600})
     await session.mount("/mnt/agents", idle, trusted=True)
     call = {"path": STREAMER, "op": "count", "args": {"to": 3, "pause": 0.3}, "stream": True}
     relayed = session.stream("/mnt/agents/agent", "relay", call)
