@@ -1,7 +1,7 @@
 import asyncio
 import math
 import random
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -144,6 +144,35 @@ async def test_after_an_inner_timeout_the_outer_deadline_still_holds(deadlines):
 async def test_an_outer_deadline_that_passes_while_the_inner_body_cleans_up_is_raised(deadlines):
     with pytest.raises(Timeout, match="outer"), deadlines.within(0.03, "outer"):
         await waits(deadlines, 0.01, "inner", then=for_ever())
+    await no_cancellation_left()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+async def test_deadlines_that_pass_at_once_each_cancel_a_body_that_goes_on(deadlines, depth):
+    """Of two cancellations that come before a task runs, asyncio makes one."""
+    cancelled = 0
+    with pytest.raises(Timeout, match="the outer one"), ExitStack() as nested:
+        for name in ("the outer one", "the next one", "the inner one")[:depth]:
+            nested.enter_context(deadlines.within(0.01, name))
+        for _ in range(depth):
+            try:
+                await asyncio.sleep(1)
+            except asyncio.CancelledError:
+                cancelled += 1
+        raise asyncio.CancelledError
+    assert cancelled == depth
+    await no_cancellation_left()
+
+
+async def test_deadlines_that_pass_at_once_leave_the_outer_body_alone_once_the_inner_one_has_ended(deadlines):
+    cleaned_up = False
+    with pytest.raises(Timeout, match="outer"), deadlines.within(0.01, "outer"):
+        try:
+            await waits(deadlines, 0.01, "inner", then=in_the_next_turn_of_the_loop())
+        finally:
+            await asyncio.sleep(0.05)
+            cleaned_up = True
+    assert cleaned_up
     await no_cancellation_left()
 
 

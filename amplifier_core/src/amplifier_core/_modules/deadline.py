@@ -115,7 +115,17 @@ class Deadlines:
         within = self._nested() if late else {}
         for deadline in late:
             deadline.fail(deadline.timeout(within.get(deadline)))
+        self._cancel_again(late)
         self.arm(min((deadline.when for deadline in self.waiting if deadline.error is None), default=math.inf))
+
+    def _cancel_again(self, late: list[Deadline]) -> None:
+        """Cancel a task again for each deadline that failed with another one within it: of both asyncio made one."""
+        failed: dict[asyncio.Task[object], list[Deadline]] = {}
+        for deadline in reversed(late):
+            inner = failed.setdefault(deadline.task, [])
+            if inner:
+                self.loop.call_later(_SLACK * len(inner), deadline.cancel_within, inner[-1])
+            inner.append(deadline)
 
     def _nested(self) -> dict[Deadline, Deadline]:
         """Find for each wait the next one of its task that began within it. All at once: there may be thousands."""
@@ -153,6 +163,12 @@ class Deadline(msgspec.Struct, eq=False):
         if self.error is None:
             self.error = error
             self.task.cancel()
+
+    def cancel_within(self, inner: Deadline) -> None:
+        """Cancel the task if it is still in the body of ``inner``, cleaning up, without a further error."""
+        if inner in self.deadlines.waiting:
+            self.task.cancel()
+            self.task.uncancel()
 
     def seconds_left(self) -> float:
         """Seconds until the deadline."""
