@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+import urllib3
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from tests.conftest import descriptors
 from tests.otel_sink.conftest import plain
@@ -236,6 +237,47 @@ def test_a_close_ends_a_request_that_hangs(sink, caplog, monkeypatch, head):
         f"events may be missing at {where}: no answer before the sink's end",
         f"otel: 1 events are not at {where}",
     ]
+
+
+def test_a_close_that_has_ended_a_request_begins_no_other(sink, monkeypatch):
+    """The metrics would go to the collector after the spans that it did not answer."""
+    monkeypatch.setattr("amplifier_sink_otel._sink._CLOSE_SECONDS", 0.5)
+    server = socket.create_server(("127.0.0.1", 0))
+    asked, stop, thread = hanging(server)
+    slow = sink(endpoint=f"http://127.0.0.1:{server.getsockname()[1]}", timeout=60)
+    slow.write(line(1))
+    assert asked.wait(20)
+    exporter = slow._pipeline.exporter
+    real = exporter._spans.shutdown
+    monkeypatch.setattr(exporter._spans, "shutdown", lambda: (time.sleep(0.3), real()))
+    slow.close()
+    assert not slow._thread.is_alive()
+    stop.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_close_ends_a_request_whose_connection_is_made_meanwhile(sink, monkeypatch, scheme):
+    monkeypatch.setattr("amplifier_sink_otel._sink._CLOSE_SECONDS", 0.5)
+    connecting, goes_on = threading.Event(), threading.Event()
+
+    def connect(*given, **named):
+        connecting.set()
+        goes_on.wait(20)
+        return real(*given, **named)
+
+    real = urllib3.util.connection.create_connection
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", connect)
+    server = socket.create_server(("127.0.0.1", 0))
+    _, stop, thread = hanging(server)
+    slow = sink(endpoint=f"{scheme}://127.0.0.1:{server.getsockname()[1]}", timeout=60)
+    slow.write(line(1))
+    assert connecting.wait(20)
+    threading.Timer(0.7, goes_on.set).start()
+    slow.close()
+    assert not slow._thread.is_alive()
+    stop.set()
+    thread.join()
 
 
 def test_a_close_does_not_wait_for_the_import_of_the_sdk(sink, collector, caplog, monkeypatch):

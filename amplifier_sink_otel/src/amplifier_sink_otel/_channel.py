@@ -67,6 +67,8 @@ class Channel(HTTPAdapter):
             verify, cert = self._options.ca or True, None
             self._set_headers(request)
         self.status, self.answer = 0, b""
+        if self._is_stopped:
+            raise requests.RequestException(_STOPPED)
         try:
             with contextlib.closing(super().send(request, stream, timeout, verify, cert, proxies)) as response:
                 self.answer = b"".join(islice(response.iter_content(_ANSWER_MAX), 2))  # the second is its end
@@ -91,7 +93,7 @@ class Channel(HTTPAdapter):
             self._connection.close()
 
     def stop(self) -> None:
-        """End what the other thread waits for, from this one."""
+        """End what the other thread waits for, from this one. It may be connecting: then only another call ends it."""
         self._is_stopped = True
         self.problem = _STOPPED
         if taken := getattr(self._connection, "sock", None):

@@ -49,6 +49,7 @@ class Exporter:
         self._spans = OTLPSpanExporter(options.url("/v1/traces"), *given)
         self._metrics = OTLPMetricExporter(options.url("/v1/metrics"), *given)
         self._takes_metrics = True
+        self._is_stopped = False
         self._quiet = _Quiet()
 
     def send_spans(self, spans: Sequence[ReadableSpan]) -> None:
@@ -75,10 +76,12 @@ class Exporter:
             self.problem = self._channel.problem or "it cannot be written"
 
     def stop(self) -> None:
-        """End what is being sent, from another thread. Nothing more is sent."""
+        """End what is being sent, from another thread. Nothing more is sent. Idempotent."""
         self._channel.stop()
-        self._spans.shutdown()  # type: ignore[no-untyped-call]
-        self._metrics.shutdown()
+        if not self._is_stopped:  # the SDK would complain
+            self._is_stopped = True
+            self._spans.shutdown()  # type: ignore[no-untyped-call]
+            self._metrics.shutdown()
 
     def close(self) -> None:
         """End the connection."""

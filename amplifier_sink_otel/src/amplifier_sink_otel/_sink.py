@@ -55,9 +55,11 @@ class OtelSink:
         self._thread.join(_CLOSE_SECONDS)
         if self._thread.is_alive():
             self._is_stopped = True
-            if self._pipeline is not None:
-                self._pipeline.exporter.stop()
-            self._thread.join(_STOP_SECONDS)
+            until = time.monotonic() + _STOP_SECONDS
+            while self._thread.is_alive() and time.monotonic() < until:
+                if self._pipeline is not None:
+                    self._pipeline.exporter.stop()
+                self._thread.join(_TICK)
         if lost := self._lost():
             text = f"otel: {lost} events are not at {self._options.where}"
             if self._options.required:
