@@ -121,11 +121,22 @@ class Deadlines:
     def _cancel_again(self, late: list[Deadline]) -> None:
         """Cancel a task again for each deadline that failed with another one within it: of both asyncio made one."""
         failed: dict[asyncio.Task[object], list[Deadline]] = {}
-        for deadline in reversed(late):
-            inner = failed.setdefault(deadline.task, [])
-            if inner:
-                self.loop.call_later(_SLACK * len(inner), deadline.cancel_within, inner[-1])
-            inner.append(deadline)
+        for deadline in late:
+            failed.setdefault(deadline.task, []).append(deadline)
+        for deadlines in failed.values():
+            self._cancel_later(deadlines)
+
+    def _cancel_later(self, failed: list[Deadline]) -> None:
+        """Cancel the task of these deadlines once more if it still cleans up in the last of them, the inner one."""
+
+        def cancel() -> None:
+            if failed.pop() in self.waiting:
+                failed[0].task.cancel()
+                failed[0].task.uncancel()
+            self._cancel_later(failed)
+
+        if len(failed) > 1:
+            self.loop.call_later(_SLACK, cancel)
 
     def _nested(self) -> dict[Deadline, Deadline]:
         """Find for each wait the next one of its task that began within it. All at once: there may be thousands."""
@@ -163,12 +174,6 @@ class Deadline(msgspec.Struct, eq=False):
         if self.error is None:
             self.error = error
             self.task.cancel()
-
-    def cancel_within(self, inner: Deadline) -> None:
-        """Cancel the task if it is still in the body of ``inner``, cleaning up, without a further error."""
-        if inner in self.deadlines.waiting:
-            self.task.cancel()
-            self.task.uncancel()
 
     def seconds_left(self) -> float:
         """Seconds until the deadline."""
