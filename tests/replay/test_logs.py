@@ -356,6 +356,15 @@ def test_what_the_log_has_not_is_told_though_it_is_of_no_span(recorded, log):
     assert "session:end" in error.message
 
 
+@pytest.mark.parametrize("key", [b"a\\nb", b"a\\u001b[31m", b"a\\u2028b", "ü".encode()])
+def test_a_key_with_any_character_is_told_in_one_line(recorded, log, key):
+    """A log may have been changed by anybody."""
+    log.write_bytes(recorded.replace(b'"unenforced"', b'"%b"' % key, 1))
+    error = run(log)
+    assert isinstance(error, Difference)
+    assert error.message.isprintable()
+
+
 @given(st.data())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_byte_that_is_changed_is_told_or_changes_nothing(recorded, log, data):

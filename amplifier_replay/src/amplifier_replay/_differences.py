@@ -23,7 +23,7 @@ class Difference(KernelError, code="difference"):
 
     def __init__(self, entry: Entry, expected: str, got: str) -> None:
         self.seq: int = entry.seq or 0
-        super().__init__(f"seq {self.seq}, {entry.about()}: expected {_short(expected)}, got {_short(got)}")
+        super().__init__(f"seq {self.seq}, {_short(entry.about())}: expected {_short(expected)}, got {_short(got)}")
         self.expected: str = expected
         self.got: str = got
 
@@ -66,4 +66,6 @@ def _shown(value: object) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    """Cut a text of the log, and keep it on one line: a key may have any character."""
+    cut = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return cut if cut.isprintable() else cut.encode("unicode_escape").decode()
