@@ -119,6 +119,26 @@ reply(request, told(str(len({each["id"] for each in answers}))))
     assert await session.invoke(M, "good", {}) == told("300")
 
 
+async def test_the_next_request_waits_for_an_answer_to_another(monkeypatch):
+    """In a whole call the SDK may answer before there are too many."""
+    monkeypatch.setattr(_correlator, "_ASKED", 2)
+    correlator = _correlator.Correlator(Inputs(None, {}))
+    for key in ("a", "b"):
+        correlator.on_receive(read_message({"jsonrpc": "2.0", "id": key, "method": "ping"}), 50)
+    room = asyncio.create_task(correlator.room())
+    await asyncio.sleep(0.01)
+    assert not room.done()
+    correlator.on_send(read_message({"jsonrpc": "2.0", "id": "a", "result": {}}))
+    await room
+
+
+def test_a_request_whose_id_waits_for_an_answer_is_none():
+    correlator = _correlator.Correlator(Inputs(None, {}))
+    correlator.on_receive(read_message({"jsonrpc": "2.0", "id": "a", "method": "ping"}), 50)
+    with pytest.raises(ValueError, match="id: the request 'a' waits for its answer"):
+        correlator.on_receive(read_message({"jsonrpc": "2.0", "id": "a", "method": "ping"}), 50)
+
+
 async def test_requests_wait_while_too_many_are_without_an_answer(session, mount, describe, script, monkeypatch):
     monkeypatch.setattr(_correlator, "_ASKED", 2)
     code = """
