@@ -5,7 +5,7 @@ import json
 import grpc
 import grpc.aio
 
-from amplifier_core import ModuleDescriptor
+from amplifier_core import KernelError, ModuleDescriptor
 from amplifier_transport_grpc._message import decode, encode
 
 DESCRIPTION = {"name": "m", "kind": "tool", "version": "1.0.0", "capabilities": [], "inputs": {}, "outputs": {}}
@@ -24,6 +24,18 @@ def ok(result):
 
 def params_of(request):
     return json.loads(decode(request))
+
+
+async def outcomes(connection, params, count):
+    """Give the codes of calls, one after the other."""
+    codes = []
+    for _ in range(count):
+        try:
+            await connection.request("invoke", params)
+            codes.append("ok")
+        except KernelError as error:
+            codes.append(error.code)
+    return codes
 
 
 async def describe(_request, _context):

@@ -6,7 +6,7 @@ import json
 import pytest
 from tests.gap import LoopGap
 from tests.grpc_transport.raw import frame
-from tests.grpc_transport.servers import descriptor, ok
+from tests.grpc_transport.servers import descriptor, ok, outcomes
 
 from amplifier_core import KernelError, Unreachable
 
@@ -127,18 +127,6 @@ async def test_a_flood_ends_its_own_call_alone(raw, session, flood, code, says):
     assert gap.worst_cpu < 0.5
 
 
-async def outcomes(connection, count):
-    """Give the codes of calls, one after the other."""
-    codes = []
-    for _ in range(count):
-        try:
-            await connection.request("invoke", params())
-            codes.append("ok")
-        except KernelError as error:
-            codes.append(error.code)
-    return codes
-
-
 async def test_headers_without_end_are_not_read_for_ever(raw, connect):
     async def invoke(call):
         sent.append(0)
@@ -167,4 +155,4 @@ async def test_what_is_no_http_2_ends_the_connection(raw, connect):
 
 async def test_a_server_that_resets_every_call_is_internal(raw, connect):
     connection = await connect(await raw(a_reset))
-    assert await outcomes(connection, 100) == ["internal"] * 100
+    assert await outcomes(connection, params(), 100) == ["internal"] * 100

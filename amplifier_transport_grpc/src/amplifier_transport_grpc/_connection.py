@@ -31,11 +31,7 @@ _SERVING = b"\x08\x01"  # how a `HealthCheckResponse` begins that says so
 _FRAME = 64  # bytes of protobuf around a message
 _LATER = 0.25  # seconds after the kernel's deadline at which gRPC's own ends a call: the kernel's error says more
 _CLOSED = "the connection is closed"
-_PAUSES = (
-    0.01,
-    0.04,
-    0.16,
-)  # seconds before a call that was refused unseen is made again: gRPC needs some to reconnect
+_PAUSES = (0.01, 0.04, 0.16)  # seconds before a call that was refused unseen is made again
 _METADATA_BYTES = 64 * 1024  # of a response
 _OPTIONS = (
     ("grpc.max_metadata_size", _METADATA_BYTES),
